@@ -58,16 +58,16 @@ typedef enum sp_batch_kind { /* how vmap carries a leading dimension through the
     SP_BATCH_CUSTOM          /* sp__batch_<op>() in autograd/vmap_rules.c */
 } sp_batch_kind;
 
-enum { /* sp_op_info.flags */
-    SP_OP_POINTWISE = 1,   /* elementwise with broadcasting: the tile VM runs it, fusion takes it */
-    SP_OP_VIEW = 2,        /* result shares the input's storage */
-    SP_OP_CHECKS_DATA = 4, /* can fail on values: runs at its own call, never later */
-    SP_OP_RANDOM = 8,      /* consumes Philox offsets; attr[n_attr-2], attr[n_attr-1] hold seed and offset, filled at issue */
-    SP_OP_COMPOSITE = 16,  /* has a body over other ops */
-    SP_OP_MAY_VIEW = 32,   /* view if geometry allows, copy otherwise (reshape, contiguous) */
-    SP_OP_REDUCE = 64,
-    SP_OP_LINEAR = 128,    /* linear in each input of linear_mask: jvp is the op itself */
-    SP_OP_EFFECT = 256     /* dead-code elimination keeps it */
+enum { /* sp_op_info.flags; SP_OPF_, because SP_OP_VIEW and SP_OP_LINEAR are opcodes */
+    SP_OPF_POINTWISE = 1,   /* elementwise with broadcasting: the tile VM runs it, fusion takes it */
+    SP_OPF_VIEW = 2,        /* result shares the input's storage */
+    SP_OPF_CHECKS_DATA = 4, /* can fail on values: runs at its own call, never later */
+    SP_OPF_RANDOM = 8,      /* consumes Philox offsets; attr[n_attr-2], attr[n_attr-1] hold seed and offset, filled at issue */
+    SP_OPF_COMPOSITE = 16,  /* has a body over other ops */
+    SP_OPF_MAY_VIEW = 32,   /* view if geometry allows, copy otherwise (reshape, contiguous) */
+    SP_OPF_REDUCE = 64,
+    SP_OPF_LINEAR = 128,    /* linear in each input of linear_mask: jvp is the op itself */
+    SP_OPF_EFFECT = 256     /* dead-code elimination keeps it */
 };
 
 typedef struct sp_op_info {
