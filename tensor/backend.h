@@ -24,6 +24,7 @@ typedef struct sp_operand {
 typedef struct sp_kargs {
     uint16_t op;
     uint8_t n_out, n_attr;
+    uint8_t compute;     /* pointwise: the dtype computed in, from inference (comparisons: the promoted one) */
     bool dense;          /* pointwise: every operand is contiguous over the iteration space (or a scalar: rank 0, stride 0) */
     int32_t n_arg;
     sp_operand *arg;     /* n_arg operands; `room` unless there are more */
