@@ -1,6 +1,6 @@
 /* The one graph IR: SSA over the opcodes of the op table.
  *
- *     graph mlp(%0: float32[64,784], %1: float32[256,784], $0: float = 0.1) {
+ *     graph "mlp"(%0: float32[64,784], %1: float32[256,784], $0: float = 0.1) {
  *       %2: float32[784,256]{1,784} = transpose(%1) {dim0=0, dim1=1}   # train.py:12
  *       %3: float32[64,256] = matmul(%0, %2)                            # train.py:12
  *       %4: float32[64,256] = mul.scalar(%3) {y=$0} @1                  # train.py:13
@@ -89,7 +89,7 @@ SP_MUST_USE sp_status sp__graph_copy(const sp_graph *g, sp_graph **out);
 /* ---- reading ----- */
 /* The value whose bytes v shares; v itself when it has its own. */
 sp_vid sp__graph_root(const sp_graph *g, sp_vid v);
-/* Elements from the first to the last that a geometry reaches, at least 0; -1 when that overflows. */
+/* How many elements of the storage a geometry spans, from its first to its last: 0 when empty; -1 when that overflows. */
 int64_t sp__meta_extent(const sp_meta *m);
 /* dtype, shape, strides (of sizes above 1) and offset agree. */
 bool sp__meta_same(const sp_meta *a, const sp_meta *b);
@@ -97,10 +97,22 @@ bool sp__meta_same(const sp_meta *a, const sp_meta *b);
 const char *sp__where_text(const sp_where *where, char *buf, size_t n);
 
 /* ---- rewriting ----- */
-/* Values to values: a pass fills map (identity at first, n_values long) and every use goes through it. */
-SP_MUST_USE sp_status sp__graph_map_new(const sp_graph *g, sp_vid **map);
-void sp__graph_map_free(const sp_graph *g, sp_vid *map, int32_t n_values);
-void sp__graph_map_apply(sp_graph *g, const sp_vid *map);
+/* Values to values: a pass starts from the identity, redirects what it replaces (by a value of the same type; a root only
+ * by a root, so that offsets of its views stay right), and every use goes through the map. Values made since map to
+ * themselves. */
+typedef struct sp_remap {
+    sp_vid *to;
+    int32_t n;
+} sp_remap;
+SP_MUST_USE sp_status sp__remap_new(const sp_graph *g, sp_remap *out);
+void sp__remap_free(sp_remap *map);
+static inline sp_vid sp__remap_at(const sp_remap *map, sp_vid v)
+{
+    return v >= 0 && v < map->n ? map->to[v] : v;
+}
+void sp__remap_node(const sp_remap *map, sp_ir_node *node); /* its inputs */
+void sp__remap_outputs(const sp_remap *map, sp_graph *g);
+
 /* Replaces a node by another op of the same outputs; `in` and `attr` are copied. */
 SP_MUST_USE sp_status sp__graph_renode(sp_graph *g, int32_t node, int op, const sp_vid *in, int n_in, const sp_attr *attr,
                                        int n_attr);
