@@ -20,6 +20,20 @@ void sp__free(void *block, size_t bytes);
 /* A copy of bytes at `from`, or NULL. */
 void *sp__dup(const void *from, size_t bytes);
 
+/* ---- per-thread counters ----- */
+
+/* What is counted on the way of every op, without an atomic read-modify-write: each thread has its own, sums are made when
+ * asked for. */
+typedef enum sp_count {
+    SP_COUNT_INLINE, SP_COUNT_QUEUED, SP_COUNT_HELPED, SP_COUNT_SYNC, /* ops/launch.c */
+    SP_COUNT_KINDS
+} sp_count;
+
+void sp__count(sp_count what);
+int64_t sp__count_sum(sp_count what);
+
+/* ---- for tests and tools ----- */
+
 /* The n-th request from now on fails (n = 1: the next), and, when `sticky`, all after it. 0 switches off. For tests. */
 SP_API void sp_memory_fail_nth(int64_t n, bool sticky);
 /* Requests seen since the last sp_memory_fail_nth(); tells a sweep when to stop. */

@@ -72,7 +72,8 @@ struct sp_storage {
     uint32_t block_bytes;           /* of the struct's own allocation, inline bytes included */
     _Atomic uint64_t write_ticket;  /* the last queued write; done when the device's done counter has reached it */
     _Atomic uint64_t read_ticket;   /* the last queued read */
-    struct sp_region *region;       /* jit/: the region that will produce the bytes; NULL otherwise */
+    struct sp_region *region;       /* jit/: the region that will produce the bytes, or has buffered reads or writes of
+                                     * them (data is there then); NULL otherwise */
     int64_t region_slot;            /* jit/: which of its storages */
     void (*release)(void *ctx);     /* foreign bytes: called once at the end */
     void *release_ctx;
@@ -95,11 +96,17 @@ typedef struct sp_meta {
 SP_MUST_USE sp_status sp__handle_new(const sp_meta *meta, sp_storage *storage, sp_tensor **out);
 /* A second handle of the same geometry on the same storage: no history, no hooks, no level. */
 SP_MUST_USE sp_status sp__handle_alias(const sp_tensor *t, sp_tensor **out);
+/* A handle of t's shape and device over a fresh, uninitialised, row-major storage: sp__handle_new() for results of
+ * elementwise ops without the detour over sp_meta. */
+SP_MUST_USE sp_status sp__handle_like(const sp_tensor *t, int dtype, sp_tensor **out);
 /* A handle of a level: geometry in meta, `wrap` owned from then on. */
 SP_MUST_USE sp_status sp__handle_wrap(const sp_meta *meta, struct sp_wrap *wrap, sp_tensor **out);
 /* Frees a handle whose count has reached zero: drops meta, wrap and storage. The binding calls it from its dealloc. */
 void sp__handle_free(sp_tensor *t);
-/* Re-points t at another storage and geometry (set_data, writing a region's result back). */
+/* The first half of that: drops what t holds and leaves the block, for handles whose block is the binding's own. */
+void sp__handle_clear(sp_tensor *t);
+/* Re-points t at another storage (set_data, writing a region's result back); forgets what regions know of t
+ * (trace_epoch = 0). */
 void sp__handle_set_storage(sp_tensor *t, sp_storage *storage);
 
 static inline void sp__meta_of(const sp_tensor *t, sp_meta *out)
@@ -123,10 +130,20 @@ typedef struct sp_handle_hooks {
     void (*dealloc)(sp_tensor *t);           /* count reached zero; ends in sp__handle_free(); NULL: just that */
     void (*meta_free)(struct sp_grad_meta *meta); /* autograd/ */
     void (*wrap_free)(struct sp_wrap *wrap);      /* ops/dispatch.c */
-    void (*region_flush)(struct sp_region *region, sp_storage *storage); /* jit/: make the bytes be there */
+    /* jit/: runs what the region has buffered, so that the bytes are there and may be read and written; on failure the
+     * storage stays deferred and the next flush tries again. Whoever touches bytes outside a region calls it for every
+     * storage whose `region` is set: sp__value_ready, and sp__launch for its operands. */
+    sp_status (*region_flush)(struct sp_region *region, sp_storage *storage);
     void (*region_forget)(struct sp_region *region, sp_storage *storage); /* jit/: a deferred storage dies unread */
-} sp_handle_hooks;
+    sp_status (*value_ready)(const sp_tensor *t, const char *op); /* ops/: t's bytes are there and nobody writes them */
+} sp_handle_hooks; /* a layer sets its own fields and leaves the others alone */
 SP_API extern sp_handle_hooks sp__handle_hooks;
+
+/* The dtype a tensor of `tensor` and a weakly typed number of kind `kind` compute in. */
+sp_dtype sp__promote_scalar(sp_dtype tensor, sp_dtype kind);
+
+/* sp_to_text() with something more between the brackets ("requires_grad=True", "grad_fn=<Mul>"); NULL: nothing more. */
+SP_MUST_USE sp_status sp__to_text(const sp_tensor *t, const char *suffix, char **out);
 
 /* ---- storages ----- */
 
@@ -136,6 +153,9 @@ SP_MUST_USE sp_status sp__storage_new(size_t bytes, int device, sp_storage **out
 SP_MUST_USE sp_status sp__storage_new_deferred(size_t bytes, int device, sp_storage **out);
 /* Gives a deferred storage its bytes. */
 SP_MUST_USE sp_status sp__storage_materialize(sp_storage *s);
+/* Bytes that other code owns. release(ctx) is called when the last reference goes; not when this call fails. */
+SP_MUST_USE sp_status sp__storage_foreign(void *data, size_t bytes, bool readonly, void (*release)(void *ctx), void *ctx,
+                                          sp_storage **out);
 static inline sp_storage *sp__storage_retain(sp_storage *s)
 {
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
@@ -168,7 +188,8 @@ const char *sp__shape_text(int rank, const int64_t *shape, char *buf, size_t n);
 #define SP_SHAPE(t) sp__shape_text((t)->rank, (t)->shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT)
 /* Negative dims count from the end. EINDEX when out of range; a rank of 0 takes 0 and -1. */
 SP_MUST_USE sp_status sp__dim_normalize(const char *op, int64_t dim, int rank, int *out);
-/* Broadcast of n shapes; ESHAPE names the op and all shapes. */
+/* Broadcast of n shapes (NULL entries are skipped) into out's rank and shape, with numel, row-major strides, contiguous,
+ * offset 0 and view_of -1; dtype and device are the caller's. ESHAPE names the op and all shapes. */
 SP_MUST_USE sp_status sp__broadcast(const char *op, sp_tensor *const *in, int n, sp_meta *out);
 
 /* Checks the invariants above; aborts in debug builds. */

@@ -1,0 +1,208 @@
+/* Tensors as text, laid out like PyTorch's:
+ *
+ *     tensor([[1.0000, 2.5000],
+ *             [3.0000, 4.2500]], dtype=spool.float64)
+ *
+ * All elements share one width and one style: whole numbers as `3.`, fractions with 4 digits, scientific when magnitudes
+ * lie too far apart. More than THRESHOLD elements: the first and last EDGE along each dimension.
+ *
+ * Two walks over the same elements: one to choose style and width, one to write.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tensor/backend.h"
+#include "tensor/tensor.h"
+#include "tensor/text.h"
+
+enum { THRESHOLD = 1000, EDGE = 3, LINE = 80, INDENT = 7 /* "tensor(" */, NUMBER_TEXT = 352 /* DBL_MAX in full */ };
+
+typedef struct printer {
+    const sp_tensor *t; /* strided over `values` */
+    const char *values;
+    bool summarize;
+    bool whole, scientific; /* floating point: no fractions; exponents */
+    bool any;               /* a finite number other than zero was seen */
+    double least, most;     /* of their magnitudes */
+    int width;
+    sp_text text;
+} printer;
+
+/* ---- one element ----- */
+
+static double as_double(const printer *p, int64_t at)
+{
+    return p->t->dtype == SP_FLOAT32 ? (double)((const float *)p->values)[at] : ((const double *)p->values)[at];
+}
+
+static int format_element(const printer *p, int64_t at, char *out)
+{
+    if (p->t->dtype == SP_BOOL) return snprintf(out, NUMBER_TEXT, "%s", p->values[at] ? "True" : "False");
+    if (p->t->dtype == SP_INT64)
+        return snprintf(out, NUMBER_TEXT, "%lld", (long long)((const int64_t *)p->values)[at]);
+    double x = as_double(p, at);
+    if (isnan(x)) return snprintf(out, NUMBER_TEXT, "nan");
+    if (p->scientific) return snprintf(out, NUMBER_TEXT, "%.4e", x);
+    if (!p->whole) return snprintf(out, NUMBER_TEXT, "%.4f", x);
+    return snprintf(out, NUMBER_TEXT, isinf(x) ? "%.0f" : "%.0f.", x);
+}
+
+/* ---- walking what is shown ----- */
+
+/* The index after i along dimension d: jumps over the middle when that is left out. */
+static int64_t next_shown(const printer *p, int d, int64_t i)
+{
+    int64_t n = p->t->shape[d];
+    return p->summarize && n > 2 * EDGE && i == EDGE - 1 ? n - EDGE : i + 1;
+}
+
+static void for_each_shown(printer *p, int d, int64_t at, void (*see)(printer *p, int64_t at))
+{
+    if (d == p->t->rank) {
+        see(p, at);
+        return;
+    }
+    for (int64_t i = 0; i < p->t->shape[d]; i = next_shown(p, d, i))
+        for_each_shown(p, d + 1, at + i * p->t->stride[d], see);
+}
+
+static void see_magnitude(printer *p, int64_t at)
+{
+    double x = fabs(as_double(p, at));
+    if (!isfinite(x) || x == 0) return;
+    if (x != ceil(x)) p->whole = false;
+    if (!p->any || x < p->least) p->least = x;
+    if (!p->any || x > p->most) p->most = x;
+    p->any = true;
+}
+
+static void see_width(printer *p, int64_t at)
+{
+    char text[NUMBER_TEXT];
+    if (p->t->dtype >= SP_FLOAT32) { /* inf, nan and 0 do not widen the column */
+        double x = as_double(p, at);
+        if (!isfinite(x) || x == 0) return;
+    }
+    int n = format_element(p, at, text);
+    if (n > p->width) p->width = n;
+}
+
+static void choose_style(printer *p)
+{
+    p->whole = true;
+    p->width = 1;
+    if (p->t->dtype >= SP_FLOAT32) {
+        for_each_shown(p, 0, 0, see_magnitude);
+        p->scientific = p->any && (p->most / p->least > 1000 || p->most > 1e8 || (!p->whole && p->least < 1e-4));
+    }
+    for_each_shown(p, 0, 0, see_width);
+}
+
+/* ---- writing ----- */
+
+static void write_element(printer *p, int64_t at)
+{
+    char text[NUMBER_TEXT];
+    int n = format_element(p, at, text);
+    sp__text_pad(&p->text, ' ', p->width - n);
+    sp__text_add(&p->text, "%s", text);
+}
+
+/* The innermost dimension, broken into lines that fit. */
+static void write_row(printer *p, int indent, int64_t at)
+{
+    int d = p->t->rank - 1, a_line = (LINE - indent) / (p->width + 2), column = 0;
+    if (a_line < 1) a_line = 1;
+    sp__text_add(&p->text, "[");
+    for (int64_t i = 0, next; i < p->t->shape[d]; i = next) {
+        next = next_shown(p, d, i);
+        for (int dots = 0; dots < (next > i + 1 ? 2 : 1); dots++, column++) {
+            if (column) sp__text_add(&p->text, column % a_line ? ", " : ",\n");
+            if (column && column % a_line == 0) sp__text_pad(&p->text, ' ', indent + 1);
+            if (dots) sp__text_add(&p->text, " ...");
+            else write_element(p, at + i * p->t->stride[d]);
+        }
+    }
+    sp__text_add(&p->text, "]");
+}
+
+static void write_dim(printer *p, int d, int indent, int64_t at)
+{
+    if (d == p->t->rank - 1) {
+        write_row(p, indent, at);
+        return;
+    }
+    sp__text_add(&p->text, "[");
+    for (int64_t i = 0, next; i < p->t->shape[d]; i = next) {
+        next = next_shown(p, d, i);
+        write_dim(p, d + 1, indent + 1, at + i * p->t->stride[d]);
+        for (int dots = 0; next < p->t->shape[d] && dots < (next > i + 1 ? 2 : 1); dots++) {
+            sp__text_add(&p->text, ",");
+            sp__text_pad(&p->text, '\n', p->t->rank - 1 - d);
+            sp__text_pad(&p->text, ' ', indent + 1);
+            if (dots == 0 && next > i + 1) sp__text_add(&p->text, "...");
+        }
+    }
+    sp__text_add(&p->text, "]");
+}
+
+static void write_suffix(printer *p, const char *suffix)
+{
+    const char *line = p->text.buf ? strrchr(p->text.buf, '\n') : NULL;
+    size_t column = line ? p->text.len - (size_t)(line + 1 - p->text.buf) : p->text.len;
+    if (column + strlen(suffix) + 2 > LINE) {
+        sp__text_add(&p->text, ",\n");
+        sp__text_pad(&p->text, ' ', INDENT);
+    } else {
+        sp__text_add(&p->text, ", ");
+    }
+    sp__text_add(&p->text, "%s", suffix);
+}
+
+static void write_suffixes(printer *p, const sp_tensor *t, const char *more)
+{
+    char text[SP_SHAPE_TEXT + 32];
+    if (t->numel == 0 && t->rank != 1) {
+        snprintf(text, sizeof text, "size=%s", SP_SHAPE(t));
+        write_suffix(p, text);
+    }
+    /* float32 goes without saying; int64 and bool show in the values, if there are any */
+    if (t->dtype != SP_FLOAT32 && (t->dtype == SP_FLOAT64 || t->numel == 0)) {
+        snprintf(text, sizeof text, "dtype=spool.%s", sp_dtype_name((sp_dtype)t->dtype));
+        write_suffix(p, text);
+    }
+    if (more && *more) write_suffix(p, more);
+    sp__text_add(&p->text, ")");
+}
+
+static void write_values(printer *p)
+{
+    if (p->t->numel == 0) {
+        sp__text_add(&p->text, "[]");
+        return;
+    }
+    choose_style(p);
+    if (p->t->rank) write_dim(p, 0, INDENT, 0);
+    else write_element(p, 0);
+}
+
+sp_status sp__to_text(const sp_tensor *t, const char *suffix, char **out)
+{
+    printer p = {.t = t, .summarize = t->numel > THRESHOLD};
+    *out = NULL;
+    if (sp__handle_hooks.value_ready) SP_RETURN_IF(sp__handle_hooks.value_ready(t, "to_text"));
+    if (!t->storage) return sp_fail(SP_EUNSUPPORTED, "to_text: a tensor of a transform has no values of its own");
+    if (t->device != SP_DEVICE_CPU)
+        return sp_fail(SP_EUNSUPPORTED, "to_text: the tensor is on another device; copy it to the host first");
+    p.values = sp__data(t);
+    sp__text_add(&p.text, "tensor(");
+    write_values(&p);
+    write_suffixes(&p, t, suffix);
+    return sp__text_take(&p.text, "to_text", out);
+}
+
+sp_status sp_to_text(const sp_tensor *t, char **out)
+{
+    return sp__to_text(t, t->flags & SP_T_REQUIRES_GRAD ? "requires_grad=True" : NULL, out);
+}
