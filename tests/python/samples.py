@@ -1,0 +1,119 @@
+"""The op table's samples as calls: tensors made, the op called by its public name, PyTorch's answer beside it."""
+
+import json
+import os
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import spool
+
+FULL = os.environ.get("SPOOL_TEST_FULL") == "1"
+
+
+@dataclass
+class Sample:
+    """One argument list of one op."""
+
+    op: str
+    entry: dict
+    text: str
+    args: list
+    kwargs: dict = field(default_factory=dict)
+
+    @property
+    def id(self):
+        return f"{self.op}({self.text})"
+
+    @property
+    def differentiable(self):
+        return bool(self.entry["differentiable"])
+
+
+def load():
+    table = json.loads(Path(spool.__file__).with_name("_samples.json").read_text())
+    samples = []
+    for entry in table["ops"]:
+        for sample in entry["samples"]:
+            samples.append(Sample(entry["name"], entry, sample["text"], sample["args"], sample["kwargs"]))
+    return samples
+
+
+def is_tensor(spec):
+    return isinstance(spec, dict) and "tensor" in spec
+
+
+def make_array(spec, rng, dtype):
+    """The NumPy array a tensor argument stands for; floating ones in `dtype`."""
+    kind = spec["tensor"]
+    if kind == "data":
+        return np.array(spec["values"], dtype=spec["dtype"] if spec["dtype"] != "float32" else dtype)
+    shape = tuple(spec["shape"])
+    if kind == "int64":
+        return rng.integers(spec["low"], spec["high"], shape)
+    if kind == "boolean":
+        return rng.random(shape) < 0.5
+    if kind == "distinct":
+        count = int(np.prod(shape))
+        return (rng.permutation(count).reshape(shape) * 0.1 - 0.05 * count + 0.01).astype(dtype)
+    if kind == "positive":
+        return (rng.random(shape) + 0.5).astype(dtype)
+    if kind == "unit":
+        return (rng.random(shape) * 0.8 + 0.1).astype(dtype)
+    return np.asarray(rng.normal(size=shape)).astype(dtype)
+
+
+def arrays_of(sample, dtype="float32"):
+    """The sample's arguments with arrays in place of tensor specs: (args, kwargs)."""
+    rng = np.random.default_rng(zlib.crc32(sample.id.encode()))
+
+    def made(value):
+        if is_tensor(value):
+            return make_array(value, rng, dtype)
+        if isinstance(value, list) and value and all(is_tensor(v) for v in value):
+            return [make_array(v, rng, dtype) for v in value]
+        return value
+
+    return [made(v) for v in sample.args], {k: made(v) for k, v in sample.kwargs.items()}
+
+
+def to_spool(value):
+    if isinstance(value, np.ndarray):
+        return spool.tensor(value)
+    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+        return [spool.tensor(v) for v in value]
+    return value
+
+
+def python_kwargs(kwargs, library):
+    """Keyword arguments with dtype names as the library's dtypes."""
+    return {k: getattr(library, v) if k == "dtype" and isinstance(v, str) else v for k, v in kwargs.items()}
+
+
+def caller(sample):
+    """The op as a function of its arguments, through the name that users call it by."""
+    name, variants = sample.entry["python"], sample.entry["variants"]
+    if "function" in variants:
+        return getattr(spool, name)
+    if "method" in variants:
+        return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
+    return lambda x, *args, **kwargs: getattr(x.clone(), name + "_")(*args, **kwargs)
+
+
+def run(sample, args, kwargs):
+    return caller(sample)(*args, **python_kwargs(kwargs, spool))
+
+
+def float_positions(args):
+    """Where the floating tensor arguments are."""
+    return [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+
+
+def bits(value):
+    return [(t.dtype, tuple(t.shape), t.detach().numpy().tobytes()) for t in outputs(value)]
+
+
+def outputs(value):
+    return list(value) if isinstance(value, (tuple, list)) else [value]

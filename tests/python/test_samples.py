@@ -1,0 +1,242 @@
+"""Every sample of every op: PyTorch's values, dtypes and gradients; forward mode; vmap; compiled bits."""
+
+import numpy as np
+import pytest
+import torch
+from samples import (
+    FULL, arrays_of, bits, caller, float_positions, load, outputs, python_kwargs, run, to_spool,
+)
+
+import spool
+
+SAMPLES = load()
+RANDOM = {"rand", "randn"}
+every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
+smooth = pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES if s.differentiable], ids=[s.id for s in SAMPLES if s.differentiable])
+
+# Ops whose PyTorch spelling is not a function of the same name.
+TORCH = {
+    "cast": lambda x, dtype: x.to(dtype),
+    "copy": lambda x, src: x.clone().copy_(src),
+    "fill": lambda x, value: torch.full_like(x, value),
+    "view": lambda x, *shape: x.reshape(*shape),
+    "slice": lambda x, dim=0, start=None, end=None, step=1: x[(slice(None),) * (dim % x.dim()) + (slice(start, end, step),)],
+    "expand": lambda x, *shape: x.expand(*shape),
+    "contiguous": lambda x: x.contiguous(),
+    "alias": lambda x: x.clone(),
+    "linear": torch.nn.functional.linear,
+    "nll_loss": torch.nn.functional.nll_loss,
+    "cross_entropy": torch.nn.functional.cross_entropy,
+    "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
+}
+
+
+def torch_op(sample):
+    base = sample.op.split(".")[0]
+    op = TORCH.get(base) or getattr(torch, base)
+    if sample.op.endswith(".rscalar"):
+        return lambda x, y: {"sub": y - x, "div": y / x, "pow": None}[base]
+    return op
+
+
+def to_torch(value):
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+        return [to_torch(v) for v in value]
+    return value
+
+
+def expected(sample, dtype):
+    args, kwargs = arrays_of(sample, dtype)
+    return outputs(torch_op(sample)(*map(to_torch, args), **python_kwargs(kwargs, torch)))
+
+
+def close(got, wanted, rtol=2e-6, atol=1e-6):
+    got = got.detach().numpy() if isinstance(got, spool.Tensor) else got
+    np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol)
+
+
+@every
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_value_is_torchs(sample, dtype):
+    args, kwargs = arrays_of(sample, dtype)
+    got = outputs(run(sample, list(map(to_spool, args)), kwargs))
+    if sample.op in RANDOM:
+        assert got[0].isfinite().all() if hasattr(got[0], "isfinite") else np.isfinite(got[0].numpy()).all()
+        return
+    for value, wanted in zip(got, expected(sample, dtype)):
+        assert tuple(value.shape) == tuple(wanted.shape)
+        assert str(value.dtype).split(".")[-1] == str(wanted.dtype).split(".")[-1]
+        close(value, wanted.numpy(), *((2e-5, 1e-5) if dtype == "float32" else (1e-12, 1e-12)))
+
+
+def strided(array):
+    """The same values in other memory: every second element of a larger, misaligned, transposed block."""
+    if array.ndim == 0:
+        return spool.tensor(array)
+    wide = np.zeros((*array.shape[:-1], array.shape[-1] * 2 + 1), array.dtype)
+    wide[..., 1::2] = array
+    view = spool.tensor(np.ascontiguousarray(wide.T)).permute(*range(array.ndim - 1, -1, -1))
+    return view[(slice(None),) * (array.ndim - 1) + (slice(1, None, 2),)]
+
+
+@every
+def test_layout_does_not_change_values(sample):
+    if sample.op in RANDOM or sample.op.startswith(("as_strided", "view")):
+        pytest.skip("random, or about the layout itself")
+    args, kwargs = arrays_of(sample)
+    dense = outputs(run(sample, list(map(to_spool, args)), kwargs))
+    other = outputs(run(sample, [strided(a) if isinstance(a, np.ndarray) else to_spool(a) for a in args], kwargs))
+    for a, b in zip(dense, other):
+        close(a, b.detach().numpy(), 2e-6, 1e-6)
+
+
+def scalar_function(sample, args, kwargs, positions, weights):
+    """The floating arguments -> sum(weights * op(...)), over float64."""
+    def function(*tensors):
+        full = list(map(to_spool, args))
+        for position, tensor in zip(positions, tensors):
+            full[position] = tensor
+        total = 0
+        for out, weight in zip(outputs(run(sample, full, kwargs)), weights):
+            total = total + (out * weight).sum()
+        return total
+
+    return function
+
+
+def case_of(sample):
+    """(function, float64 arrays at which to differentiate, directions)"""
+    args, kwargs = arrays_of(sample, "float64")
+    positions = [i for i in float_positions(args) if i in sample.entry["differentiable"]]
+    rng = np.random.default_rng(1)
+    shapes = [tuple(o.shape) for o in outputs(run(sample, list(map(to_spool, args)), kwargs))]
+    weights = [spool.tensor(np.asarray(rng.normal(size=s))) for s in shapes]
+    points = [args[i] for i in positions]
+    directions = [np.asarray(rng.normal(size=p.shape)) for p in points]
+    return scalar_function(sample, args, kwargs, positions, weights), points, directions
+
+
+def dot(arrays, others):
+    return sum(float((np.asarray(a) * np.asarray(b)).sum()) for a, b in zip(arrays, others))
+
+
+def finite_difference(function, points, directions, step):
+    moved = [[spool.tensor(p + sign * step * d) for p, d in zip(points, directions)] for sign in (1, -1)]
+    return (function(*moved[0]).item() - function(*moved[1]).item()) / (2 * step)
+
+
+def gradients(function, points, create_graph=False):
+    leaves = [spool.tensor(p, requires_grad=True) for p in points]
+    return spool.autograd.grad(function(*leaves), leaves, create_graph=create_graph, allow_unused=True,
+                               materialize_grads=True), leaves
+
+
+@smooth
+def test_gradient_first_order(sample):
+    function, points, directions = case_of(sample)
+    if not points:
+        pytest.skip("no floating argument")
+    grads, _ = gradients(function, points)
+    close(dot([g.numpy() for g in grads], directions), finite_difference(function, points, directions, 1e-6), 1e-5, 1e-6)
+
+
+def first_derivative(function, directions):
+    """A function whose value is the derivative along `directions`, itself differentiable."""
+    def derivative(*tensors):
+        leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in tensors]
+        grads = spool.autograd.grad(function(*leaves), leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+        total = 0
+        for g, d in zip(grads, directions):
+            total = total + (g * spool.tensor(d)).sum()
+        return total
+
+    return derivative
+
+
+@smooth
+def test_gradient_second_order(sample):
+    function, points, directions = case_of(sample)
+    if not points:
+        pytest.skip("no floating argument")
+    rng = np.random.default_rng(2)
+    others = [np.asarray(rng.normal(size=p.shape)) for p in points]
+    derivative = first_derivative(function, directions)
+    leaves = [spool.tensor(p, requires_grad=True) for p in points]
+    value = derivative(*leaves)
+    if not value.requires_grad:
+        wanted = finite_difference(derivative, points, others, 1e-5)
+        close(0.0, wanted, 1e-4, 1e-4)
+        return
+    grads = spool.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    close(dot([g.numpy() for g in grads], others), finite_difference(derivative, points, others, 1e-5), 1e-4, 1e-5)
+
+
+@smooth
+def test_forward_mode(sample):
+    function, points, directions = case_of(sample)
+    if not points:
+        pytest.skip("no floating argument")
+    grads, _ = gradients(function, points)
+    _, tangent = spool.func.jvp(function, tuple(map(spool.tensor, points)), tuple(map(spool.tensor, directions)))
+    close(tangent.item(), dot([g.numpy() for g in grads], directions), 1e-9, 1e-9)
+
+
+@every
+def test_vmap_is_a_loop(sample):
+    args, kwargs = arrays_of(sample)
+    tensors = [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+    if not tensors or sample.op in RANDOM:
+        pytest.skip("no tensor argument, or random")
+    for batched in [tensors] + ([[tensors[0]]] if len(tensors) > 1 else []):
+        rng = np.random.default_rng(3)
+        stacks = {i: np.stack([np.asarray(args[i])] * 3) for i in batched}
+        for i, stack in stacks.items():
+            if stack.dtype.kind == "f":
+                stacks[i] = (stack * rng.uniform(0.5, 1.5, (3,) + (1,) * (stack.ndim - 1))).astype(stack.dtype)
+
+        def one(*slices, where=batched):
+            full = list(map(to_spool, args))
+            for i, s in zip(where, slices):
+                full[i] = s
+            return run(sample, full, kwargs)
+
+        got = outputs(spool.func.vmap(one)(*[spool.tensor(stacks[i]) for i in batched]))
+        for k, value in enumerate(got):
+            wanted = np.stack([outputs(one(*[spool.tensor(stacks[i][n]) for i in batched]))[k].numpy() for n in range(3)])
+            close(value, wanted, 2e-5, 1e-6)
+
+
+@every
+def test_compiled_bits_are_eagers(sample):
+    args, kwargs = arrays_of(sample)
+    op = caller(sample)
+    keywords = python_kwargs(kwargs, spool)
+
+    def function(*tensors):
+        full = list(map(to_spool, args))
+        for i, tensor in zip(positions, tensors):
+            full[i] = tensor
+        return op(*full, **keywords)
+
+    positions = [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+    tensors = [to_spool(args[i]) for i in positions]
+    jitted = spool.jit(function)
+    if sample.op in RANDOM:
+        spool.manual_seed(5)
+        eager = [bits(function(*tensors)) for _ in range(4)]
+        spool.manual_seed(5)
+        assert [bits(jitted(*tensors)) for _ in range(4)] == eager
+    else:
+        wanted = bits(function(*tensors))
+        for _ in range(4):
+            assert bits(jitted(*tensors)) == wanted
+    report = spool.explain(jitted, quiet=True)
+    assert report.compiled_ops >= 0.9 * report.ops > 0 or not positions, report.reasons
+
+
+def test_every_op_has_samples():
+    assert {s.op for s in SAMPLES} == {entry for entry in spool.op_names()}
+    print(f"{len(SAMPLES)} samples of {len({s.op for s in SAMPLES})} ops{', full' if FULL else ''}")
