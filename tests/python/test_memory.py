@@ -1,0 +1,151 @@
+"""Allocations that fail, memory that must come back, processes that fork, threads that share."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from samples import FULL, arrays_of, float_positions, load, outputs, run, to_spool
+
+import spool
+from spool import _C
+
+SAMPLES = load()
+SOME = SAMPLES if FULL else SAMPLES[:: max(1, len(SAMPLES) // 60)]
+
+
+def exercise(sample):
+    """The op, its gradient, and a compiled run: everything that allocates."""
+    args, kwargs = arrays_of(sample)
+    full = list(map(to_spool, args))
+    positions = [i for i in float_positions(args) if i in sample.entry["differentiable"]]
+    for i in positions:
+        full[i].requires_grad_()
+    values = outputs(run(sample, full, kwargs))
+    if values[0].requires_grad:
+        values[0].sum().backward()
+    return [v.detach().numpy().copy() for v in values]
+
+
+def live():
+    gc.collect()
+    return spool.memory_stats()["live_blocks"]
+
+
+@pytest.mark.parametrize("sample", SOME, ids=[s.id for s in SOME])
+def test_allocation_failure(sample):
+    """Request 1, 2, 3, ... fails: MemoryError each time and nothing left behind, until all is well again."""
+    wanted = exercise(sample)
+    before = live()
+    for nth in range(1, 400):
+        _C._memory_fail_nth(nth)
+        try:
+            exercise(sample)
+            done = True
+        except MemoryError:
+            done = False
+        finally:
+            _C._memory_fail_nth(0)
+        if done:
+            break
+    assert done, "still failing after 400 requests"
+    assert nth > 1 or not wanted
+    for got, value in zip(exercise(sample), wanted):
+        if sample.op not in ("rand", "randn"):
+            np.testing.assert_array_equal(got, value)
+    assert live() <= before + 1
+
+
+def test_memory_is_flat_over_training():
+    x = spool.tensor(np.random.default_rng(0).random((16, 8), np.float32))
+    w = spool.tensor(np.zeros((8, 4), np.float32), requires_grad=True)
+
+    def step():
+        loss = spool.log_softmax(x @ w, 1).sum()
+        loss.backward()
+        with spool.no_grad():
+            w.sub_(w.grad, alpha=0.01)
+            w.grad = None
+
+    for function in (step, spool.jit(step)):
+        for _ in range(20):
+            function()
+        before = live()
+        for _ in range(500):
+            function()
+        assert live() <= before
+
+
+def test_a_million_nodes():
+    """A tape that deep neither overflows the stack when run nor when freed."""
+    x = spool.tensor([1.0], requires_grad=True)
+    y = x
+    for _ in range(1_000_000 if FULL else 200_000):
+        y = y * 1.0
+    (grad,) = spool.autograd.grad(y.sum(), [x])
+    assert grad.item() == 1.0
+    y = x
+    for _ in range(200_000):
+        y = y + 1.0
+    del y
+
+
+def test_fork():
+    a = spool.tensor(np.random.default_rng(0).random((300, 300), np.float32))
+    wanted = (a @ a).sum().item()
+    child = os.fork()
+    if child == 0:
+        good = (a @ a).sum().item() == wanted
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (a @ a).sum().item() == wanted
+
+
+def test_fork_with_work_in_the_queue():
+    program = """
+import os, numpy as np, spool
+a = spool.tensor(np.random.default_rng(0).random((400, 400), np.float32))
+wanted = (a @ a).sum().item()
+b = a @ a
+child = os.fork()
+value = b.sum().item()
+c = (a @ a).sum().item()
+good = value == wanted and c == wanted
+if child == 0:
+    os._exit(0 if good else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and good
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env={**os.environ, "SPOOL_QUEUE_MIN_US": "0"})
+
+
+def test_threads():
+    """Several threads, each with its own gradients and grad mode, on shared inputs."""
+    shared = spool.tensor(np.random.default_rng(0).random((64, 64), np.float32))
+    wanted, failures = None, []
+
+    def work():
+        x = shared.detach().clone().requires_grad_()
+        (spool.tanh(x @ shared) * shared).sum().backward()
+        return x.grad.numpy().tobytes()
+
+    def many(number):
+        try:
+            for _ in range(30):
+                if number % 2:
+                    with spool.no_grad():
+                        assert not (shared + 1).requires_grad
+                if work() != wanted:
+                    failures.append(f"thread {number}: other bits")
+        except Exception as error:  # noqa: BLE001 - reported below
+            failures.append(repr(error))
+
+    wanted = work()
+    threads = [threading.Thread(target=many, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures, failures[:3]
