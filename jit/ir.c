@@ -47,18 +47,18 @@ static void text_free(char *text)
     if (text) sp__free(text, strlen(text) + 1);
 }
 
-static void where_keep(const sp_where *where)
+static void where_keep(const sp__where *where)
 {
     if (where->code && sp__where_hooks.keep) sp__where_hooks.keep(where);
 }
 
-static void where_drop(sp_where *where)
+static void where_drop(sp__where *where)
 {
     if (where->code && sp__where_hooks.drop) sp__where_hooks.drop(where);
     where->code = NULL;
 }
 
-const char *sp__where_text(const sp_where *where, char *buf, size_t n)
+const char *sp__where_text(const sp__where *where, char *buf, size_t n)
 {
     buf[0] = '\0';
     if (where->code && sp__where_hooks.text) sp__where_hooks.text(where, buf, n);
@@ -203,7 +203,7 @@ static sp_status room_for_node(sp_graph *g, int n_out)
 }
 
 sp_status sp__graph_node(sp_graph *g, int op, const sp_vid *in, int n_in, const sp_attr *attr, int n_attr,
-                         const sp_meta *types, const sp_where *where, sp_vid *out)
+                         const sp_meta *types, const sp__where *where, sp_vid *out)
 {
     sp_meta inferred[SP_MAX_OUT];
     if (!types) {

@@ -46,7 +46,7 @@ typedef struct sp_ir_node {
     sp_vid *in;         /* owned; -1: optional input not given */
     sp_vid out[SP_MAX_OUT];
     sp_attr *attr;      /* owned deep copies */
-    sp_where where;     /* owned */
+    sp__where where;     /* owned */
 } sp_ir_node;
 
 struct sp_graph {
@@ -75,7 +75,7 @@ SP_MUST_USE sp_status sp__graph_scalar(sp_graph *g, sp_scalar value, int32_t *ou
 /* Appends a node; types[] holds its outputs' types (NULL: inferred, which is what recorders want: offsets of handles are
  * not offsets of values). attrs are copied; where gains a reference. out receives n_out values. */
 SP_MUST_USE sp_status sp__graph_node(sp_graph *g, int op, const sp_vid *in, int n_in, const sp_attr *attr, int n_attr,
-                                     const sp_meta *types, const sp_where *where, sp_vid *out);
+                                     const sp_meta *types, const sp__where *where, sp_vid *out);
 SP_MUST_USE sp_status sp__graph_outputs(sp_graph *g, const sp_vid *outputs, int n);
 /* name NULL: none. */
 SP_MUST_USE sp_status sp__graph_name_value(sp_graph *g, sp_vid v, const char *name);
@@ -94,7 +94,7 @@ int64_t sp__meta_extent(const sp_meta *m);
 /* dtype, shape, strides (of sizes above 1) and offset agree. */
 bool sp__meta_same(const sp_meta *a, const sp_meta *b);
 /* "train.py:12", or "" when unknown. */
-const char *sp__where_text(const sp_where *where, char *buf, size_t n);
+const char *sp__where_text(const sp__where *where, char *buf, size_t n);
 
 /* ---- rewriting ----- */
 /* Values to values: a pass starts from the identity, redirects what it replaces (by a value of the same type; a root only
