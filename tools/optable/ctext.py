@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 WIDTH = 100
-BANNER = "Written by tools/opgen.py from ops/*.yaml; changes belong there."
+BANNER = "Written by tools/opgen.py from the tables in ops/; changes belong there."
 
 
 def wrap_list(head, items, tail, indent="    "):
