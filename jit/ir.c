@@ -181,8 +181,10 @@ sp_status sp__graph_const(sp_graph *g, const sp_tensor *value, sp_vid *out)
     sp_meta type;
     sp__meta_of(value, &type);
     sp_meta root = root_type(&type);
+    sp_tensor *alias; /* without the history of value, and not re-pointed with it */
+    SP_RETURN_IF(sp__handle_alias(value, &alias));
     *out = g->n_values;
-    value_push(g, &root, SP_VALUE_CONST, 0)->constant = sp_retain(value);
+    value_push(g, &root, SP_VALUE_CONST, 0)->constant = alias;
     return SP_OK;
 }
 

@@ -69,7 +69,7 @@ struct sp_graph {
 SP_MUST_USE sp_status sp__graph_new(const char *name, sp_graph **out);
 /* type: dtype, rank, shape and stride count; the offset is taken as 0 and the value is a root. */
 SP_MUST_USE sp_status sp__graph_input(sp_graph *g, const sp_meta *type, sp_vid *out);
-/* Keeps a reference to value: its bytes must not change afterwards. */
+/* Keeps value's storage: its bytes must not change afterwards. */
 SP_MUST_USE sp_status sp__graph_const(sp_graph *g, const sp_tensor *value, sp_vid *out);
 SP_MUST_USE sp_status sp__graph_scalar(sp_graph *g, sp_scalar value, int32_t *out);
 /* Appends a node; types[] holds its outputs' types (NULL: inferred, which is what recorders want: offsets of handles are

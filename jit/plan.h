@@ -60,17 +60,16 @@ const sp_plan_info *sp__plan_info(const sp_plan *plan);
  *
  *     in, in_offset  storage and first element (in elements) of each input; ready on the caller's side (not deferred)
  *     scalars        NULL: the values seen when traced
- *     out            storage that the output fills, densely in the output type's strides from byte 0 on. Deferred ones are
- *                    given their bytes here; the caller clears `region`. NULL: not wanted in this run. Ignored for
- *                    writebacks.
+ *     out            storage that the output fills, in the output type's strides from byte 0 on. Deferred ones are given
+ *                    their bytes here; the caller clears `region`. NULL: not wanted in this run. Ignored for writebacks.
+ *                    The array itself may be NULL when all outputs are writebacks.
  *
  * On failure before the launch nothing was written; out storages may have been given bytes. */
 SP_MUST_USE sp_status sp__plan_run(sp_plan *plan, sp_storage *const *in, const int64_t *in_offset,
                                    const sp_scalar *scalars, sp_storage *const *out);
 
-/* The same with handles: outputs[k] NULL is created, otherwise its storage must be fresh (offset 0, the output's strides).
- * An output that is a view of an input or of a constant is given as such, sharing its storage, like eager's; so are
- * outputs that are views of each other. Writebacks give the input's handle again. */
+/* The same with handles, all outputs newly made: no output shares a storage with an input or another output, whatever the
+ * graph says. Writebacks give one more handle on the input's storage. Ops that can fail on values are waited for. */
 SP_MUST_USE sp_status sp__plan_run_handles(sp_plan *plan, sp_tensor *const *inputs, const sp_scalar *scalars,
                                            sp_tensor **outputs);
 
