@@ -184,6 +184,17 @@ static sp_status save_where(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
+static sp_status save_where_scalar(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype);
+    sp_name y = sp__save_const_scalar(s, scalar_of(attr(n, "y")), dtype);
+    sp__save_begin(s, "Where", "");
+    sp__save_in(s, cond), sp__save_in(s, x), sp__save_in(s, y);
+    sp__save_end(s, result(s, n));
+    return SP_OK;
+}
+
 static sp_status save_cast(sp_saver *s, const sp_ir_node *n)
 {
     sp__save_begin(s, "Cast", "");
@@ -405,7 +416,7 @@ static sp_status save_as_strided(sp_saver *s, const sp_ir_node *n)
     sp_name places;
     if (!x->contiguous) return unsupported(n, "the input is not dense, so its strides have no meaning in a file");
     for (int i = 0; i < size->n; i++) wanted.stride[i] = stride->v.ints[i];
-    wanted.offset = attr_int(n, "offset", attr_int(n, "storage_offset", 0));
+    wanted.offset = attr_int(n, "storage_offset", 0);
     SP_RETURN_IF(place_list(s, &wanted, &places));
     sp_name flat = flattened(s, input(s, n, 0), x->numel), picked = sp__save_temp(s);
     emit_gather(s, "Gather", flat, places, 0, picked);
@@ -450,7 +461,7 @@ static sp_status save_as_strided_scatter(sp_saver *s, const sp_ir_node *n)
         where.shape[i] = size->v.ints[i], where.stride[i] = stride->v.ints[i];
         where.numel *= where.shape[i];
     }
-    where.offset = attr_int(n, "offset", attr_int(n, "storage_offset", 0));
+    where.offset = attr_int(n, "storage_offset", 0);
     return emit_scatter(s, n, &where);
 }
 
@@ -581,8 +592,8 @@ static sp_status emit_filled(sp_saver *s, const sp_ir_node *n, const sp_attr *va
 
 static sp_status save_full(sp_saver *s, const sp_ir_node *n)
 {
-    const sp_attr *value = attr(n, "value");
-    return emit_filled(s, n, value != NULL ? value : attr(n, "fill_value"));
+    const sp_attr *value = attr(n, "fill_value");
+    return emit_filled(s, n, value != NULL ? value : attr(n, "value"));
 }
 
 static sp_status save_arange(sp_saver *s, const sp_ir_node *n)
@@ -655,6 +666,7 @@ static const struct {
     {"ne", save_ne},
     {"ne.scalar", save_ne},
     {"where", save_where},
+    {"where.scalar", save_where_scalar},
     {"cast", save_cast},
     {"sum", save_sum},
     {"mean", save_mean},
@@ -666,7 +678,6 @@ static const struct {
     {"reshape", save_reshape},
     {"unsqueeze", save_reshape},
     {"squeeze", save_reshape},
-    {"squeeze.dim", save_reshape},
     {"transpose", save_transpose},
     {"permute", save_permute},
     {"expand", save_expand},
@@ -684,7 +695,6 @@ static const struct {
     {"nll_loss", save_nll_loss},
     {"full", save_full},
     {"fill.scalar", save_full},
-    {"fill", save_full},
     {"arange", save_arange},
     {"copy", save_copy},
     {"contiguous", save_identity},
