@@ -1,0 +1,177 @@
+/* The thread's stack of levels: pushing, popping, wrapping, and running one level down. */
+#include "autograd/levels_int.h"
+
+#include <string.h>
+
+static _Atomic uint64_t last_level_id;
+
+const char *sp__level_name(int kind)
+{
+    static const char *const names[] = {"jvp", "vmap", "grad"};
+    return names[kind];
+}
+
+/* ---- the stack ----- */
+
+static size_t level_bytes(int kind)
+{
+    return kind == SP_LEVEL_VMAP ? sizeof(sp_vmap_level) : sizeof(sp_level);
+}
+
+sp_status sp__level_push(sp_level_kind kind, sp_level **out)
+{
+    static sp_status (*const dispatch[])(sp_level *, sp_call *) = {sp__jvp_dispatch, sp__vmap_dispatch,
+                                                                    sp__grad_dispatch};
+    sp_level *level = sp__alloc_zero(level_bytes(kind));
+    if (!level) return sp_fail(SP_EMEMORY, "%s: no memory for a level", sp__level_name(kind));
+    level->id = atomic_fetch_add(&last_level_id, 1) + 1;
+    level->kind = (uint8_t)kind;
+    level->dispatch = dispatch[kind];
+    level->outer_grad_mode = !sp__tls.no_grad;
+    level->below = sp__tls.top;
+    sp__tls.top = level;
+    if (kind == SP_LEVEL_GRAD) sp__tls.no_grad = false;
+    *out = level;
+    return SP_OK;
+}
+
+sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness, sp_level **out)
+{
+    SP_RETURN_IF(sp__level_push(SP_LEVEL_VMAP, out));
+    (*out)->batch_size = batch_size;
+    ((sp_vmap_level *)*out)->randomness = (uint8_t)randomness;
+    return SP_OK;
+}
+
+static bool on_stack(uint64_t id)
+{
+    const sp_level *level = sp__tls.top;
+    while (level && level->id != id) level = level->below;
+    return level != NULL;
+}
+
+void sp__level_pop(sp_level *level)
+{
+    const sp_level *at = sp__tls.top;
+    while (at && at != level) at = at->below;
+    if (!at) return;
+    for (bool last = false; !last;) {
+        sp_level *top = sp__tls.top;
+        last = top == level;
+        sp__tls.top = top->below;
+        if (top->kind == SP_LEVEL_GRAD) sp__tls.no_grad = !top->outer_grad_mode;
+        sp__free(top, level_bytes(top->kind));
+    }
+}
+
+sp_status sp__check_alive(const sp_tensor *t, const char *op)
+{
+    if (!t || !t->wrap || on_stack(t->wrap->level_id)) return SP_OK;
+    return sp_fail(SP_EGRAD,
+                   "%s: a tensor made inside %s is used after that has ended; return it from the transformed function "
+                   "instead of keeping it",
+                   op, sp__level_name(t->wrap->kind));
+}
+
+sp_status sp__level_check(const sp_level *level, const sp_call *c)
+{
+    const char *op = sp_op_table[c->op].name;
+    for (int i = 0; i < c->n_in; i++)
+        if (!sp__of_level(c->in[i], level)) SP_RETURN_IF(sp__check_alive(c->in[i], op));
+    return SP_OK;
+}
+
+/* ---- below ----- */
+
+void sp__below_enter(const sp_level *level, sp_context *was)
+{
+    *was = (sp_context){sp__tls.top, sp__tls.no_grad};
+    sp__tls.top = level->below;
+    if (level->kind == SP_LEVEL_GRAD) sp__tls.no_grad = !level->outer_grad_mode;
+}
+
+void sp__below_leave(const sp_context *was)
+{
+    sp__context_leave(was);
+}
+
+sp_status sp__call_below(const sp_level *level, sp_call *c)
+{
+    sp_context was;
+    sp__below_enter(level, &was);
+    sp_status status = sp__dispatch(c);
+    sp__below_leave(&was);
+    return status;
+}
+
+/* An op that gave back its own input gives back that input's wrapper. */
+static sp_status wrap_result(const sp_level *level, const sp_call *c, const sp_call *low, int j, sp_tensor **out)
+{
+    for (int i = 0; i < c->n_in; i++) {
+        if (low->out[j] != low->in[i]) continue;
+        *out = sp__retain(c->in[i]);
+        return SP_OK;
+    }
+    return sp__wrap_new(level, low->out[j], NULL, out);
+}
+
+static sp_status wrap_results(const sp_level *level, sp_call *c, sp_call *low)
+{
+    sp_status status = SP_OK;
+    for (int j = 0; j < c->n_out; j++) c->out[j] = NULL;
+    for (int j = 0; j < c->n_out; j++) SP_TRY(wrap_result(level, c, low, j, &c->out[j]));
+out:
+    for (int j = 0; j < c->n_out; j++) {
+        sp_drop(&low->out[j]);
+        if (status != SP_OK) sp_drop(&c->out[j]);
+    }
+    return status;
+}
+
+sp_status sp__level_run_below(sp_level *level, sp_call *c)
+{
+    enum { ROOM = 8 };
+    sp_tensor *room[ROOM], **in = room;
+    SP_RETURN_IF(sp__level_check(level, c));
+    size_t bytes = (size_t)c->n_in * sizeof *in;
+    if (c->n_in > ROOM && !(in = sp__alloc(bytes)))
+        return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside %s", sp_op_table[c->op].name,
+                       sp__level_name(level->kind));
+    for (int i = 0; i < c->n_in; i++) in[i] = sp__below(c->in[i], level);
+    sp_call low = *c;
+    low.in = in;
+    bool given = c->flags & (SP_CALL_INPLACE | SP_CALL_OUT);
+    for (int j = 0; given && j < c->n_out; j++) low.out[j] = sp__below(c->out[j], level);
+    sp_status status = sp__call_below(level, &low);
+    if (status == SP_OK && !given) status = wrap_results(level, c, &low);
+    if (in != room) sp__free(in, bytes);
+    return status;
+}
+
+/* ---- wrapping ----- */
+
+static void geometry_at(const sp_level *level, const sp_tensor *inner, sp_meta *m)
+{
+    sp__meta_of(inner, m);
+    if (level->kind != SP_LEVEL_VMAP) return;
+    m->rank--;
+    for (int i = 0; i < m->rank; i++) m->shape[i] = m->shape[i + 1], m->stride[i] = m->stride[i + 1];
+    sp__meta_update(m);
+}
+
+sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_tensor *tangent, sp_tensor **out)
+{
+    sp_wrap *wrap = sp__alloc_zero(sizeof *wrap);
+    *out = NULL;
+    if (!wrap) return sp_fail(SP_EMEMORY, "%s: no memory for a level's value", sp__level_name(level->kind));
+    wrap->level_id = level->id;
+    wrap->kind = level->kind;
+    wrap->batched = level->kind == SP_LEVEL_VMAP;
+    wrap->inner = sp__retain(inner);
+    wrap->tangent = tangent ? sp__retain(tangent) : NULL;
+    sp_meta meta;
+    geometry_at(level, inner, &meta);
+    sp_status status = sp__handle_wrap(&meta, wrap, out);
+    if (status != SP_OK) sp__wrap_free(wrap);
+    return status;
+}

@@ -1,0 +1,378 @@
+/* Nodes: making, numbering, running and freeing them. */
+#include "autograd/tape_int.h"
+
+#include <string.h>
+
+/* ---- numbering and freeing ----- */
+
+static __thread uint64_t last_number;
+static __thread sp_node *dead; /* nodes whose count reached zero and that nobody has taken apart yet */
+static __thread bool burying;
+
+/* Larger than everything issued on this thread, and than every node that this one leads to, which may come from another. */
+void sp__node_number(sp_node *node)
+{
+    uint64_t number = ++last_number;
+    for (int i = 0; i < node->n_in; i++) {
+        const sp_node *to = node->edges[i].node;
+        if (to && to->seq >= number) number = to->seq + 1;
+    }
+    node->seq = last_number = number;
+}
+
+static void saved_unlink(sp_saved *s)
+{
+    if (!s->slot) return;
+    *s->slot = s->next;
+    if (s->next) s->next->slot = s->slot;
+    s->slot = NULL, s->next = NULL;
+}
+
+static void saved_free(sp_node *node)
+{
+    for (int i = 0; i < node->n_saved; i++) {
+        saved_unlink(&node->saved[i]);
+        sp_drop(&node->saved[i].t);
+    }
+}
+
+static void bury(sp_node *node)
+{
+    SP_ASSERT(!node->tasks);
+    saved_free(node);
+    for (int i = 0; i < node->n_in; i++)
+        if (node->edges[i].node) sp__node_let_go(node->edges[i].node);
+    sp__hooks_free(node);
+    sp__attrs_free(node->attr, node->n_attr);
+    if (node->kind == SP_NODE_SLICES) {
+        sp_slices *slices = (sp_slices *)node;
+        if (slices->inner) sp__node_let_go(slices->inner);
+        sp__step_drop(slices->steps);
+    }
+    sp__free(node, node->bytes);
+}
+
+/* A dying node lets go of others, directly or through the handles it saved: they queue up here, so that a long tape needs
+ * no deep stack. */
+void sp__node_let_go(sp_node *node)
+{
+    if (node->kind == SP_NODE_LEAF) {
+        sp_tensor *handle = ((sp_leaf *)node)->handle;
+        sp_drop(&handle);
+        return;
+    }
+    if (--node->refs > 0) return;
+    node->next_dead = dead;
+    dead = node;
+    if (burying) return;
+    burying = true;
+    while (dead) {
+        sp_node *next = dead;
+        dead = next->next_dead;
+        bury(next);
+    }
+    burying = false;
+}
+
+/* Drops what the node saved: it has run for the last time. */
+void sp__node_release(sp_node *node)
+{
+    if (node->kind == SP_NODE_LEAF) return;
+    node->flags |= SP_NODE_RELEASED;
+    saved_free(node);
+    if (node->kind == SP_NODE_SLICES) sp__node_release(((sp_slices *)node)->inner);
+}
+
+/* ---- geometry ----- */
+
+/* One operand takes 3 + 2 * rank words: kinds, offset, numel, shape, stride; an absent one takes the word -1. */
+static int geometry_words(const sp_tensor *t)
+{
+    return t ? 3 + 2 * t->rank : 1;
+}
+
+static int64_t *pack_geometry(const sp_tensor *t, int64_t *to)
+{
+    if (!t) {
+        *to = -1;
+        return to + 1;
+    }
+    int rank = t->rank;
+    to[0] = t->dtype | t->device << 8 | rank << 16 | (t->flags & SP_T_CONTIGUOUS ? 1 << 24 : 0);
+    to[1] = t->offset, to[2] = t->numel;
+    to += 3;
+    for (int i = 0; i < rank; i++) to[i] = t->shape[i], to[rank + i] = t->stride[i];
+    return to + 2 * rank;
+}
+
+static const int64_t *unpack_geometry(const int64_t *from, sp_meta *m)
+{
+    if (*from == -1) {
+        m->rank = 0, m->numel = 0;
+        return from + 1;
+    }
+    int rank = from[0] >> 16 & 0xff;
+    m->dtype = from[0] & 0xff, m->device = from[0] >> 8 & 0xff, m->rank = rank;
+    m->contiguous = from[0] >> 24 & 1, m->view_of = -1;
+    m->offset = from[1], m->numel = from[2];
+    from += 3;
+    for (int i = 0; i < rank; i++) m->shape[i] = from[i], m->stride[i] = from[rank + i];
+    return from + 2 * rank;
+}
+
+void sp__node_out_meta(const sp_node *node, int i, sp_meta *out)
+{
+    if (node->kind == SP_NODE_LEAF) {
+        sp__meta_of(((const sp_leaf *)node)->handle, out);
+        return;
+    }
+    const int64_t *from = node->geometry;
+    int skip = node->kind == SP_NODE_OP ? node->n_in : 0;
+    for (int k = 0; k < skip + i; k++) from += *from == -1 ? 1 : 3 + 2 * (*from >> 16 & 0xff);
+    unpack_geometry(from, out);
+}
+
+/* ---- making ----- */
+
+typedef struct savings { /* what a call's formulas will read */
+    uint64_t in;
+    uint32_t out;
+} savings;
+
+static savings savings_of(const sp_call *c, uint64_t need)
+{
+    const sp_rule *rule = &sp__rules[c->op];
+    savings s = {0, 0};
+    if (!(rule->saves_in | rule->saves_out)) return s;
+    if (sp_op_table[c->op].n_in < 0) return (savings){need ? rule->saves_in : 0, need ? rule->saves_out : 0};
+    for (int i = 0; i < c->n_in; i++)
+        if (need >> i & 1) s.in |= rule->vjp_reads_in[i], s.out |= rule->vjp_reads_out[i];
+    for (int i = 0; i < c->n_in; i++)
+        if (!c->in[i]) s.in &= ~(UINT64_C(1) << i);
+    return s;
+}
+
+uint64_t sp__node_saves_in(const sp_call *c, uint64_t need)
+{
+    return savings_of(c, need).in;
+}
+
+static sp_status no_memory(const char *op)
+{
+    return sp_fail(SP_EMEMORY, "%s: no memory to record it on the tape", op);
+}
+
+/* The empty block: all counts that freeing looks at are zero until the parts are there. */
+static sp_node *node_block(sp_node_kind kind, size_t header, int n_in, int n_saved, int n_attr, int words)
+{
+    size_t bytes = header + (size_t)n_in * sizeof(sp_edge) + (size_t)n_saved * sizeof(sp_saved) +
+                   (size_t)n_attr * sizeof(sp_attr) + (size_t)words * sizeof(int64_t);
+    sp_node *node = sp__alloc(bytes);
+    if (!node) return NULL;
+    memset(node, 0, header);
+    node->refs = 1;
+    node->kind = kind;
+    node->bytes = (uint32_t)bytes;
+    node->n_in = n_in;
+    node->edges = (sp_edge *)((char *)node + header);
+    node->saved = (sp_saved *)(node->edges + n_in);
+    node->attr = (sp_attr *)(node->saved + n_saved);
+    node->geometry = (int64_t *)(node->attr + n_attr);
+    for (int i = 0; i < n_in; i++) node->edges[i].node = NULL;
+    return node;
+}
+
+sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_tensor *result, sp_node **out)
+{
+    *out = node_block(kind, header, n_in, 0, 0, result ? geometry_words(result) : 0);
+    if (!*out) return no_memory("autograd");
+    (*out)->n_out = 1;
+    if (result) pack_geometry(result, (*out)->geometry);
+    return SP_OK;
+}
+
+/* Values may go stale for a handle that gets a new history later: its meta then knows who saved it (invariant 6). A leaf
+ * that requires grad never does. */
+static sp_status save_handle(sp_node *node, sp_tensor *t, int index)
+{
+    sp_grad_meta *meta = NULL;
+    bool leaf = (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf && !t->grad_meta->node;
+    if (index >= 0 && !leaf) SP_RETURN_IF(sp__meta(t, &meta));
+    sp_saved *s = &node->saved[node->n_saved];
+    *s = (sp_saved){.version = sp__version_of(t), .index = (int16_t)index};
+    if (index < 0) {
+        SP_RETURN_IF(sp__value_alias(t, &s->t));
+    } else {
+        s->t = sp__retain(t);
+    }
+    node->n_saved++;
+    if (meta) {
+        s->next = meta->savers, s->slot = &meta->savers;
+        if (s->next) s->next->slot = &s->next;
+        meta->savers = s;
+    }
+    return SP_OK;
+}
+
+static sp_status save_all(sp_node *node, const sp_call *c, sp_tensor *const *save, savings what)
+{
+    for (int i = 0; i < c->n_in; i++)
+        if (what.in >> i & 1) SP_RETURN_IF(save_handle(node, save[i], i));
+    for (int i = 0; i < c->n_out; i++)
+        if (what.out >> i & 1) SP_RETURN_IF(save_handle(node, c->out[i], -1 - i));
+    return SP_OK;
+}
+
+static sp_status take_edges(sp_node *node, const sp_call *c, uint64_t need)
+{
+    for (int i = 0; i < c->n_in; i++) {
+        if (!(need >> i & 1)) continue;
+        sp_edge edge;
+        SP_RETURN_IF(sp__history(c->in[i], &edge));
+        if (!edge.node) continue;
+        node->edges[i] = (sp_edge){sp__node_keep(edge.node), edge.nr};
+    }
+    return SP_OK;
+}
+
+sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save, sp_node **out)
+{
+    savings what = savings_of(c, need);
+    int words = 0, n_saved = __builtin_popcountll(what.in) + __builtin_popcount(what.out);
+    for (int i = 0; i < c->n_in; i++) words += geometry_words(c->in[i]);
+    for (int i = 0; i < c->n_out; i++) words += geometry_words(c->out[i]);
+    sp_node *node = node_block(SP_NODE_OP, sizeof(sp_node), c->n_in, n_saved, c->n_attr, words);
+    if (!node) return no_memory(sp_op_table[c->op].name);
+    node->op = c->op, node->n_out = c->n_out;
+
+    int64_t *at = node->geometry;
+    for (int i = 0; i < c->n_in; i++) at = pack_geometry(c->in[i], at);
+    for (int i = 0; i < c->n_out; i++) at = pack_geometry(c->out[i], at);
+
+    sp_status status = SP_OK;
+    if (c->n_attr) {
+        SP_TRY(sp__attrs_copy(c->attr, c->n_attr, node->attr));
+        node->n_attr = c->n_attr;
+    }
+    SP_TRY(take_edges(node, c, need));
+    sp__node_number(node);
+    if (n_saved) SP_TRY(save_all(node, c, save ? save : c->in, what));
+    *out = node;
+    return SP_OK;
+out:
+    sp__node_let_go(node);
+    return status;
+}
+
+/* The written tensor has a new value and version, which is the one that saved outputs mean. */
+void sp__node_outputs_written(sp_node *node)
+{
+    for (int i = 0; i < node->n_saved; i++)
+        if (node->saved[i].index < 0) node->saved[i].version = sp__version_of(node->saved[i].t);
+}
+
+/* meta's handle gets a new history because its bytes were written: what was saved of it can never be used again. */
+void sp__saved_stale(sp_grad_meta *meta)
+{
+    while (meta->savers) {
+        sp_saved *s = meta->savers;
+        s->stale = true;
+        s->stale_version = sp__version_of(s->t);
+        saved_unlink(s);
+        sp_drop(&s->t);
+    }
+}
+
+/* ---- running ----- */
+
+enum { INLINE_OPERANDS = 8 };
+
+typedef struct replay { /* the arguments of one vjp call */
+    sp_meta *meta;
+    sp_tensor **in;
+    sp_tensor *out[SP_MAX_OUT];
+    sp_tensor *owned[SP_MAX_OUT]; /* saved outputs with their history back */
+    sp_meta meta_room[INLINE_OPERANDS];
+    sp_tensor *in_room[INLINE_OPERANDS];
+    int n; /* operands */
+} replay;
+
+static sp_status replay_start(replay *r, const sp_node *node)
+{
+    r->n = node->n_in + node->n_out;
+    r->meta = r->meta_room, r->in = r->in_room;
+    memset(r->out, 0, sizeof r->out);
+    memset(r->owned, 0, sizeof r->owned);
+    if (r->n > INLINE_OPERANDS) {
+        r->meta = sp__alloc((size_t)r->n * sizeof(sp_meta));
+        r->in = sp__alloc((size_t)r->n * sizeof(sp_tensor *));
+        if (!r->meta || !r->in) return no_memory(sp_op_table[node->op].name);
+    }
+    memset(r->in, 0, (size_t)r->n * sizeof(sp_tensor *));
+    const int64_t *at = node->geometry;
+    for (int i = 0; i < r->n; i++) at = unpack_geometry(at, &r->meta[i]);
+    return SP_OK;
+}
+
+static void replay_end(replay *r)
+{
+    for (int i = 0; i < SP_MAX_OUT; i++) sp_drop(&r->owned[i]);
+    if (r->n <= INLINE_OPERANDS) return;
+    if (r->meta) sp__free(r->meta, (size_t)r->n * sizeof(sp_meta));
+    if (r->in) sp__free(r->in, (size_t)r->n * sizeof(sp_tensor *));
+}
+
+static sp_status saved_check(const sp_node *node, const sp_saved *s)
+{
+    uint32_t now = s->stale ? s->stale_version : sp__version_of(s->t);
+    if (!s->stale && now == s->version) return SP_OK;
+    int index = s->index >= 0 ? s->index : -1 - s->index;
+    return sp_fail(SP_EGRAD,
+                   "backward: %s %d of %s, which its gradient needs, was modified by an in-place operation: it is at "
+                   "version %u, expected version %u; write to a clone() instead, or out of place",
+                   s->index >= 0 ? "input" : "output", index, sp_op_table[node->op].name, now, s->version);
+}
+
+/* A saved output is the node's own result again: for derivatives of derivatives it needs its history back. */
+static sp_status output_again(sp_node *node, const sp_saved *s, replay *r)
+{
+    int i = -1 - s->index;
+    r->out[i] = s->t;
+    if (sp__tls.no_grad) return SP_OK;
+    SP_RETURN_IF(sp__value_alias(s->t, &r->owned[i]));
+    SP_RETURN_IF(sp__history_set(r->owned[i], node, i));
+    r->out[i] = r->owned[i];
+    return SP_OK;
+}
+
+sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_tensor **gx)
+{
+    if (node->kind == SP_NODE_SLICES) return sp__slices_vjp((sp_slices *)node, gy[0], need, gx);
+    if ((node->flags & SP_NODE_RELEASED) && node->n_saved)
+        return sp_fail(SP_EGRAD,
+                       "backward: through the graph a second time: the values that %s saved were freed by the first; "
+                       "pass retain_graph=True to the first, or compute the forward again",
+                       sp_op_table[node->op].name);
+    replay r;
+    sp_status status = SP_OK;
+    SP_TRY(replay_start(&r, node));
+    for (int i = 0; i < node->n_saved; i++) {
+        const sp_saved *s = &node->saved[i];
+        SP_TRY(saved_check(node, s));
+        if (s->index >= 0) r.in[s->index] = s->t;
+        else SP_TRY(output_again(node, s, &r));
+    }
+    sp_vjp_args args = {.in = r.in,
+                        .out = r.out,
+                        .in_meta = r.meta,
+                        .out_meta = r.meta + node->n_in,
+                        .attr = node->attr,
+                        .gy = gy,
+                        .n_in = node->n_in,
+                        .need = need,
+                        .gx = gx};
+    SP_TRY(sp__rules[node->op].vjp(&args));
+out:
+    replay_end(&r);
+    return status;
+}

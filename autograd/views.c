@@ -1,0 +1,253 @@
+/* Views: how each came from its base, replaying that, and putting a changed part back.
+ *
+ * A view is described by the calls that made it, not by its strides: the same calls then view a gradient of any layout, and
+ * they run through sp__dispatch, so that this works at any order of derivative and under every transform.
+ */
+#include "autograd/tape_int.h"
+
+#include <string.h>
+
+#include "autograd/calls.h"
+#include "autograd/levels_int.h"
+
+/* ---- steps ----- */
+
+sp_step *sp__step_keep(sp_step *step)
+{
+    if (step) step->refs++;
+    return step;
+}
+
+void sp__step_drop(sp_step *step)
+{
+    while (step && --step->refs == 0) {
+        sp_step *before = step->before;
+        sp__attrs_free(step->attr, step->n_attr);
+        sp__free(step, sizeof *step + step->n_attr * sizeof(sp_attr));
+        step = before;
+    }
+}
+
+static sp_status step_new(const sp_call *c, sp_step *before, sp_step **out)
+{
+    size_t bytes = sizeof(sp_step) + c->n_attr * sizeof(sp_attr);
+    sp_step *step = sp__alloc(bytes);
+    if (!step) return sp_fail(SP_EMEMORY, "%s: no memory to note the view", sp_op_table[c->op].name);
+    sp_status status = sp__attrs_copy(c->attr, c->n_attr, step->attr);
+    if (status != SP_OK) {
+        sp__free(step, bytes);
+        return status;
+    }
+    step->before = sp__step_keep(before);
+    step->refs = 1, step->depth = before ? before->depth + 1 : 1;
+    step->op = c->op, step->n_attr = c->n_attr;
+    *out = step;
+    return SP_OK;
+}
+
+/* The calls from the base on, in order, in an array of depth entries. */
+static sp_status steps_in_order(const sp_step *last, const sp_step ***out)
+{
+    const sp_step **order = sp__alloc((size_t)last->depth * sizeof *order);
+    if (!order) return sp_fail(SP_EMEMORY, "autograd: no memory to replay a view");
+    for (const sp_step *s = last; s; s = s->before) order[s->depth - 1] = s;
+    *out = order;
+    return SP_OK;
+}
+
+/* A gradient need not have the strides that let `view` succeed on the value; reshape then copies. */
+static sp_status step_run(const sp_step *step, const sp_tensor *t, sp_tensor **out)
+{
+    sp_tensor *in[1] = {(sp_tensor *)t};
+    sp_call c = {.op = step->op == SP_OP_VIEW ? SP_OP_RESHAPE : step->op,
+                 .n_out = 1,
+                 .n_attr = step->n_attr,
+                 .n_in = 1,
+                 .in = in};
+    memcpy(c.attr, step->attr, step->n_attr * sizeof(sp_attr));
+    SP_RETURN_IF(sp__dispatch(&c));
+    *out = c.out[0];
+    return SP_OK;
+}
+
+sp_status sp__steps_apply(const sp_step *steps, const sp_tensor *t, sp_tensor **made)
+{
+    const sp_step **order;
+    int n = steps->depth;
+    memset(made, 0, (size_t)n * sizeof *made);
+    SP_RETURN_IF(steps_in_order(steps, &order));
+    sp_status status = SP_OK;
+    for (int i = 0; i < n; i++) SP_TRY(step_run(order[i], i ? made[i - 1] : t, &made[i]));
+out:
+    sp__free(order, (size_t)n * sizeof *order);
+    if (status != SP_OK)
+        for (int i = 0; i < n; i++) sp_drop(&made[i]);
+    return status;
+}
+
+/* ---- putting a part back ----- */
+
+/* part, shaped like the view, becomes shaped like the base, zero elsewhere: the vjp of each step, last one first. */
+static sp_status steps_scatter(const sp_step *steps, const sp_tensor *base, sp_tensor *const *made,
+                               const sp_tensor *part, sp_tensor **out)
+{
+    sp_tensor *g = sp__retain(part);
+    sp_status status = SP_OK;
+    for (const sp_step *s = steps; s && g; s = s->before) {
+        sp_meta in_meta, out_meta;
+        sp__meta_of(s->depth > 1 ? made[s->depth - 2] : base, &in_meta);
+        sp__meta_of(made[s->depth - 1], &out_meta);
+        sp_tensor *none[1] = {NULL}, *gy[1] = {g}, *gx[1] = {NULL};
+        sp_vjp_args args = {.in = none,
+                            .out = none,
+                            .in_meta = &in_meta,
+                            .out_meta = &out_meta,
+                            .attr = s->attr,
+                            .gy = gy,
+                            .n_in = 1,
+                            .need = 1,
+                            .gx = gx};
+        status = sp__rules[s->op].vjp(&args);
+        sp_drop(&g);
+        g = gx[0];
+        SP_TRY(status);
+    }
+    *out = g;
+    return SP_OK;
+out:
+    sp_drop(&g);
+    return status;
+}
+
+/* No copy may have slipped in between, else writing would miss the base. */
+static bool still_views(const sp_tensor *view, const sp_tensor *base)
+{
+    return !view->wrap && !base->wrap && view->storage == base->storage;
+}
+
+/* Plain numbers, nothing to record: write the part into a copy. *done stays false where that cannot be. */
+static sp_status replace_by_write(const sp_step *steps, const sp_tensor *base, const sp_tensor *part,
+                                  sp_tensor **made, bool *done, sp_tensor **out)
+{
+    sp_status status = SP_OK;
+    sp_tensor *copy = NULL;
+    SP_TRY(sp_clone(base, &copy));
+    SP_TRY(sp__steps_apply(steps, copy, made));
+    sp_tensor *view = made[steps->depth - 1];
+    *done = still_views(view, copy);
+    if (*done) SP_TRY(part ? sp_copy_(view, part) : sp__call_fill_(view, 0));
+    *out = *done ? sp__retain(copy) : NULL;
+out:
+    for (int i = 0; i < steps->depth; i++) sp_drop(&made[i]);
+    sp_drop(&copy);
+    return status;
+}
+
+static sp_status replace_by_where(const sp_step *steps, const sp_tensor *base, const sp_tensor *part,
+                                  sp_tensor **made, sp_tensor **out)
+{
+    sp_status status = SP_OK;
+    sp_tensor *ones = NULL, *mask = NULL, *inside = NULL, *full = NULL;
+    SP_TRY(sp__steps_apply(steps, base, made));
+    SP_TRY(sp__call_full_like(made[steps->depth - 1], 1, &ones));
+    SP_TRY(steps_scatter(steps, base, made, ones, &mask));
+    SP_TRY(sp_ne_scalar(mask, SP_INT(0), &inside));
+    if (part) SP_TRY(steps_scatter(steps, base, made, part, &full));
+    else SP_TRY(sp__call_full_like(base, 0, &full));
+    SP_TRY(sp_where(inside, full, base, out));
+out:
+    for (int i = 0; i < steps->depth; i++) sp_drop(&made[i]);
+    sp_drop(&ones), sp_drop(&mask), sp_drop(&inside), sp_drop(&full);
+    return status;
+}
+
+sp_status sp__steps_replace(const sp_step *steps, const sp_tensor *base, const sp_tensor *part, sp_tensor **out)
+{
+    size_t bytes = (size_t)steps->depth * sizeof(sp_tensor *);
+    sp_tensor **made = sp__alloc_zero(bytes);
+    if (!made) return sp_fail(SP_EMEMORY, "autograd: no memory to replay a view");
+    bool done = false;
+    sp_status status = SP_OK;
+    if (sp__tls.no_grad && !sp__tls.top) status = replace_by_write(steps, base, part, made, &done, out);
+    if (status == SP_OK && !done) status = replace_by_where(steps, base, part, made, out);
+    sp__free(made, bytes);
+    return status;
+}
+
+sp_status sp__steps_view(const sp_step *steps, const sp_tensor *t, sp_tensor **out)
+{
+    size_t bytes = (size_t)steps->depth * sizeof(sp_tensor *);
+    sp_tensor **made = sp__alloc_zero(bytes);
+    if (!made) return sp_fail(SP_EMEMORY, "autograd: no memory to replay a view");
+    sp_status status = sp__steps_apply(steps, t, made);
+    if (status == SP_OK) {
+        *out = sp__retain(made[steps->depth - 1]);
+        for (int i = 0; i < steps->depth; i++) sp_drop(&made[i]);
+    }
+    sp__free(made, bytes);
+    return status;
+}
+
+/* as_strided names elements of the storage: it fits a gradient only when that lies as the base does, dense from 0. */
+sp_status sp__steps_operand(const sp_step *steps, const sp_tensor *t, sp_tensor **out)
+{
+    while (steps->before) steps = steps->before;
+    bool dense = (t->flags & SP_T_CONTIGUOUS) && t->offset == 0;
+    if (steps->op == SP_OP_AS_STRIDED && !dense) return sp_clone(t, out);
+    *out = sp__retain(t);
+    return SP_OK;
+}
+
+/* ---- views of handles ----- */
+
+static bool is_view(const sp_call *c)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    const sp_tensor *from = c->in[0], *to = c->out[0];
+    if (to == from || !info->diff_mask || !sp__is_float(to->dtype)) return false;
+    if (info->flags & SP_OPF_VIEW) return true;
+    while (from->wrap && to->wrap) from = from->wrap->inner, to = to->wrap->inner;
+    return (info->flags & SP_OPF_MAY_VIEW) && !from->wrap && !to->wrap && from->storage == to->storage;
+}
+
+sp_status sp__view_note(const sp_call *c, const sp_level *level)
+{
+    if (!is_view(c)) return SP_OK;
+    sp_grad_meta *from, *root, *meta;
+    if (level && !sp__of_level(c->in[0], level)) {
+        SP_RETURN_IF(sp__meta(c->out[0], &meta));
+        meta->foreign = true;
+        return SP_OK;
+    }
+    SP_RETURN_IF(sp__meta(c->in[0], &from));
+    sp_tensor *base = from->base ? from->base : c->in[0];
+    SP_RETURN_IF(sp__meta(base, &root));
+    SP_RETURN_IF(sp__meta(c->out[0], &meta));
+    bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) && base->offset == 0;
+    SP_RETURN_IF(step_new(c, restart ? NULL : from->steps, &meta->steps));
+    meta->base = sp__retain(base);
+    meta->seen = root->rebased;
+    meta->foreign = from->foreign;
+    meta->view_no_grad = sp__tls.no_grad || from->view_no_grad;
+    meta->next_view = root->views, meta->view_slot = &root->views;
+    if (root->views) root->views->view_slot = &meta->next_view;
+    root->views = meta;
+    return SP_OK;
+}
+
+sp_status sp__view_derive(sp_grad_meta *meta)
+{
+    sp_context was;
+    sp_tensor *again = NULL;
+    sp_edge edge;
+    SP_RETURN_IF(sp__context_enter(meta->self, &was));
+    sp_status status = SP_OK;
+    SP_TRY(sp__steps_view(meta->steps, meta->base, &again));
+    SP_TRY(sp__history(again, &edge));
+    sp__history_move(meta, edge.node, edge.nr);
+    meta->seen = meta->base->grad_meta->rebased;
+out:
+    sp__context_leave(&was);
+    sp_drop(&again);
+    return status;
+}
