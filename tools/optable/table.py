@@ -294,6 +294,8 @@ def _check_flags(op, problem):
         problem("variants method and inplace need a Tensor as the first parameter")
     if keys.get("operator", "add") not in OPERATORS:
         problem(f"unknown operator '{keys['operator']}'; known are {', '.join(OPERATORS)}")
+    if "operator" in keys and any(p.kind not in ("tensor", "scalar") or not p.required for p in op.params):
+        problem("an op bound to an operator takes its operands and nothing else; put the rest into an overload")
     if op.flag("pointwise") and len(op.outputs) != 1:
         problem("a pointwise op has one output")
     if op.flag("view") and op.flag("may_view"):
