@@ -7,7 +7,8 @@
  *
  * Invariants
  * 1. Layers above register themselves; nothing here includes them.
- * 2. A level handles a call with itself taken off the stack (sp_tls.top = level->below) and puts itself back.
+ * 2. A level handles a call with itself taken off the stack (sp_tls.top = level->below); sp__dispatch() takes it off and
+ *    puts it back.
  * 3. sp__run() bumps the version of what it writes in place; recorders compare versions, never addresses.
  */
 #ifndef SP_DISPATCH_H
@@ -69,15 +70,15 @@ SP_MUST_USE sp_status sp__value_ready(const sp_tensor *t, const char *op);
 
 /* Where the user's program is, opaque to everyone but the binding that registered `here`. Taken per queued or traced op,
  * resolved to text only for messages. */
-typedef struct sp_where {
+typedef struct sp__where { /* two underscores: sp_where() is an op */
     void *code; /* owned reference, given back with `drop` */
     int32_t at;
-} sp_where;
+} sp__where;
 typedef struct sp_where_hooks {
-    void (*here)(sp_where *out);            /* code = NULL when unknown */
-    void (*drop)(sp_where *where);
-    void (*keep)(const sp_where *where);    /* one more reference */
-    void (*text)(const sp_where *where, char *buf, size_t n); /* "train.py:12" */
+    void (*here)(sp__where *out);            /* code = NULL when unknown */
+    void (*drop)(sp__where *where);          /* from any thread that issues ops or waits, interpreter lock held or not */
+    void (*keep)(const sp__where *where);    /* one more reference */
+    void (*text)(const sp__where *where, char *buf, size_t n); /* "train.py:12" */
 } sp_where_hooks;
 SP_API extern sp_where_hooks sp__where_hooks;
 

@@ -13,6 +13,8 @@
 #ifndef SP_LAUNCH_H
 #define SP_LAUNCH_H
 
+#include <stdatomic.h>
+
 #include "ops/dispatch.h"
 #include "tensor/backend.h"
 
@@ -25,13 +27,25 @@ SP_MUST_USE sp_status sp__launch(const sp_call *c);
 SP_MUST_USE sp_status sp__launch_raw(sp_status (*run)(void *args), const void *args, size_t arg_bytes, double predicted_us,
                                      sp_storage *const *reads, int n_reads, sp_storage *const *writes, int n_writes);
 
-/* Builds the kernel arguments of c over existing storages, without running anything: for plans. */
+/* Builds the kernel arguments of c over existing storages, without running anything: for plans. out->arg must have room
+ * for c->n_out + c->n_in operands if those are more than SP_KARGS_INLINE; it is set otherwise. out->attr borrows c->attr. */
 void sp__kargs_fill(const sp_call *c, struct sp_kargs *out);
 
-/* Waits for the queued writers (and readers, when about to be written) of a storage. */
+/* Waits for the queued writers (and readers, when about to be written) of a storage; reports a sticky error of its queue. */
 SP_MUST_USE sp_status sp__storage_wait(sp_storage *s, bool for_write);
 SP_MUST_USE sp_status sp__queue_drain(void);
 
+/* How a binding lets other threads of its interpreter on while this one waits or runs a long kernel. leave() gives up the
+ * interpreter lock if the calling thread holds it and says what enter() needs to take it back; NULL when it does not. */
+typedef struct sp_blocking_hooks {
+    void *(*leave)(void);
+    void (*enter)(void *left);
+} sp_blocking_hooks;
+SP_API extern sp_blocking_hooks sp__blocking_hooks;
+
 extern _Atomic int64_t sp__stat_plan_runs; /* jit/ counts here */
+
+/* Forgets which kernel an op has: for tests that swap sp__backends. */
+void sp__launch_forget_kernels(void);
 
 #endif

@@ -91,7 +91,7 @@ sp_status sp__storage_foreign(void *data, size_t bytes, bool readonly, void (*re
 {
     SP_RETURN_IF(sp__storage_new_deferred(bytes, SP_DEVICE_CPU, out));
     sp_storage *s = *out;
-    s->data = data;
+    s->data = data ? data : (char *)s; /* no bytes: any address but NULL, which would mean deferred */
     s->flags = SP_S_FOREIGN | (readonly ? SP_S_READONLY : 0);
     s->release = release ? release : release_nothing;
     s->release_ctx = ctx;

@@ -1,0 +1,100 @@
+/* The way of a call, from the generated entry point to evaluation. See dispatch.h for the map.
+ *
+ * The common call (no level, no tracer, nothing requires grad) pays for one look at the thread's state and one at each
+ * input's flags, and is on its way to sp__run().
+ */
+#include "ops/dispatch.h"
+
+#include "ops/launch.h"
+#include "tensor/memory.h"
+
+__thread sp_tls sp__tls __attribute__((tls_model("initial-exec")));
+sp_dispatch_hooks sp__dispatch_hooks;
+sp_where_hooks sp__where_hooks;
+
+static sp_status at_level(sp_tls *tls, sp_call *c)
+{
+    sp_level *level = tls->top;
+    tls->top = level->below;
+    sp_status status = level->dispatch(level, c);
+    tls->top = level;
+    return status;
+}
+
+/* A tensor of a level reached the bottom: its transform is over, or it was smuggled out of it. */
+static __attribute__((cold)) sp_status escaped(const sp_call *c)
+{
+    return sp_fail(SP_EUNSUPPORTED,
+                   "%s: an input belongs to a transform (vmap, jvp or grad) that is not active here; return such tensors "
+                   "from the transformed function instead of keeping them",
+                   sp_op_table[c->op].name);
+}
+
+/* Whether a call writes a tensor that the tape knows: as a result with history, a base, a view, or with hooks. */
+static bool writes_known(const sp_call *c)
+{
+    for (int i = 0; i < c->n_out; i++)
+        if (c->out[i] && (c->out[i]->flags & (SP_T_META | SP_T_REQUIRES_GRAD))) return true;
+    return false;
+}
+
+/* Views are noted even where nothing requires grad yet: what is later written into one may. */
+static sp_status note_view(sp_call *c)
+{
+    const sp_tensor *out = c->out[0], *base = c->n_in ? c->in[0] : NULL;
+    if (!base || out->dtype < SP_FLOAT32 || out->storage != base->storage || !out->storage) return SP_OK;
+    sp_status status = sp__dispatch_hooks.view_made(c);
+    if (SP_UNLIKELY(status != SP_OK)) sp_drop(&c->out[0]);
+    return status;
+}
+
+sp_status sp__dispatch(sp_call *c)
+{
+    sp_tls *tls = &sp__tls;
+    if (SP_UNLIKELY(tls->top != NULL)) return at_level(tls, c);
+    unsigned seen = 0;
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i]) seen |= c->in[i]->flags;
+    if (SP_UNLIKELY(seen & SP_T_WRAPPED)) return escaped(c);
+    if (!tls->no_grad && sp__dispatch_hooks.record) {
+        if (SP_UNLIKELY((seen & SP_T_REQUIRES_GRAD) || (c->flags && writes_known(c)))) return sp__dispatch_hooks.record(c);
+    }
+    SP_RETURN_IF(sp__eval(c));
+    if (SP_UNLIKELY(sp_op_table[c->op].flags & (SP_OPF_VIEW | SP_OPF_MAY_VIEW)) && !c->flags && sp__dispatch_hooks.view_made)
+        return note_view(c);
+    return SP_OK;
+}
+
+sp_status sp__eval(sp_call *c)
+{
+    sp_tracer *tracer = sp__tls.tracer;
+    return SP_UNLIKELY(tracer != NULL) ? tracer->eval(tracer, c) : sp__run(c);
+}
+
+sp_status sp__value_ready(const sp_tensor *t, const char *op)
+{
+    sp_storage *s = t->storage;
+    if (SP_UNLIKELY(!s))
+        return sp_fail(SP_EUNSUPPORTED,
+                       "%s: inside a transform (vmap, jvp, grad) a tensor of shape %s has no value of its own; return it from "
+                       "the transformed function and read it there",
+                       op, SP_SHAPE(t));
+    if (SP_UNLIKELY(s->region != NULL) && sp__handle_hooks.region_flush)
+        SP_RETURN_IF(sp__handle_hooks.region_flush(s->region, s));
+    return sp__storage_wait(s, false);
+}
+
+void sp__wrap_free(sp_wrap *wrap)
+{
+    sp_drop(&wrap->inner);
+    sp_drop(&wrap->tangent);
+    sp__free(wrap, sizeof *wrap);
+}
+
+/* A constructor, so that the hooks are there in every program that this file is linked into: without it nothing could have
+ * put work into a queue, nor a wrap into a handle. */
+static __attribute__((constructor)) void register_ops(void)
+{
+    sp__handle_hooks.wrap_free = sp__wrap_free;
+    sp__handle_hooks.value_ready = sp__value_ready;
+}

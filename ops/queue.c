@@ -1,0 +1,478 @@
+/* The launch queues. See queue_int.h for the picture and the invariants.
+ *
+ * Who runs what. The worker takes the role `running` and keeps it until nothing is left. A caller that must wait takes it
+ * if it is free, and runs the head of the queue itself, up to what it waits for: an op followed by a read of its result
+ * costs no switch of threads. Only when another thread is already running does a caller wait for it.
+ *
+ * Sleeping. Whoever goes to sleep announces it (`asleep`, `waiters`), then looks once more; whoever makes progress stores
+ * it, then looks for sleepers. Both orders are sequentially consistent, so one of the two sees the other.
+ *
+ * A forked child has no worker. The parent drains before the fork (so that no lock is held and no slot is half done), the
+ * child starts a worker of its own when it first queues something.
+ */
+#include "ops/queue_int.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensor/memory.h"
+
+enum {
+    SLOTS = 256,
+    SLOT_INTS = 4 * SP_MAX_RANK, /* of all INTS attributes of an op together */
+    SLOT_REFS = SP_KARGS_INLINE,
+    ERROR_TEXT = 1024
+};
+
+typedef struct slot {
+    sp_kernel kernel;             /* NULL: `run` */
+    sp_status (*run)(void *args);
+    void *block;                  /* raw: arguments and references; NULL otherwise */
+    size_t block_bytes;
+    sp_storage **refs;            /* in `room`, or in the block */
+    int n_refs;
+    sp__where where;               /* owned; given back when the slot is used again, by a thread that issues */
+    sp_storage *room[SLOT_REFS];
+    sp_kargs k;
+    sp_attr attr[SP_MAX_ATTR];
+    int64_t ints[SLOT_INTS];
+} slot;
+
+typedef struct queue {
+    pthread_mutex_t lock;
+    pthread_cond_t work;     /* the worker sleeps on it */
+    pthread_cond_t progress; /* waiting callers do */
+    _Atomic bool running;
+    _Atomic bool asleep;
+    _Atomic int waiters;
+    _Atomic bool failed;     /* the error below is set; guarded by lock */
+    bool started, stop;      /* guarded by lock */
+    pthread_t worker;
+    sp_status status;
+    sp__where where;          /* owned */
+    char text[ERROR_TEXT];
+} queue;
+
+sp_progress sp__progress[SP_MAX_DEVICES];
+sp_blocking_hooks sp__blocking_hooks;
+
+static slot slots[SP_MAX_DEVICES][SLOTS]; /* pages that no queue uses are never touched */
+static queue queues[SP_MAX_DEVICES];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static inline uint64_t done_of(const queue *q)
+{
+    return atomic_load_explicit(&sp__progress[q - queues].done, memory_order_acquire);
+}
+
+static inline uint64_t issued_of(const queue *q)
+{
+    return atomic_load(&sp__progress[q - queues].issued);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    atomic_signal_fence(memory_order_seq_cst);
+#endif
+}
+
+/* ---- waking ----- */
+
+static void wake_worker(queue *q)
+{
+    if (!atomic_load(&q->asleep)) return;
+    pthread_mutex_lock(&q->lock);
+    pthread_cond_signal(&q->work);
+    pthread_mutex_unlock(&q->lock);
+}
+
+static void wake_waiters(queue *q)
+{
+    if (!atomic_load(&q->waiters)) return;
+    pthread_mutex_lock(&q->lock);
+    pthread_cond_broadcast(&q->progress);
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* ---- running ----- */
+
+static size_t operands_text(const sp_kargs *k, char *text, size_t room)
+{
+    size_t at = 0;
+    char shape[SP_SHAPE_TEXT];
+    text[0] = '\0';
+    for (int i = k->n_out; i < k->n_arg && at < room; i++) {
+        const sp_operand *a = &k->arg[i];
+        if (!a->data) continue;
+        at += (size_t)snprintf(text + at, room - at, "%s%s %s", at ? ", " : "", sp_dtype_name((sp_dtype)a->dtype),
+                               sp__shape_text(a->rank, a->shape, shape, sizeof shape));
+    }
+    return at;
+}
+
+/* The first error stays; what follows it is most likely its consequence. */
+static __attribute__((cold)) void note_failure(queue *q, slot *s, sp_status status)
+{
+    char operands[ERROR_TEXT / 2];
+    pthread_mutex_lock(&q->lock);
+    if (!atomic_load(&q->failed)) {
+        q->status = status;
+        if (s->kernel) {
+            operands_text(&s->k, operands, sizeof operands);
+            snprintf(q->text, sizeof q->text, "%s(%s): %s", sp_op_table[s->k.op].name, operands, sp_last_error());
+        } else {
+            snprintf(q->text, sizeof q->text, "compiled region: %s", sp_last_error());
+        }
+        q->where = s->where;
+        s->where.code = NULL;
+        atomic_store(&q->failed, true);
+    }
+    pthread_mutex_unlock(&q->lock);
+}
+
+static void run_one(queue *q, uint64_t ticket, sp_count counted_as)
+{
+    slot *s = &slots[q - queues][(ticket - 1) % SLOTS];
+    sp_status status = s->kernel ? s->kernel(&s->k) : s->run(s->block);
+    if (SP_UNLIKELY(status != SP_OK)) note_failure(q, s, status);
+    for (int i = 0; i < s->n_refs; i++) sp__storage_drop(s->refs[i]);
+    if (s->block) sp__free(s->block, s->block_bytes);
+    s->block = NULL;
+    if (s->kernel) sp__count(counted_as);
+    atomic_store(&sp__progress[q - queues].done, ticket);
+    wake_waiters(q);
+}
+
+static inline bool take_role(queue *q)
+{
+    return !atomic_load_explicit(&q->running, memory_order_relaxed) && !atomic_exchange(&q->running, true);
+}
+
+static void leave_role(queue *q)
+{
+    atomic_store(&q->running, false);
+    if (issued_of(q) != done_of(q)) wake_worker(q);
+    wake_waiters(q);
+}
+
+static void run_until(queue *q, uint64_t last, sp_count counted_as)
+{
+    for (uint64_t next = done_of(q) + 1; next <= last && next <= issued_of(q); next++) run_one(q, next, counted_as);
+}
+
+/* ---- the worker ----- */
+
+/* Spinning hands over in some 50 ns what a sleeping thread takes 5 to 50 us for, but takes a core from others. */
+enum { SPIN = 2000 };
+
+static bool idle_spin(queue *q)
+{
+    for (int i = 0; i < SPIN; i++) {
+        if (issued_of(q) != done_of(q)) return true;
+        relax();
+    }
+    return false;
+}
+
+static bool sleep_until_work(queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    atomic_store(&q->asleep, true);
+    while (!q->stop && (issued_of(q) == done_of(q) || atomic_load(&q->running))) pthread_cond_wait(&q->work, &q->lock);
+    atomic_store(&q->asleep, false);
+    bool stop = q->stop;
+    pthread_mutex_unlock(&q->lock);
+    return !stop;
+}
+
+static void *worker(void *arg)
+{
+    queue *q = arg;
+    while (sleep_until_work(q)) {
+        do {
+            if (!take_role(q)) break;
+            run_until(q, UINT64_MAX, SP_COUNT_QUEUED);
+            leave_role(q);
+        } while (idle_spin(q));
+    }
+    return NULL;
+}
+
+/* ---- waiting ----- */
+
+static void sleep_until_progress(queue *q, uint64_t ticket)
+{
+    pthread_mutex_lock(&q->lock);
+    atomic_fetch_add(&q->waiters, 1);
+    while (atomic_load(&sp__progress[q - queues].done) < ticket && atomic_load(&q->running))
+        pthread_cond_wait(&q->progress, &q->lock);
+    atomic_fetch_sub(&q->waiters, 1);
+    pthread_mutex_unlock(&q->lock);
+}
+
+static void wait_or_help(queue *q, uint64_t ticket)
+{
+    int spins = 0;
+    while (done_of(q) < ticket) {
+        if (take_role(q)) {
+            run_until(q, ticket, SP_COUNT_HELPED);
+            leave_role(q);
+        } else if (spins++ < SPIN) {
+            relax();
+        } else {
+            sleep_until_progress(q, ticket);
+        }
+    }
+}
+
+/* ---- starting, stopping, forking ----- */
+
+/* Without the binding's hooks: the interpreter is in the middle of a fork, or gone. */
+static void drain(queue *q)
+{
+    wait_or_help(q, issued_of(q));
+}
+
+static void stop_workers(void)
+{
+    for (queue *q = queues; q < queues + SP_MAX_DEVICES; q++) {
+        if (!q->started) continue;
+        drain(q);
+        pthread_mutex_lock(&q->lock);
+        q->stop = true;
+        pthread_cond_signal(&q->work);
+        pthread_mutex_unlock(&q->lock);
+        pthread_join(q->worker, NULL);
+        q->started = false;
+    }
+}
+
+static void before_fork(void)
+{
+    for (queue *q = queues; q < queues + SP_MAX_DEVICES; q++) {
+        for (;;) {
+            drain(q);
+            pthread_mutex_lock(&q->lock);
+            if (issued_of(q) == done_of(q)) break;
+            pthread_mutex_unlock(&q->lock);
+        }
+    }
+}
+
+static void after_fork_parent(void)
+{
+    for (queue *q = queues; q < queues + SP_MAX_DEVICES; q++) pthread_mutex_unlock(&q->lock);
+}
+
+static void init_queue(queue *q)
+{
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->work, NULL);
+    pthread_cond_init(&q->progress, NULL);
+    atomic_store(&q->running, false);
+    atomic_store(&q->asleep, false);
+    atomic_store(&q->waiters, 0);
+    q->started = false;
+}
+
+static void after_fork_child(void)
+{
+    for (queue *q = queues; q < queues + SP_MAX_DEVICES; q++) init_queue(q);
+}
+
+static void start_all(void)
+{
+    for (queue *q = queues; q < queues + SP_MAX_DEVICES; q++) init_queue(q);
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    atexit(stop_workers);
+}
+
+/* With the lock held. Signals stay with the threads of the program. */
+static bool start_worker(queue *q)
+{
+    if (SP_LIKELY(q->started)) return true;
+    if (q->stop) return false;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    q->started = pthread_create(&q->worker, NULL, worker, q) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return q->started;
+}
+
+/* ---- issuing ----- */
+
+/* The next free slot, with the lock held; NULL, without the lock, when there is no worker. */
+static slot *open_slot(queue *q)
+{
+    pthread_once(&once, start_all);
+    for (;;) {
+        pthread_mutex_lock(&q->lock);
+        uint64_t issued = issued_of(q);
+        bool there = start_worker(q);
+        if (there && issued - done_of(q) < SLOTS) return &slots[q - queues][issued % SLOTS];
+        pthread_mutex_unlock(&q->lock);
+        if (!there) return NULL;
+        sp__queue_wait((int)(q - queues), issued - SLOTS + 1);
+    }
+}
+
+static void take_tickets(queue *q, slot *s, sp_storage *const *reads, int n_reads, sp_storage *const *writes, int n_writes)
+{
+    uint64_t ticket = issued_of(q) + 1;
+    s->n_refs = 0;
+    for (int i = 0; i < n_reads + n_writes; i++) {
+        sp_storage *storage = i < n_reads ? reads[i] : writes[i - n_reads];
+        atomic_store_explicit(i < n_reads ? &storage->read_ticket : &storage->write_ticket, ticket, memory_order_relaxed);
+        s->refs[s->n_refs++] = sp__storage_retain(storage);
+    }
+}
+
+static void close_slot(queue *q)
+{
+    atomic_store(&sp__progress[q - queues].issued, issued_of(q) + 1);
+    pthread_mutex_unlock(&q->lock);
+    wake_worker(q);
+}
+
+/* Called without the lock, because a binding's hooks may take its interpreter's. */
+static sp__where where_now(void)
+{
+    sp__where where = {NULL, 0};
+    if (sp__where_hooks.here) sp__where_hooks.here(&where);
+    return where;
+}
+
+static void drop_where(sp__where *where)
+{
+    if (where->code && sp__where_hooks.drop) sp__where_hooks.drop(where);
+    where->code = NULL;
+}
+
+static sp__where swap_where(slot *s, sp__where now)
+{
+    sp__where old = s->where;
+    s->where = now;
+    return old;
+}
+
+/* Only what a kernel looks at: the first rank entries of the geometry, n_attr attributes. */
+static void copy_kargs(slot *s, const sp_kargs *k)
+{
+    int64_t *ints = s->ints;
+    memcpy(&s->k, k, offsetof(sp_kargs, arg));
+    s->k.arg = s->k.room;
+    s->k.attr = s->attr;
+    for (int i = 0; i < k->n_arg; i++) {
+        const sp_operand *from = &k->arg[i];
+        sp_operand *to = &s->k.room[i];
+        memcpy(to, from, offsetof(sp_operand, shape));
+        memcpy(to->shape, from->shape, sizeof *to->shape * from->rank);
+        memcpy(to->stride, from->stride, sizeof *to->stride * from->rank);
+    }
+    for (int i = 0; i < k->n_attr; i++) {
+        s->attr[i] = k->attr[i];
+        if (k->attr[i].kind != SP_ATTR_INTS || !k->attr[i].v.ints) continue;
+        memcpy(ints, k->attr[i].v.ints, sizeof *ints * (size_t)k->attr[i].n);
+        s->attr[i].v.ints = ints;
+        ints += k->attr[i].n;
+    }
+}
+
+static bool fits_slot(const sp_kargs *k, int n_refs)
+{
+    int n_ints = 0;
+    for (int i = 0; i < k->n_attr; i++)
+        if (k->attr[i].kind == SP_ATTR_INTS) n_ints += k->attr[i].n;
+    return k->n_arg <= SP_KARGS_INLINE && n_refs <= SLOT_REFS && n_ints <= SLOT_INTS;
+}
+
+bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *const *reads, int n_reads,
+                  sp_storage *const *writes, int n_writes)
+{
+    queue *q = &queues[device];
+    if (!fits_slot(k, n_reads + n_writes)) return false;
+    sp__where where = where_now();
+    slot *s = open_slot(q);
+    if (!s) {
+        drop_where(&where);
+        return false;
+    }
+    where = swap_where(s, where);
+    s->kernel = kernel;
+    s->refs = s->room;
+    copy_kargs(s, k);
+    take_tickets(q, s, reads, n_reads, writes, n_writes);
+    close_slot(q);
+    drop_where(&where);
+    return true;
+}
+
+bool sp__queue_raw(int device, sp_status (*run)(void *args), const void *args, size_t arg_bytes, sp_storage *const *reads,
+                   int n_reads, sp_storage *const *writes, int n_writes)
+{
+    queue *q = &queues[device];
+    size_t refs_at = (arg_bytes + 63) / 64 * 64, bytes = refs_at + sizeof(sp_storage *) * (size_t)(n_reads + n_writes);
+    char *block = sp__alloc(bytes);
+    if (!block) return false;
+    if (arg_bytes) memcpy(block, args, arg_bytes);
+    sp__where where = where_now();
+    slot *s = open_slot(q);
+    if (!s) {
+        drop_where(&where);
+        sp__free(block, bytes);
+        return false;
+    }
+    where = swap_where(s, where);
+    s->kernel = NULL;
+    s->run = run;
+    s->block = block;
+    s->block_bytes = bytes;
+    s->refs = (sp_storage **)(block + refs_at);
+    take_tickets(q, s, reads, n_reads, writes, n_writes);
+    close_slot(q);
+    drop_where(&where);
+    return true;
+}
+
+/* ---- for launch.c ----- */
+
+void sp__queue_wait(int device, uint64_t ticket)
+{
+    queue *q = &queues[device];
+    if (done_of(q) >= ticket) return;
+    void *left = sp__blocking_hooks.leave ? sp__blocking_hooks.leave() : NULL;
+    wait_or_help(q, ticket);
+    if (left) sp__blocking_hooks.enter(left);
+}
+
+sp_status sp__queue_error(int device)
+{
+    queue *q = &queues[device];
+    char text[ERROR_TEXT], at[256] = "";
+    if (SP_LIKELY(!atomic_load_explicit(&q->failed, memory_order_acquire))) return SP_OK;
+    pthread_mutex_lock(&q->lock);
+    bool mine = atomic_exchange(&q->failed, false); /* another thread may have come first */
+    sp_status status = q->status;
+    sp__where where = q->where;
+    memcpy(text, q->text, sizeof text);
+    pthread_mutex_unlock(&q->lock);
+    if (!mine) return SP_OK;
+    if (where.code && sp__where_hooks.text) sp__where_hooks.text(&where, at, sizeof at);
+    drop_where(&where);
+    return sp_fail(status, "%s%s%s%s", text, *at ? " [issued at " : "", at, *at ? "]" : "");
+}
+
+sp_status sp__queue_drain(void)
+{
+    for (int device = 0; device < SP_MAX_DEVICES; device++)
+        sp__queue_wait(device, issued_of(&queues[device]));
+    for (int device = 0; device < SP_MAX_DEVICES; device++) SP_RETURN_IF(sp__queue_error(device));
+    return SP_OK;
+}
