@@ -15,17 +15,17 @@
 
 #include "tensor/memory.h"
 
-bool sp__slice_is(sp_slice s, const char *text)
+bool sp__bytes_are(sp_bytes s, const char *text)
 {
     return s.size == strlen(text) && (s.size == 0 || memcmp(s.data, text, s.size) == 0);
 }
 
-static bool slices_equal(sp_slice a, sp_slice b)
+static bool slices_equal(sp_bytes a, sp_bytes b)
 {
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
-static int text_width(sp_slice s)
+static int text_width(sp_bytes s)
 {
     return s.size > 60 ? 60 : (int)s.size;
 }
@@ -60,7 +60,7 @@ sp_status sp__onnx_dtype(int64_t code, sp_dtype *out)
 }
 
 typedef struct tensor_proto {
-    sp_slice name, raw;
+    sp_bytes name, raw;
     int64_t shape[SP_MAX_RANK];
     int rank;
     bool too_many_dims, bad_repeat;
@@ -78,7 +78,7 @@ static void put_dim(void *ctx, uint64_t bits)
 }
 
 /* First look: everything but numbers listed one by one. */
-static sp_status read_tensor_header(sp_slice message, tensor_proto *t)
+static sp_status read_tensor_header(sp_bytes message, tensor_proto *t)
 {
     sp_wire w = sp__wire_open(message);
     sp_field f;
@@ -103,7 +103,7 @@ static sp_status read_tensor_header(sp_slice message, tensor_proto *t)
 }
 
 /* Element count; EFORMAT when a size is negative or the count cannot fit the file's bytes. */
-static sp_status tensor_numel(const tensor_proto *t, sp_slice message, int64_t *out)
+static sp_status tensor_numel(const tensor_proto *t, sp_bytes message, int64_t *out)
 {
     int64_t numel = 1;
     for (int d = 0; d < t->rank; d++)
@@ -126,7 +126,7 @@ static void put_number(void *ctx, uint64_t bits)
 }
 
 /* Second look: numbers in the typed fields. */
-static sp_status read_listed(sp_slice message, tensor_proto *t)
+static sp_status read_listed(sp_bytes message, tensor_proto *t)
 {
     static const struct {
         uint32_t field;
@@ -153,7 +153,7 @@ static sp_status read_raw(const tensor_proto *t)
     return SP_OK;
 }
 
-sp_status sp__onnx_tensor(sp_slice message, sp_slice *name, sp_tensor **out)
+sp_status sp__onnx_tensor(sp_bytes message, sp_bytes *name, sp_tensor **out)
 {
     tensor_proto t = {0};
     sp_meta meta = {.view_of = -1};
@@ -177,7 +177,7 @@ out:
 /* ---- names ---- */
 
 typedef struct name_entry {
-    sp_slice name;
+    sp_bytes name;
     sp_vid value;     /* -1 until defined */
     int32_t producer; /* node that defines it; -1: input or initializer */
     int32_t waiting;  /* head of the list of nodes that wait for it, through waiter.next; -1: none */
@@ -188,11 +188,11 @@ typedef struct waiter {
 } waiter;
 
 typedef struct model {
-    sp_slice graph;
+    sp_bytes graph;
     int64_t opset;
     name_entry *names;
     size_t n_slots; /* power of two, more than the number of names */
-    sp_slice *nodes;
+    sp_bytes *nodes;
     int32_t *missing; /* operands a node still waits for */
     int32_t n_nodes, n_waiters, n_outputs;
     size_t n_references; /* operand slots of all nodes */
@@ -201,7 +201,7 @@ typedef struct model {
     sp_loader loader;
 } model;
 
-static uint64_t hash_of(sp_slice s)
+static uint64_t hash_of(sp_bytes s)
 {
     uint64_t hash = 1469598103934665603u; /* FNV-1a */
     for (size_t i = 0; i < s.size; i++) hash = (hash ^ s.data[i]) * 1099511628211u;
@@ -209,7 +209,7 @@ static uint64_t hash_of(sp_slice s)
 }
 
 /* The entry of a name, made if it is new. The table is sized for every name in the file, so it never fills. */
-static name_entry *entry_of(model *m, sp_slice name)
+static name_entry *entry_of(model *m, sp_bytes name)
 {
     for (size_t at = hash_of(name) & (m->n_slots - 1);; at = (at + 1) & (m->n_slots - 1)) {
         name_entry *e = &m->names[at];
@@ -221,7 +221,7 @@ static name_entry *entry_of(model *m, sp_slice name)
     }
 }
 
-static sp_status define(model *m, sp_slice name, sp_vid value)
+static sp_status define(model *m, sp_bytes name, sp_vid value)
 {
     name_entry *e = entry_of(m, name);
     if (e->value >= 0) return sp_fail(SP_EFORMAT, "onnx.load: broken file: the name '%.*s' is defined twice", text_width(name), (const char *)name.data);
@@ -231,7 +231,7 @@ static sp_status define(model *m, sp_slice name, sp_vid value)
 
 /* ---- counting and allocating ---- */
 
-static size_t count_fields(sp_slice message, uint32_t number)
+static size_t count_fields(sp_bytes message, uint32_t number)
 {
     sp_wire w = sp__wire_open(message);
     sp_field f;
@@ -282,13 +282,13 @@ static void model_free(model *m)
 
 /* ---- inputs and initializers ---- */
 
-static sp_slice field_bytes(sp_slice message, uint32_t number)
+static sp_bytes field_bytes(sp_bytes message, uint32_t number)
 {
     sp_wire w = sp__wire_open(message);
     sp_field f;
     while (sp__wire_next(&w, &f))
         if (f.number == number && f.type == SP_WIRE_BYTES) return f.bytes;
-    return (sp_slice){0};
+    return (sp_bytes){0};
 }
 
 static sp_status load_initializers(model *m)
@@ -298,7 +298,7 @@ static sp_status load_initializers(model *m)
     while (sp__wire_next(&w, &f)) {
         if (f.number != GRAPH_INITIALIZER || f.type != SP_WIRE_BYTES) continue;
         sp_tensor *t = NULL;
-        sp_slice name = {0};
+        sp_bytes name = {0};
         sp_vid v;
         SP_RETURN_IF(sp__onnx_tensor(f.bytes, &name, &t));
         sp_status status = sp__graph_const(m->loader.g, t, &v);
@@ -309,7 +309,7 @@ static sp_status load_initializers(model *m)
     return SP_OK;
 }
 
-static sp_status read_dim(sp_slice dim, sp_slice name, int64_t *out)
+static sp_status read_dim(sp_bytes dim, sp_bytes name, int64_t *out)
 {
     sp_wire w = sp__wire_open(dim);
     sp_field f;
@@ -321,9 +321,9 @@ static sp_status read_dim(sp_slice dim, sp_slice name, int64_t *out)
                    text_width(name), (const char *)name.data);
 }
 
-static sp_status read_input_type(sp_slice info, sp_slice name, sp_meta *type)
+static sp_status read_input_type(sp_bytes info, sp_bytes name, sp_meta *type)
 {
-    sp_slice tensor = field_bytes(field_bytes(info, VALUE_TYPE), TYPE_TENSOR);
+    sp_bytes tensor = field_bytes(field_bytes(info, VALUE_TYPE), TYPE_TENSOR);
     if (tensor.data == NULL) return sp_fail(SP_EUNSUPPORTED, "onnx.load: input '%.*s' is no tensor", text_width(name), (const char *)name.data);
     sp_wire w = sp__wire_open(tensor);
     sp_field f;
@@ -342,7 +342,7 @@ static sp_status read_input_type(sp_slice info, sp_slice name, sp_meta *type)
     return sp__meta_dense(type, "onnx.load");
 }
 
-static sp_status name_value(sp_graph *g, sp_vid v, sp_slice name)
+static sp_status name_value(sp_graph *g, sp_vid v, sp_bytes name)
 {
     char text[96];
     snprintf(text, sizeof text, "%.*s", (int)(name.size < 95 ? name.size : 95), (const char *)name.data);
@@ -355,7 +355,7 @@ static sp_status load_inputs(model *m)
     sp_field f;
     while (sp__wire_next(&w, &f)) {
         if (f.number != GRAPH_INPUT || f.type != SP_WIRE_BYTES) continue;
-        sp_slice name = field_bytes(f.bytes, VALUE_NAME);
+        sp_bytes name = field_bytes(f.bytes, VALUE_NAME);
         if (entry_of(m, name)->value >= 0) continue; /* an initializer that is listed as an input too */
         sp_meta type;
         sp_vid v;
@@ -376,7 +376,7 @@ static void put_int(void *ctx, uint64_t bits)
     a->n_ints++;
 }
 
-static sp_status read_attr(sp_slice message, sp_onnx_attr *a)
+static sp_status read_attr(sp_bytes message, sp_onnx_attr *a)
 {
     sp_wire w = sp__wire_open(message);
     sp_field f;
@@ -393,18 +393,18 @@ static sp_status read_attr(sp_slice message, sp_onnx_attr *a)
     return w.broken || !good || a->n_ints > ONNX_MAX_INTS ? broken("a node's attribute") : SP_OK;
 }
 
-static sp_status add_name(sp_slice *list, int *n, sp_slice name)
+static sp_status add_name(sp_bytes *list, int *n, sp_bytes name)
 {
     if (*n == ONNX_MAX_NODE_IO) return sp_fail(SP_EUNSUPPORTED, "onnx.load: a node with more than %d inputs or outputs", ONNX_MAX_NODE_IO);
     list[(*n)++] = name;
     return SP_OK;
 }
 
-static sp_status read_node(sp_slice message, sp_onnx_node *n)
+static sp_status read_node(sp_bytes message, sp_onnx_node *n)
 {
     sp_wire w = sp__wire_open(message);
     sp_field f;
-    n->op_type = n->domain = n->name = n->doc = (sp_slice){0};
+    n->op_type = n->domain = n->name = n->doc = (sp_bytes){0};
     n->n_in = n->n_out = n->n_attr = 0;
     while (sp__wire_next(&w, &f)) {
         if (f.type != SP_WIRE_BYTES) continue;
@@ -499,21 +499,21 @@ out:
 
 /* ---- the model ---- */
 
-static sp_status read_opset(sp_slice message, model *m)
+static sp_status read_opset(sp_bytes message, model *m)
 {
     sp_wire w = sp__wire_open(message);
     sp_field f;
-    sp_slice domain = {0};
+    sp_bytes domain = {0};
     int64_t version = 0;
     while (sp__wire_next(&w, &f)) {
         if (f.number == OPSET_DOMAIN) domain = f.bytes;
         if (f.number == OPSET_VERSION) version = (int64_t)f.varint;
     }
-    if (domain.size == 0 || sp__slice_is(domain, "ai.onnx")) m->opset = version;
+    if (domain.size == 0 || sp__bytes_are(domain, "ai.onnx")) m->opset = version;
     return w.broken ? broken("an opset") : SP_OK;
 }
 
-static sp_status read_model(sp_slice file, model *m)
+static sp_status read_model(sp_bytes file, model *m)
 {
     sp_wire w = sp__wire_open(file);
     sp_field f;
@@ -529,7 +529,7 @@ static sp_status read_model(sp_slice file, model *m)
     return SP_OK;
 }
 
-static sp_status load_model(sp_slice file, sp_graph **out)
+static sp_status load_model(sp_bytes file, sp_graph **out)
 {
     model m = {0};
     sp_status status;
@@ -578,7 +578,7 @@ sp_status sp_onnx_load(const char *path, sp_graph **out)
     size_t size = 0;
     *out = NULL;
     sp_status status = read_file(path, &data, &size);
-    if (status == SP_OK) status = load_model((sp_slice){data, size}, out);
+    if (status == SP_OK) status = load_model((sp_bytes){data, size}, out);
     if (data != NULL) sp__free(data, size);
     return status;
 }

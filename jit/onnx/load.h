@@ -13,7 +13,7 @@
 enum { ONNX_MAX_NODE_IO = 64, ONNX_MAX_NODE_ATTR = 32, ONNX_MAX_INTS = 64 };
 
 typedef struct sp_onnx_attr {
-    sp_slice name, text, tensor;
+    sp_bytes name, text, tensor;
     int64_t i;
     float f;
     int64_t ints[ONNX_MAX_INTS];
@@ -21,8 +21,8 @@ typedef struct sp_onnx_attr {
 } sp_onnx_attr;
 
 typedef struct sp_onnx_node {
-    sp_slice op_type, domain, name, doc;
-    sp_slice input[ONNX_MAX_NODE_IO], output[ONNX_MAX_NODE_IO];
+    sp_bytes op_type, domain, name, doc;
+    sp_bytes input[ONNX_MAX_NODE_IO], output[ONNX_MAX_NODE_IO];
     sp_vid in[ONNX_MAX_NODE_IO]; /* -1: optional input left out */
     sp_vid out[ONNX_MAX_NODE_IO];
     int n_in, n_out;
@@ -36,12 +36,12 @@ typedef struct sp_loader {
     sp_onnx_node *node; /* the one being loaded */
 } sp_loader;
 
-bool sp__slice_is(sp_slice s, const char *text);
+bool sp__bytes_are(sp_bytes s, const char *text);
 /* "'Relu' (node 'r1')" into buf. */
 const char *sp__onnx_node_text(const sp_onnx_node *n, char *buf, size_t size);
 
 /* A TensorProto as a tensor of its own. EFORMAT, EUNSUPPORTED, EMEMORY. */
-SP_MUST_USE sp_status sp__onnx_tensor(sp_slice message, sp_slice *name, sp_tensor **out);
+SP_MUST_USE sp_status sp__onnx_tensor(sp_bytes message, sp_bytes *name, sp_tensor **out);
 /* Spool's dtype of a TensorProto.DataType. */
 SP_MUST_USE sp_status sp__onnx_dtype(int64_t code, sp_dtype *out);
 

@@ -28,7 +28,7 @@ static sp_status malformed(const sp_loader *l, const char *why)
 static const sp_onnx_attr *attr(const sp_loader *l, const char *name)
 {
     for (int i = 0; i < l->node->n_attr; i++)
-        if (sp__slice_is(l->node->attr[i].name, name)) return &l->node->attr[i];
+        if (sp__bytes_are(l->node->attr[i].name, name)) return &l->node->attr[i];
     return NULL;
 }
 
@@ -455,9 +455,9 @@ static sp_status load_scatter_elements(sp_loader *l)
     SP_RETURN_IF(axis_of(l, &axis));
     SP_RETURN_IF(wrapped_index(l, n->in[1], type_of(l, n->in[0])->shape[axis], &index));
     given dim = GIVE_INT("dim", axis);
-    if (reduction != NULL && sp__slice_is(reduction->text, "add"))
+    if (reduction != NULL && sp__bytes_are(reduction->text, "add"))
         return node_of(l, "scatter_add", (sp_vid[]){n->in[0], index, n->in[2]}, 3, &dim, 1, &n->out[0]);
-    if (reduction != NULL && !sp__slice_is(reduction->text, "none")) return unsupported(l, "this reduction");
+    if (reduction != NULL && !sp__bytes_are(reduction->text, "none")) return unsupported(l, "this reduction");
     SP_RETURN_IF(make_like(l, n->in[0], 0, &zeros));
     SP_RETURN_IF(make_like(l, n->in[2], 1, &ones));
     SP_RETURN_IF(node_of(l, "scatter_add", (sp_vid[]){zeros, index, n->in[2]}, 3, &dim, 1, &sums));
@@ -487,7 +487,7 @@ static sp_status load_nll(sp_loader *l)
     const sp_onnx_attr *reduction = attr(l, "reduction");
     SP_RETURN_IF(need_inputs(l, 2));
     if (has_input(l, 2) || attr(l, "ignore_index") != NULL) return unsupported(l, "weights or ignore_index");
-    int64_t code = reduction == NULL || sp__slice_is(reduction->text, "mean") ? 1 : sp__slice_is(reduction->text, "sum") ? 2 : 0;
+    int64_t code = reduction == NULL || sp__bytes_are(reduction->text, "mean") ? 1 : sp__bytes_are(reduction->text, "sum") ? 2 : 0;
     return node_of(l, "nll_loss", l->node->in, 2, GIVEN(GIVE_INT("reduction", code)), &l->node->out[0]);
 }
 
@@ -617,11 +617,11 @@ static const struct {
 sp_status sp__load_op(sp_loader *l)
 {
     const sp_onnx_node *n = l->node;
-    if (sp__slice_is(n->domain, ONNX_SPOOL_DOMAIN)) return load_own(l);
-    if (n->domain.size != 0 && !sp__slice_is(n->domain, "ai.onnx")) return unsupported(l, "it is of another domain");
+    if (sp__bytes_are(n->domain, ONNX_SPOOL_DOMAIN)) return load_own(l);
+    if (n->domain.size != 0 && !sp__bytes_are(n->domain, "ai.onnx")) return unsupported(l, "it is of another domain");
     for (size_t i = 0; i < sizeof direct / sizeof *direct; i++)
-        if (sp__slice_is(n->op_type, direct[i].onnx)) return load_direct(l, (int)i);
+        if (sp__bytes_are(n->op_type, direct[i].onnx)) return load_direct(l, (int)i);
     for (size_t i = 0; i < sizeof loaders / sizeof *loaders; i++)
-        if (sp__slice_is(n->op_type, loaders[i].onnx)) return loaders[i].load(l);
+        if (sp__bytes_are(n->op_type, loaders[i].onnx)) return loaders[i].load(l);
     return unsupported(l, "not supported yet");
 }

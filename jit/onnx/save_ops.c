@@ -111,20 +111,17 @@ static sp_name reshaped(sp_saver *s, sp_name x, const int64_t *shape, int rank)
 
 /* ---- pointwise ---- */
 
-/* The dtype a pointwise node computes in: its result's, or, for comparisons, its operands' common one. */
+/* The dtype a pointwise node computes in, from the table's own rule, which looks at dtypes and ranks alone. */
 static sp_dtype compute_dtype(const sp_saver *s, const sp_ir_node *n)
 {
-    sp_dtype dtype = result_type(s, n)->dtype;
-    const sp_attr *y = attr(n, "y");
-    if (dtype != SP_BOOL) return dtype;
-    const sp_meta *a = type_of(s, n->in[0]);
-    if (n->n_in == 1) {
-        bool floats = a->dtype == SP_FLOAT32 || a->dtype == SP_FLOAT64;
-        if (y == NULL || floats || y->tag == a->dtype || y->tag == SP_BOOL) return a->dtype;
-        return y->tag == SP_FLOAT64 ? SP_FLOAT32 : SP_INT64;
+    sp_tensor stand_ins[3] = {0}, *in[3];
+    sp_call c = {.op = n->op, .n_attr = n->n_attr, .n_in = n->n_in, .in = in};
+    for (int i = 0; i < n->n_in; i++) {
+        in[i] = &stand_ins[i];
+        in[i]->dtype = type_of(s, n->in[i])->dtype, in[i]->rank = type_of(s, n->in[i])->rank;
     }
-    const sp_meta *b = type_of(s, n->in[1]);
-    return sp__promote_types(a, b);
+    memcpy(c.attr, n->attr, n->n_attr * sizeof *n->attr);
+    return sp__pointwise_compute(&c);
 }
 
 static sp_name second_operand(sp_saver *s, const sp_ir_node *n, sp_dtype dtype)
@@ -710,6 +707,6 @@ sp_status sp__save_op(sp_saver *s, const sp_ir_node *n)
         if (strcmp(savers[i].op, info->name) == 0) return savers[i].save(s, n);
     if (info->onnx == NULL) return save_own_domain(s, n);
     if (strcmp(info->onnx, "custom") == 0) return unsupported(n, "the table promises a saver that is missing");
-    if (info->flags & SP_OP_POINTWISE) return save_pointwise(s, n, info->onnx);
+    if (info->flags & SP_OPF_POINTWISE) return save_pointwise(s, n, info->onnx);
     return unsupported(n, "it has no form in a file yet");
 }

@@ -23,7 +23,7 @@ static bool read_varint(sp_wire *w, uint64_t *out)
 static bool read_fixed(sp_wire *w, size_t size, sp_field *out)
 {
     if ((size_t)(w->end - w->at) < size) return false;
-    out->bytes = (sp_slice){w->at, size};
+    out->bytes = (sp_bytes){w->at, size};
     out->varint = 0;
     memcpy(&out->varint, w->at, size);
     w->at += size;
@@ -34,7 +34,7 @@ static bool read_bytes(sp_wire *w, sp_field *out)
 {
     uint64_t size;
     if (!read_varint(w, &size) || size > (uint64_t)(w->end - w->at)) return false;
-    out->bytes = (sp_slice){w->at, (size_t)size};
+    out->bytes = (sp_bytes){w->at, (size_t)size};
     w->at += size;
     return true;
 }

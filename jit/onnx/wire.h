@@ -14,10 +14,10 @@
 
 #include "tensor/status.h"
 
-typedef struct sp_slice {
+typedef struct sp_bytes {
     const uint8_t *data;
     size_t size;
-} sp_slice;
+} sp_bytes;
 
 typedef struct sp_wire {
     const uint8_t *at, *end;
@@ -35,10 +35,10 @@ typedef struct sp_field {
     uint32_t number;
     uint8_t type;
     uint64_t varint; /* VARINT, FIXED32 and FIXED64: the bits */
-    sp_slice bytes;  /* BYTES; for FIXED types too: where the bits lie */
+    sp_bytes bytes;  /* BYTES; for FIXED types too: where the bits lie */
 } sp_field;
 
-static inline sp_wire sp__wire_open(sp_slice message)
+static inline sp_wire sp__wire_open(sp_bytes message)
 {
     return (sp_wire){.at = message.data, .end = message.data + message.size, .broken = false};
 }
