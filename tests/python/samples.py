@@ -29,15 +29,16 @@ class Sample:
 
     @property
     def differentiable(self):
-        return bool(self.entry["differentiable"])
+        """Positions of the arguments that a gradient flows to."""
+        return [self.entry["params"].index(name) for name in self.entry["diff"]]
 
 
 def load():
     table = json.loads(Path(spool.__file__).with_name("_samples.json").read_text())
     samples = []
-    for entry in table["ops"]:
+    for name, entry in table.items():
         for sample in entry["samples"]:
-            samples.append(Sample(entry["name"], entry, sample["text"], sample["args"], sample["kwargs"]))
+            samples.append(Sample(name, entry, sample["text"], sample["args"], sample["kwargs"]))
     return samples
 
 
