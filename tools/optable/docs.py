@@ -243,18 +243,20 @@ def _reference_entry(op):
 
 # ---- samples -----------------------------------------------------------------------------------------------------------------------
 
+_FLAGS = ("pointwise", "view", "may_view", "reduce", "checks", "random", "effect", "composite")
+
 
 def samples(ops):
     """_samples.json: what the tests need to know about every op."""
-    table = {}
+    entries = []
     for op in ops:
-        table[op.name] = {
-            "python": op.python_name, "variants": op.variants, "family": op.family, "batch": op.batch,
-            "inputs": [p.name for p in op.inputs], "attrs": [p.name for p in op.attrs], "outputs": op.outputs,
-            "params": [p.name for p in op.params],
-            "diff": [p.name for i, p in enumerate(op.inputs) if i in op.diff_inputs],
-            "flags": [key for key in ("pointwise", "view", "may_view", "reduce", "checks", "random", "effect", "composite")
-                      if op.flag(key)],
+        entries.append({
+            "name": op.name, "python": op.python_name, "variants": op.variants, "family": op.family, "batch": op.batch,
+            "params": [p.name for p in op.params], "inputs": [p.name for p in op.inputs],
+            "attrs": [p.name for p in op.attrs], "outputs": op.outputs,
+            "differentiable": [i for i, p in enumerate(op.params)
+                               if p.is_tensor and op.inputs.index(p) in op.diff_inputs],
+            "flags": [key for key in _FLAGS if op.flag(key)],
             "onnx": op.keys.get("onnx"), "operator": op.keys.get("operator"), "samples": op.samples,
-        }
-    return json.dumps(table, indent=1) + "\n"
+        })
+    return json.dumps({"ops": entries}, indent=1) + "\n"

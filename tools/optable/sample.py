@@ -28,7 +28,11 @@ def parse_sample(op, text):
         raise SampleError(f"{len(call.args)} positional arguments, the op takes {len(positional)}")
     given, args, kwargs = set(), [], {}
     for param, node in zip(positional, call.args):
-        args.append(_value(param, node))
+        value = _value(param, node)
+        if param.kind == "dtype" or kwargs:  # by name, where tests turn it into the library's dtype
+            kwargs[param.name] = value
+        else:
+            args.append(value)
         given.add(param.name)
     by_name = {p.name: p for p in op.params}
     for item in call.keywords:
