@@ -94,6 +94,10 @@ extern const sp_op_info sp_op_table[]; /* indexed by opcode (ops_gen.h: SP_OP_AD
 /* Opcode of a table name ("sum", "max.dim"); -1 when there is none. */
 SP_API int sp__op_by_name(const char *name);
 
+/* The dtype that a pointwise call computes in (pointwise.c): that of its result, but for comparisons, which yield bool, and
+ * for conversions, which compute in the dtype they read. */
+sp_dtype sp__pointwise_compute(const sp_call *c);
+
 /* Deep copies of attributes, for the tape and the tracer; free with the same n. */
 SP_MUST_USE sp_status sp__attrs_copy(const sp_attr *from, int n, sp_attr *to);
 void sp__attrs_free(sp_attr *attrs, int n);

@@ -1,0 +1,57 @@
+/* Inference for losses, and cross_entropy by other ops. */
+#include "ops/infer.h"
+#include "ops_gen.h"
+
+sp_status sp__infer_log_softmax(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    int dim;
+    SP_RETURN_IF(sp__check_floating(c, x, "x"));
+    SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), c->attr[SP_LOG_SOFTMAX_DIM].v.i, x->rank, &dim));
+    return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
+}
+
+/* (C) goes with (), (N, C, d1, ...) with (N, d1, ...). */
+static bool target_fits(const sp_tensor *x, const sp_tensor *target)
+{
+    if (x->rank == 0 || target->rank != x->rank - 1) return false;
+    for (int d = 0; d < target->rank; d++)
+        if (target->shape[d] != x->shape[d == 0 ? 0 : d + 1]) return false;
+    return true;
+}
+
+sp_status sp__infer_nll_loss(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0], *target = c->in[1];
+    SP_RETURN_IF(sp__check_floating(c, x, "x"));
+    SP_RETURN_IF(sp__check_index_dtype(c, target, "target"));
+    SP_RETURN_IF(sp__check_devices(c));
+    if (!target_fits(x, target))
+        return sp_fail(
+            SP_ESHAPE,
+            "%s: x of shape %s and target of shape %s; expected (C) and (), (N, C) and (N), or "
+            "(N, C, d1, ...) and (N, d1, ...)",
+            sp__op_name(c), SP_SHAPE(x), SP_SHAPE(target));
+    if (c->attr[SP_NLL_LOSS_REDUCTION].v.i == SP_REDUCTION_NONE)
+        return sp__infer_like(c, target, (sp_dtype)x->dtype, out);
+    out->rank = 0;
+    return sp__infer_dense(c, (sp_dtype)x->dtype, x->device, out);
+}
+
+sp_status sp__body_cross_entropy(sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    sp_meta meta;
+    sp_tensor *logp = NULL;
+    sp_status status = SP_OK;
+    sp_nll_loss_opt opt = {.size = sizeof(sp_nll_loss_opt),
+                           .has_reduction = true,
+                           .reduction = (sp_reduction)c->attr[SP_CROSS_ENTROPY_REDUCTION].v.i};
+    SP_TRY(sp__infer_nll_loss(
+        c, &meta)); /* for errors in terms of this op; the attributes are the same */
+    SP_TRY(sp_log_softmax(x, x->rank > 1 ? 1 : 0, &logp));
+    SP_TRY(sp_nll_loss(logp, c->in[1], &opt, &c->out[0]));
+out:
+    sp_drop(&logp);
+    return status;
+}

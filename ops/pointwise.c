@@ -1,0 +1,190 @@
+/* Inference for elementwise ops: broadcasting and type promotion.
+ *
+ * Promotion (PyTorch's). Tensors with dimensions promote among themselves. A tensor without
+ * dimensions counts only where its kind (bool < integer < floating) is higher, a number only where
+ * its kind is higher still; the number's dtype is then bool, int64 or float32. Results are dense in
+ * row-major order, whatever the strides of the inputs.
+ */
+#include "ops/attr.h"
+#include "ops/infer.h"
+#include "ops_gen.h"
+
+/* ---- promotion ----- */
+
+static int kind_of(int dtype)
+{
+    return dtype == SP_FLOAT64 ? SP_FLOAT32 : dtype;
+}
+
+/* Of the inputs from `first` on; -1 in with_dims or without where there are none. */
+static sp_dtype promote_tensors(const sp_call *c, int first)
+{
+    int with_dims = -1, without = -1;
+    for (int i = first; i < c->n_in; i++) {
+        const sp_tensor *t = c->in[i];
+        int *to = t->rank ? &with_dims : &without;
+        *to = *to < 0 ? t->dtype : (int)sp_promote((sp_dtype)*to, (sp_dtype)t->dtype);
+    }
+    if (with_dims < 0) return (sp_dtype)without;
+    return (sp_dtype)(without >= 0 && kind_of(without) > kind_of(with_dims) ? without : with_dims);
+}
+
+/* Of all operands from input `first` on. A number takes part where it stands in a tensor's place;
+ * alpha does not. */
+static sp_dtype promote(const sp_call *c, int first)
+{
+    sp_dtype dtype = (sp_dtype)c->in[first]->dtype;
+    if (c->n_in - first == 2 && c->in[first + 1]->dtype == dtype) return dtype;
+    if (c->n_in - first > 1) return promote_tensors(c, first);
+    if (c->n_attr && c->attr[0].kind == SP_ATTR_SCALAR)
+        return sp__promote_scalar(dtype, (sp_dtype)c->attr[0].tag);
+    return dtype;
+}
+
+static sp_dtype floating(sp_dtype dtype)
+{
+    return dtype < SP_FLOAT32 ? SP_FLOAT32 : dtype;
+}
+
+/* An op's inference function says what kind of promotion it has, so a new op needs no line here. */
+sp_dtype sp__pointwise_compute(const sp_call *c)
+{
+    sp_infer_fn rule = sp_op_table[c->op].infer;
+    if (rule == sp__infer_where) return promote(c, 1);
+    if (rule == sp__infer_pointwise_float) return floating(promote(c, 0));
+    if (rule == sp__infer_cast || rule == sp__infer_fill) return (sp_dtype)c->in[0]->dtype;
+    if (rule == sp__infer_copy) return (sp_dtype)c->in[1]->dtype;
+    return promote(c, 0);
+}
+
+/* ---- shapes ----- */
+
+static sp_status broadcast(const sp_call *c, sp_dtype dtype, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    for (int i = 1; i < c->n_in; i++)
+        if (!sp__same_shape(x, c->in[i])) goto different;
+    if (c->n_in > 1) SP_RETURN_IF(sp__check_devices(c));
+    return sp__infer_like(c, x, dtype, out);
+different:
+    SP_RETURN_IF(sp__check_devices(c));
+    out->dtype = (uint8_t)dtype, out->device = x->device;
+    return sp__broadcast(sp__op_name(c), c->in, c->n_in, out);
+}
+
+sp_status sp__infer_pointwise(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, promote(c, 0), out);
+}
+
+/* Integers become float32. */
+sp_status sp__infer_pointwise_float(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, floating(promote(c, 0)), out);
+}
+
+static sp_status no_bool(const sp_call *c, const char *instead)
+{
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i]->dtype == SP_BOOL)
+            return sp_fail(SP_EDTYPE, "%s: %s is bool, expected numbers; %s", sp__op_name(c),
+                           sp_op_table[c->op].in_names[i], instead);
+    return SP_OK;
+}
+
+/* Any dtype but bool. */
+sp_status sp__infer_pointwise_number(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(no_bool(c, "convert it with .long() or .float()"));
+    return sp__infer_pointwise(c, out);
+}
+
+/* ---- add and sub: alpha ----- */
+
+sp_status sp__infer_add(const sp_call *c, sp_meta *out)
+{
+    sp_dtype dtype = promote(c, 0);
+    if (SP_UNLIKELY(c->attr[SP_ADD_ALPHA].tag == SP_FLOAT64 && dtype < SP_FLOAT32))
+        return sp_fail(SP_EDTYPE,
+                       "%s: alpha is %g and the result is %s, expected an integer alpha; convert "
+                       "an operand with "
+                       ".float()",
+                       sp__op_name(c), c->attr[SP_ADD_ALPHA].v.f, sp_dtype_name(dtype));
+    return broadcast(c, dtype, out);
+}
+
+sp_status sp__infer_add_scalar(const sp_call *c, sp_meta *out)
+{
+    return sp__infer_like(c, c->in[0], promote(c, 0), out);
+}
+
+static const char sub_instead[] = "compare with !=, or convert it with .long()";
+
+sp_status sp__infer_sub(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(no_bool(c, sub_instead));
+    return sp__infer_add(c, out);
+}
+
+sp_status sp__infer_sub_scalar(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(no_bool(c, sub_instead));
+    return sp__infer_add_scalar(c, out);
+}
+
+/* ---- others with rules of their own ----- */
+
+sp_status sp__infer_pow(const sp_call *c, sp_meta *out)
+{
+    const sp_attr *e = &c->attr[SP_POW_SCALAR_EXPONENT];
+    sp_dtype dtype = promote(c, 0);
+    if (dtype == SP_BOOL)
+        return sp_fail(SP_EDTYPE,
+                       "%s: x and the exponent are bool, expected numbers; convert x with .long()",
+                       sp__op_name(c));
+    if (dtype == SP_INT64 && e->tag == SP_INT64 && e->v.i < 0)
+        return sp_fail(SP_EVALUE,
+                       "%s: integers to the power of %lld are no integers; convert x with .float()",
+                       sp__op_name(c), (long long)e->v.i);
+    return broadcast(c, dtype, out);
+}
+
+sp_status sp__infer_compare(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, SP_BOOL, out);
+}
+
+sp_status sp__infer_where(const sp_call *c, sp_meta *out)
+{
+    if (c->in[0]->dtype != SP_BOOL)
+        return sp_fail(SP_EDTYPE, "%s: cond is %s, expected bool; compare it (cond != 0)",
+                       sp__op_name(c), sp_dtype_name(c->in[0]->dtype));
+    return broadcast(c, promote(c, 1), out);
+}
+
+sp_status sp__infer_cast(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, (sp_dtype)c->attr[SP_CAST_DTYPE].v.i, out);
+}
+
+sp_status sp__infer_fill(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, (sp_dtype)c->in[0]->dtype, out);
+}
+
+sp_status sp__infer_copy(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0], *src = c->in[1];
+    int lead = x->rank - src->rank;
+    bool fits = lead >= 0;
+    for (int i = 0; fits && i < src->rank; i++)
+        fits = src->shape[i] == x->shape[lead + i] || src->shape[i] == 1;
+    if (!fits)
+        return sp_fail(SP_ESHAPE,
+                       "%s: src of shape %s does not broadcast to x of shape %s; aligned at the "
+                       "right, its sizes "
+                       "must be x's or 1",
+                       sp__op_name(c), SP_SHAPE(src), SP_SHAPE(x));
+    SP_RETURN_IF(sp__check_devices(c));
+    return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
+}

@@ -1,0 +1,111 @@
+/* Inference for reductions, and mean. */
+#include "ops/attr.h"
+#include "ops/infer.h"
+#include "ops_gen.h"
+
+/* x's shape without the dimensions of the mask, or with size 1 there. */
+static sp_status reduced(const sp_call *c, uint32_t mask, bool keepdim, sp_dtype dtype,
+                         sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    int rank = 0;
+    for (int d = 0; d < x->rank; d++) {
+        if (!(mask >> d & 1))
+            out->shape[rank++] = x->shape[d];
+        else if (keepdim)
+            out->shape[rank++] = 1;
+    }
+    out->rank = (uint8_t)rank;
+    return sp__infer_dense(c, dtype, x->device, out);
+}
+
+/* EVALUE when one of the dimensions of the mask is empty but the result is not. */
+static sp_status check_not_empty(const sp_call *c, uint32_t mask)
+{
+    const sp_tensor *x = c->in[0];
+    for (int d = 0; d < x->rank; d++)
+        if (!(mask >> d & 1) && x->shape[d] == 0) return SP_OK;
+    for (int d = 0; d < x->rank; d++)
+        if ((mask >> d & 1) && x->shape[d] == 0)
+            return sp_fail(SP_EVALUE,
+                           "%s: dimension %d of x of shape %s is empty and has no largest element",
+                           sp__op_name(c), d, SP_SHAPE(x));
+    return SP_OK;
+}
+
+sp_status sp__infer_sum(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    const sp_attr *asked = &c->attr[SP_SUM_DTYPE];
+    sp_dtype dtype = x->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)x->dtype;
+    uint32_t mask;
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_SUM_DIM], x->rank, &mask));
+    if (!asked->absent) dtype = (sp_dtype)asked->v.i;
+    if (dtype == SP_BOOL)
+        return sp_fail(SP_EDTYPE,
+                       "%s: dtype is bool, expected int64 or a floating one; any() tells whether "
+                       "an element is true",
+                       sp__op_name(c));
+    return reduced(c, mask, c->attr[SP_SUM_KEEPDIM].v.i != 0, dtype, out);
+}
+
+sp_status sp__infer_amax(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    uint32_t mask;
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_AMAX_DIM], x->rank, &mask));
+    SP_RETURN_IF(check_not_empty(c, mask));
+    return reduced(c, mask, c->attr[SP_AMAX_KEEPDIM].v.i != 0, (sp_dtype)x->dtype, out);
+}
+
+sp_status sp__infer_argmax(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    const sp_attr *dim = &c->attr[SP_ARGMAX_DIM];
+    uint32_t mask = (1u << x->rank) - 1;
+    if (x->dtype == SP_BOOL)
+        return sp_fail(SP_EDTYPE, "%s: x is bool, expected numbers; convert it with .long()",
+                       sp__op_name(c));
+    if (!dim->absent) {
+        int d;
+        SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), dim->v.i, x->rank, &d));
+        mask &= 1u << d;
+    }
+    SP_RETURN_IF(check_not_empty(c, mask));
+    return reduced(c, mask, c->attr[SP_ARGMAX_KEEPDIM].v.i != 0, SP_INT64, out);
+}
+
+/* ---- mean: the sum divided by the count ----- */
+
+static int64_t count_of(const sp_tensor *x, uint32_t mask)
+{
+    int64_t n = 1;
+    for (int d = 0; d < x->rank; d++)
+        if (mask >> d & 1) n *= x->shape[d];
+    return n;
+}
+
+sp_status sp__body_mean(sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    const sp_attr *dim = &c->attr[SP_MEAN_DIM], *dtype = &c->attr[SP_MEAN_DTYPE];
+    uint32_t mask;
+    sp_tensor *sum = NULL;
+    sp_status status = SP_OK;
+    if ((dtype->absent ? x->dtype : (sp_dtype)dtype->v.i) < SP_FLOAT32)
+        return sp_fail(SP_EDTYPE,
+                       "%s: x is %s, expected float32 or float64; give dtype=spool.float32",
+                       sp__op_name(c), sp_dtype_name((sp_dtype)x->dtype));
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), dim, x->rank, &mask));
+    sp_sum_opt opt = {.size = sizeof(sp_sum_opt),
+                      .dim = sp__attr_to_ints(dim),
+                      .n_dim = dim->n,
+                      .keepdim = c->attr[SP_MEAN_KEEPDIM].v.i != 0,
+                      .has_dtype = !dtype->absent,
+                      .dtype = (sp_dtype)dtype->v.i};
+    SP_TRY(sp_sum(x, &opt, &sum));
+    SP_TRY(sp_div_scalar(sum, SP_FLOAT((double)count_of(x, mask)), &c->out[0]));
+out:
+    sp_drop(&sum);
+    return status;
+}
