@@ -45,6 +45,7 @@ def _param(op, param):
 
 def _parameters(ops):
     lines, choices = ["/* ---- parameters ----- */", ""], {}
+    ops = [op for op in ops if {"function", "method", "inplace"} & set(op.variants)]
     for op in ops:
         choices.update({p.name: p.choices for p in op.params if p.choices})
     for name, values in choices.items():
