@@ -281,6 +281,11 @@ out:
 
 /* ---- memory ----- */
 
+static void free_array(void *p, int32_t n, size_t size)
+{
+    if (p) sp__free(p, (size_t)n * size);
+}
+
 static sp_status binding_new(int32_t n_slots, int32_t n_views, sp_binding **out)
 {
     sp_binding *b = sp__alloc_zero(sizeof *b);
@@ -291,7 +296,10 @@ static sp_status binding_new(int32_t n_slots, int32_t n_views, sp_binding **out)
     b->in_offset = sp__alloc((size_t)b->room_in * sizeof *b->in_offset);
     b->out_slot = sp__alloc((size_t)b->room_out * sizeof *b->out_slot);
     b->writebacks = sp__alloc((size_t)b->room_out * sizeof *b->writebacks);
-    if (b->in_slot && b->in_offset && b->out_slot && b->writebacks) return SP_OK;
+    b->in = sp__alloc((size_t)b->room_in * sizeof *b->in);
+    b->in_at = sp__alloc((size_t)b->room_in * sizeof *b->in_at);
+    b->out = sp__alloc((size_t)b->room_out * sizeof *b->out);
+    if (b->in_slot && b->in_offset && b->out_slot && b->writebacks && b->in && b->in_at && b->out) return SP_OK;
     sp__binding_drop(out);
     return sp_fail(SP_EMEMORY, "jit: no memory for a plan's binding");
 }
@@ -301,10 +309,13 @@ void sp__binding_drop(sp_binding **binding)
     sp_binding *b = *binding;
     *binding = NULL;
     if (!b) return;
-    if (b->in_slot) sp__free(b->in_slot, (size_t)b->room_in * sizeof *b->in_slot);
-    if (b->in_offset) sp__free(b->in_offset, (size_t)b->room_in * sizeof *b->in_offset);
-    if (b->out_slot) sp__free(b->out_slot, (size_t)b->room_out * sizeof *b->out_slot);
-    if (b->writebacks) sp__free(b->writebacks, (size_t)b->room_out * sizeof *b->writebacks);
+    free_array(b->in_slot, b->room_in, sizeof *b->in_slot);
+    free_array(b->in_offset, b->room_in, sizeof *b->in_offset);
+    free_array(b->out_slot, b->room_out, sizeof *b->out_slot);
+    free_array(b->writebacks, b->room_out, sizeof *b->writebacks);
+    free_array(b->in, b->room_in, sizeof *b->in);
+    free_array(b->in_at, b->room_in, sizeof *b->in_at);
+    free_array(b->out, b->room_out, sizeof *b->out);
     sp__free(b, sizeof *b);
 }
 
@@ -326,9 +337,9 @@ static sp_status builder_start(builder *f, const sp_step *last, sp_vid **in, int
 
 static void builder_end(builder *f)
 {
-    if (f->path) sp__free(f->path, (size_t)f->n_steps * sizeof *f->path);
-    if (f->slots) sp__free(f->slots, (size_t)f->n_slots * sizeof *f->slots);
-    if (f->views) sp__free(f->views, (size_t)f->n_views * sizeof *f->views);
+    free_array(f->path, f->n_steps, sizeof *f->path);
+    free_array(f->slots, f->n_slots, sizeof *f->slots);
+    free_array(f->views, f->n_views, sizeof *f->views);
 }
 
 sp_status sp__trace_graph(const sp_step *last, const uint8_t *wanted, const char *name, sp_graph **graph,

@@ -1,0 +1,215 @@
+/* Running what a region has buffered: as one plan, or op by op.
+ *
+ * While kernels run the interpreter lock may be free: the region is busy, and every storage is held, so that no other
+ * thread and no worker drops one that is still looked at.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "jit/region_int.h"
+#include "ops/launch.h"
+#include "tensor/memory.h"
+
+enum { MAX_TRIMS = 4, MAX_REBUILDS = 16 };
+
+static void hold(sp_region *r)
+{
+    for (int32_t k = 0; k < r->at->end_slot; k++) {
+        if (!r->slots[k] || r->held[k]) continue;
+        sp__storage_retain(r->slots[k]);
+        r->held[k] = 1;
+    }
+}
+
+/* What was held for the run only. A storage without bytes that nobody else has was dead before. */
+static sp_region *begin_run(sp_region *r)
+{
+    sp_region *outer = sp__region_running;
+    hold(r);
+    r->busy = true;
+    sp__region_running = r;
+    return outer;
+}
+
+static void end_run(sp_region *r, sp_region *outer)
+{
+    sp__region_running = outer;
+    r->busy = false;
+}
+
+/* ---- op by op ----- */
+
+/* Storages of dead results that later steps still read come and go with the region. */
+static sp_status need_bytes(sp_region *r, const sp_step *s, int32_t slot)
+{
+    if (!r->slots[slot]) {
+        const sp_trace_slot *t = &s->slots[slot - s->first_slot];
+        SP_RETURN_IF(sp__storage_new(t->nbytes, t->device, &r->slots[slot]));
+        r->slots[slot]->region = r, r->slots[slot]->region_slot = slot;
+        r->held[slot] = 1, r->base[slot] = 0;
+    }
+    return sp__storage_materialize(r->slots[slot]);
+}
+
+static sp_status handle_of(const sp_region *r, int32_t view, sp_tensor **out)
+{
+    const sp_trace_view *v = r->views[view];
+    SP_RETURN_IF(sp__handle_new(&v->meta, r->slots[v->slot], out));
+    (*out)->offset += r->base[v->slot];
+    return SP_OK;
+}
+
+static void step_attrs(const sp_region *r, const sp_step *s, sp_attr *attr)
+{
+    const sp_scalar *scalar = r->scalars + s->first_scalar;
+    for (int i = 0; i < s->n_attr; i++) {
+        attr[i] = s->attr[i];
+        if (!(s->lifted & 1u << i)) continue;
+        if (scalar->kind == SP_FLOAT64) attr[i].v.f = scalar->v.f;
+        else attr[i].v.i = scalar->v.i;
+        scalar++;
+    }
+}
+
+/* sp__run() counts a write that the call itself has counted when it was buffered. */
+static sp_status run_uncounted(sp_call *c)
+{
+    uint32_t version[SP_MAX_OUT];
+    for (int j = 0; j < c->n_out; j++) version[j] = c->out[j]->storage->version;
+    sp_status status = sp__run(c);
+    for (int j = 0; j < c->n_out; j++) c->out[j]->storage->version = version[j];
+    return status;
+}
+
+static sp_status run_step(sp_region *r, const sp_step *s)
+{
+    sp_status status = SP_OK;
+    sp_tensor *few[8] = {0}, *out[SP_MAX_OUT] = {0};
+    sp_tensor **in = s->n_in <= 8 ? few : sp__alloc_zero((size_t)s->n_in * sizeof *in);
+    sp_call c = {.op = s->op, .n_out = s->n_out, .n_attr = s->n_attr, .n_in = s->n_in, .in = in};
+    if (!in) return sp_fail(SP_EMEMORY, "jit: no memory to run an op");
+    for (int k = 0; k < s->n_in; k++)
+        if (s->in[k] >= 0) SP_TRY(handle_of(r, s->in[k], &in[k]));
+    for (int j = 0; j < s->n_out; j++) {
+        if (!s->flags) SP_TRY(need_bytes(r, s, r->views[s->out[j]]->slot));
+        if (s->flags & SP_CALL_INPLACE) out[j] = sp__retain(in[0]);
+        else SP_TRY(handle_of(r, s->out[j], &out[j]));
+        c.out[j] = out[j];
+    }
+    c.flags = s->flags ? s->flags : SP_CALL_OUT;
+    step_attrs(r, s, c.attr);
+    SP_TRY(run_uncounted(&c));
+out:
+    for (int j = 0; j < s->n_out; j++) sp_drop(&out[j]);
+    for (int k = 0; k < s->n_in; k++) sp_drop(&in[k]);
+    if (in != few) sp__free(in, (size_t)s->n_in * sizeof *in);
+    return status;
+}
+
+sp_status sp__region_run_eager(sp_region *r)
+{
+    sp_status status = SP_OK;
+    sp_region *outer = begin_run(r);
+    for (; r->ran < r->at->depth; r->ran++) {
+        const sp_step *s = r->path[r->ran];
+        if (!s->is_view) SP_TRY(run_step(r, s));
+    }
+out:
+    end_run(r, outer);
+    if (status != SP_OK) r->mode = SP_REGION_STUCK;
+    return status;
+}
+
+/* ---- as a plan ----- */
+
+typedef struct outputs {
+    bool missing, spare; /* results that live but are no outputs; outputs that nobody wants */
+} outputs;
+
+static outputs compare_outputs(const sp_region *r, const sp_exit *e)
+{
+    outputs o = {0};
+    for (int32_t k = 0; k < r->at->end_slot; k++) {
+        bool lives = r->slots[k] && !r->held[k];
+        if (lives && !e->wanted[k]) o.missing = true;
+        if (!lives && e->wanted[k]) o.spare = true;
+    }
+    return o;
+}
+
+/* What the next plan yields: first exactly what is wanted; when that keeps changing, all that was ever wanted; in the end
+ * everything, so that rebuilding ends. */
+static void choose_outputs(const sp_region *r, sp_exit *e)
+{
+    for (int32_t k = 0; k < r->at->end_slot; k++) {
+        bool lives = r->slots[k] && !r->held[k];
+        e->ever[k] |= lives;
+        e->wanted[k] = e->rebuilds < MAX_TRIMS ? lives : e->rebuilds < MAX_REBUILDS ? e->ever[k] : 1;
+    }
+}
+
+static void no_plan(sp_region *r, sp_exit *e, sp_status status)
+{
+    char text[256];
+    sp__plan_drop(&e->plan);
+    sp_graph_drop(&e->graph);
+    sp__binding_drop(&e->binding);
+    if (status == SP_EMEMORY) return; /* another time, perhaps */
+    e->hopeless = true;
+    snprintf(text, sizeof text, "no plan can be made: %s", sp_last_error());
+    sp__jit_reason(r->jit, text);
+}
+
+static bool build(sp_region *r, sp_exit *e)
+{
+    sp_status status = SP_OK;
+    bool again = e->plan != NULL;
+    choose_outputs(r, e);
+    sp__plan_drop(&e->plan);
+    sp_graph_drop(&e->graph);
+    sp__binding_drop(&e->binding);
+    SP_TRY(sp__trace_graph(r->at, e->wanted, r->jit->name, &e->graph, &e->binding));
+    SP_TRY(sp__plan_new(e->graph,
+        &(sp_plan_opt){.writebacks = e->binding->writebacks, .n_writebacks = e->binding->n_writebacks}, &e->plan));
+    if (again) e->rebuilds++, r->jit->rebuilds++;
+    return true;
+out:
+    no_plan(r, e, status);
+    return false;
+}
+
+static bool plan_is_ready(sp_region *r, sp_exit *e)
+{
+    if (e->hopeless || e->running) return false;
+    outputs o = compare_outputs(r, e);
+    if (e->plan && !o.missing && !o.spare) return true;
+    if (o.spare && !o.missing) e->stale++;
+    if (e->plan && !o.missing && (e->stale < 2 || e->rebuilds >= MAX_TRIMS)) return true;
+    e->stale = 0;
+    return build(r, e);
+}
+
+static sp_status run(const sp_region *r, sp_exit *e)
+{
+    const sp_binding *b = e->binding;
+    for (int32_t i = 0; i < b->n_in; i++) {
+        b->in[i] = r->slots[b->in_slot[i]];
+        b->in_at[i] = r->base[b->in_slot[i]] + b->in_offset[i];
+    }
+    for (int32_t j = 0; j < b->n_out; j++) b->out[j] = b->out_slot[j] < 0 ? NULL : r->slots[b->out_slot[j]];
+    return sp__plan_run(e->plan, b->in, b->in_at, r->scalars, b->out);
+}
+
+bool sp__region_run_plan(sp_region *r, sp_exit *e)
+{
+    if (!plan_is_ready(r, e)) return false;
+    sp_region *outer = begin_run(r);
+    e->running++;
+    sp_status status = run(r, e);
+    e->running--;
+    end_run(r, outer);
+    if (status != SP_OK) return false;
+    e->runs++;
+    r->compiled_ops += r->at->depth;
+    return true;
+}
