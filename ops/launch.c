@@ -410,28 +410,32 @@ static inline bool same_shape(const sp_tensor *a, const sp_tensor *b)
     return true;
 }
 
-/* Inputs dense, in one shape and dtype, on one device; and, written in place, the first one Spool's own and no other
- * overlapping it but exactly. */
+/* A further input beside a: dense, of a's shape, dtype and device; and not overlapping a otherwise than exactly if a is
+ * written. */
+static inline bool goes_with(const sp_tensor *a, const sp_tensor *b, bool written)
+{
+    if (!b || !is_dense(b) || b->dtype != a->dtype || b->device != a->device || !same_shape(a, b)) return false;
+    if (!written) return true;
+    return b->storage == a->storage ? b->offset == a->offset : !(b->storage->flags & SP_S_FOREIGN);
+}
+
 static inline bool is_uniform(const sp_call *c)
 {
     const sp_tensor *a = c->in[0];
-    if (c->n_in < 1 || c->n_in > 3 || !a || !is_dense(a) || a->numel == 0) return false;
-    for (int i = 1; i < c->n_in; i++) {
-        const sp_tensor *b = c->in[i];
-        if (!b || !is_dense(b) || b->dtype != a->dtype || b->device != a->device || !same_shape(a, b)) return false;
-        if (c->flags && (b->storage == a->storage ? b->offset != a->offset : b->storage->flags & SP_S_FOREIGN)) return false;
-    }
-    return !c->flags || !(a->storage->flags & (SP_S_FOREIGN | SP_S_READONLY));
+    if (!a || !is_dense(a) || a->numel == 0) return false;
+    if (c->flags && (c->flags != SP_CALL_INPLACE || a->storage->flags & (SP_S_FOREIGN | SP_S_READONLY))) return false;
+    if (c->n_in == 1) return true;
+    return goes_with(a, c->in[1], c->flags) && (c->n_in == 2 || (c->n_in == 3 && goes_with(a, c->in[2], c->flags)));
 }
 
-static inline void fill_line(sp_operand *a, const sp_tensor *t)
+static inline void fill_line(sp_operand *a, const sp_tensor *t, int dtype, int64_t numel)
 {
-    a->data = sp__data(t);
-    a->dtype = t->dtype;
-    a->rank = t->numel != 1;
+    a->data = t->storage->data + (t->offset << sp__dtype_shift(dtype));
+    a->dtype = (uint8_t)dtype;
+    a->rank = numel != 1;
     a->contiguous = true;
-    a->numel = t->numel;
-    a->shape[0] = t->numel;
+    a->numel = numel;
+    a->shape[0] = numel;
     a->stride[0] = 1;
 }
 
@@ -439,15 +443,18 @@ static inline void fill_line(sp_operand *a, const sp_tensor *t)
 static inline sp_status run_uniform(sp_call *c, unsigned rule, sp_kernel kernel)
 {
     sp_kargs k;
-    sp_tensor *a = c->in[0];
-    if (c->flags) c->out[0] = a;
-    else SP_RETURN_IF(sp__handle_like(a, (int)(rule & 255) - 1, &c->out[0]));
+    sp_tensor *a = c->in[0], *out = a;
+    int dtype = a->dtype, result = (int)(rule & 255) - 1;
+    int64_t numel = a->numel;
+    if (!c->flags) SP_RETURN_IF(sp__handle_like(a, result, &out));
     set_header(c, &k);
     k.dense = true;
     k.compute = (uint8_t)(rule >> 8);
-    fill_line(&k.room[0], c->out[0]);
-    for (int i = 0; i < c->n_in; i++) fill_line(&k.room[i + 1], c->in[i]);
-    sp_status status = launch_filled(c, &k, kernel, a->device, a->numel * (c->n_in + 1));
+    fill_line(&k.room[0], out, result, numel);
+    fill_line(&k.room[1], a, dtype, numel);
+    for (int i = 1; i < c->n_in; i++) fill_line(&k.room[i + 1], c->in[i], dtype, numel);
+    c->out[0] = out;
+    sp_status status = launch_filled(c, &k, kernel, out->device, numel * k.n_arg);
     if (c->flags) a->storage->version += status == SP_OK;
     else if (SP_UNLIKELY(status != SP_OK)) sp_drop(&c->out[0]);
     return status;
@@ -641,7 +648,7 @@ static sp_status run_into(sp_call *c, const sp_op_info *info)
 sp_status sp__run(sp_call *c)
 {
     const sp_op_info *info = &sp_op_table[c->op];
-    if ((info->flags & SP_OPF_POINTWISE) && !(c->flags & SP_CALL_OUT) && SP_LIKELY(is_uniform(c))) {
+    if ((info->flags & SP_OPF_POINTWISE) && SP_LIKELY(is_uniform(c))) {
         _Atomic uint16_t *known = rule_of(c);
         unsigned rule = known ? atomic_load_explicit(known, memory_order_relaxed) : 0;
         sp_kernel kernel = kernel_of(c->in[0]->device, c->op);

@@ -69,7 +69,7 @@ static inline void set_dense(sp_tensor *t)
 
 static sp_status with_own_storage(sp_tensor *t, sp_tensor **out)
 {
-    sp_status status = sp__storage_new((size_t)t->numel * sp_dtype_size(t->dtype), t->device, &t->storage);
+    sp_status status = sp__storage_new((size_t)t->numel << sp__dtype_shift(t->dtype), t->device, &t->storage);
     if (SP_UNLIKELY(status != SP_OK)) {
         free_block(t);
         t = NULL;
@@ -101,10 +101,16 @@ sp_status sp__handle_like(const sp_tensor *like, int dtype, sp_tensor **out)
     t->dtype = (uint8_t)dtype;
     t->device = like->device;
     t->rank = like->rank;
-    t->flags = SP_T_POOLED;
+    t->flags = SP_T_POOLED | SP_T_CONTIGUOUS;
     t->numel = like->numel;
-    copy_sizes(t->shape, like->shape, like->rank);
-    set_dense(t);
+    t->offset = 0;
+    int64_t step = 1;
+    for (int i = like->rank - 1; i >= 0; i--) {
+        int64_t size = like->shape[i];
+        t->shape[i] = size;
+        t->stride[i] = step;
+        step *= size > 1 ? size : 1;
+    }
     return with_own_storage(t, out);
 }
 

@@ -39,7 +39,7 @@ enum {
     LINEAR_CLASSES = 64,                  /* 64, 128, ..., 4096 bytes */
     THREAD_CLASSES = LINEAR_CLASSES + 32, /* then four a doubling, to 1 MiB: kept by threads */
     CLASSES = THREAD_CLASSES + 40,        /* to 1 GiB: kept by the depot */
-    THREAD_BYTES_A_CLASS = 1 << 16,
+    LINEAR_LIMIT = 128,                   /* blocks of a linear class that a thread keeps: 16 MiB of all together */
     FLUSH_BYTES = 1 << 18,                /* how far a thread's counters may be ahead of the global peak */
     HUGE_PAGE = 1 << 21
 };
@@ -55,11 +55,12 @@ typedef struct sp_thread {
     _Atomic int64_t requests, frees;
     _Atomic int64_t ahead;      /* bytes handed out less bytes given back since the last flush */
     _Atomic int64_t ahead_peak; /* the most that ever was since then */
-    _Atomic int64_t count[SP_COUNT_KINDS];
+    sp_tally *tally;
     struct sp_thread *next, *prev;
 } sp_thread;
 
 static __thread sp_thread *this_thread __attribute__((tls_model("initial-exec")));
+__thread sp_tally sp__tally __attribute__((tls_model("initial-exec")));
 
 static struct {
     pthread_mutex_t lock;
@@ -108,10 +109,7 @@ static size_t class_bytes(size_t cls)
 
 static inline uint32_t thread_limit(size_t cls)
 {
-    if (cls < LINEAR_CLASSES) {
-        uint32_t n = THREAD_BYTES_A_CLASS / (uint32_t)((cls + 1) * ALIGN);
-        return n > 256 ? 256 : n;
-    }
+    if (cls < LINEAR_CLASSES) return LINEAR_LIMIT;
     return cls < LINEAR_CLASSES + 8 ? 6 : 2;
 }
 
@@ -276,7 +274,11 @@ static void thread_gone(void *arg)
     }
     atomic_fetch_add(&global.requests, GET(me->requests));
     atomic_fetch_add(&global.frees, GET(me->frees));
-    for (int i = 0; i < SP_COUNT_KINDS; i++) atomic_fetch_add(&global.count[i], GET(me->count[i]));
+    for (int i = 0; i < SP_COUNT_KINDS; i++) {
+        atomic_fetch_add(&global.count[i], GET(me->tally->n[i]));
+        PUT(me->tally->n[i], 0);
+    }
+    me->tally->known = false;
     if (me->prev) me->prev->next = me->next;
     else depot.threads = me->next;
     if (me->next) me->next->prev = me->prev;
@@ -310,6 +312,8 @@ static sp_thread *thread_enter(void)
     pthread_once(&once, start);
     sp_thread *me = calloc(1, sizeof *me);
     if (!me) return NULL;
+    me->tally = &sp__tally;
+    sp__tally.known = true;
     pthread_setspecific(thread_key, me);
     pthread_mutex_lock(&depot.lock);
     me->next = depot.threads;
@@ -319,18 +323,16 @@ static sp_thread *thread_enter(void)
     return this_thread = me;
 }
 
-void sp__count(sp_count what)
+void sp__tally_register(void)
 {
-    sp_thread *me = thread_enter();
-    if (SP_LIKELY(me != NULL)) ADD(me->count[what], 1);
-    else atomic_fetch_add(&global.count[what], 1);
+    (void)thread_enter();
 }
 
 int64_t sp__count_sum(sp_count what)
 {
     int64_t sum = GET(global.count[what]);
     pthread_mutex_lock(&depot.lock);
-    for (sp_thread *t = depot.threads; t; t = t->next) sum += GET(t->count[what]);
+    for (sp_thread *t = depot.threads; t; t = t->next) sum += GET(t->tally->n[what]);
     pthread_mutex_unlock(&depot.lock);
     return sum;
 }
@@ -341,8 +343,9 @@ static inline void count_taken(sp_thread *me, size_t bytes)
 {
     int64_t ahead = GET(me->ahead) + (int64_t)bytes;
     PUT(me->ahead, ahead);
-    if (ahead > GET(me->ahead_peak)) PUT(me->ahead_peak, ahead);
-    if (SP_UNLIKELY(ahead > FLUSH_BYTES)) flush(me);
+    if (SP_LIKELY(ahead <= GET(me->ahead_peak))) return;
+    PUT(me->ahead_peak, ahead);
+    if (ahead > FLUSH_BYTES) flush(me);
 }
 
 static bool must_fail(void)
@@ -414,8 +417,8 @@ static __attribute__((noinline)) void *take_slow(size_t bytes, void *caller)
 void *sp__alloc(size_t bytes)
 {
     sp_thread *me = this_thread;
-    size_t cls = class_of(bytes);
-    if (SP_UNLIKELY(!me || cls >= THREAD_CLASSES || !me->head[cls] || GET(failing.armed)))
+    size_t cls = (bytes - 1) / ALIGN; /* huge for 0, which the slow way serves, too */
+    if (SP_UNLIKELY(!me || cls >= LINEAR_CLASSES || !me->head[cls] || GET(failing.armed)))
         return take_slow(bytes, __builtin_return_address(0));
     block *b = me->head[cls];
     me->head[cls] = b->next;
@@ -511,9 +514,9 @@ void sp__free(void *p, size_t bytes)
     if (!p) return;
     ledger_remove(p, bytes);
     sp_thread *me = this_thread;
-    size_t cls = class_of(bytes);
+    size_t cls = (bytes - 1) / ALIGN;
     block *b = p;
-    if (SP_UNLIKELY(PLAIN || !me || cls >= LINEAR_CLASSES || GET(me->kept[cls]) >= thread_limit(cls))) {
+    if (SP_UNLIKELY(PLAIN || !me || cls >= LINEAR_CLASSES || GET(me->kept[cls]) >= LINEAR_LIMIT)) {
         give_slow(b, bytes);
         return;
     }

@@ -8,6 +8,8 @@
 #ifndef SP_MEMORY_H
 #define SP_MEMORY_H
 
+#include <stdatomic.h>
+
 #include "spool.h"
 
 /* NULL when out of memory; the caller turns that into sp_fail(SP_EMEMORY, ...) with what it wanted the bytes for.
@@ -23,13 +25,26 @@ void *sp__dup(const void *from, size_t bytes);
 /* ---- per-thread counters ----- */
 
 /* What is counted on the way of every op, without an atomic read-modify-write: each thread has its own, sums are made when
- * asked for. */
+ * asked for. Written by its thread alone, atomic so that others may read. */
 typedef enum sp_count {
     SP_COUNT_INLINE, SP_COUNT_QUEUED, SP_COUNT_HELPED, SP_COUNT_SYNC, /* ops/launch.c */
     SP_COUNT_KINDS
 } sp_count;
 
-void sp__count(sp_count what);
+typedef struct sp_tally {
+    bool known; /* to memory.c, which sums */
+    _Atomic int64_t n[SP_COUNT_KINDS];
+} sp_tally;
+extern __thread sp_tally sp__tally __attribute__((tls_model("initial-exec")));
+void sp__tally_register(void);
+
+static inline void sp__count(sp_count what)
+{
+    sp_tally *t = &sp__tally;
+    if (__builtin_expect(!t->known, 0)) sp__tally_register();
+    int64_t n = atomic_load_explicit(&t->n[what], memory_order_relaxed);
+    atomic_store_explicit(&t->n[what], n + 1, memory_order_relaxed);
+}
 int64_t sp__count_sum(sp_count what);
 
 /* ---- for tests and tools ----- */

@@ -163,10 +163,16 @@ static inline sp_storage *sp__storage_retain(sp_storage *s)
 }
 void sp__storage_drop(sp_storage *s);
 
-static inline char *sp__data(const sp_tensor *t)
+/* log2 of an element's bytes. */
+static inline int sp__dtype_shift(int dtype)
 {
     static const uint8_t shift[SP_DTYPE_COUNT] = {0, 3, 2, 3};
-    return t->storage->data + (t->offset << shift[t->dtype]);
+    return shift[dtype];
+}
+
+static inline char *sp__data(const sp_tensor *t)
+{
+    return t->storage->data + (t->offset << sp__dtype_shift(t->dtype));
 }
 
 /* ---- geometry (view.c) ----- */
