@@ -16,7 +16,7 @@ sp_status sp__call_full_like(const sp_tensor *t, double value, sp_tensor **out)
 
 sp_status sp__call_fill_(sp_tensor *t, double value)
 {
-    return sp_fill_(t, SP_FLOAT(value));
+    return sp_fill_scalar_(t, SP_FLOAT(value));
 }
 
 sp_status sp__call_move_dim(const sp_tensor *t, int from, int to, sp_tensor **out)

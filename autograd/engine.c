@@ -11,8 +11,10 @@
  */
 #include "autograd/tape_int.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "autograd/autograd.h"
 #include "autograd/calls.h"
 #include "autograd/engine_int.h"
 
@@ -21,8 +23,7 @@ typedef struct sp_task { /* a node with what arrived for it in one run */
     struct run *run;
     struct sp_task *next; /* tasks of other runs at the same node */
     bool queued;
-    bool wanted;  /* selective runs: an input can be reached from here */
-    bool reached; /* some gradient, even zero, came by */
+    bool wanted; /* selective runs: an input can be reached from here */
     sp_slot slot[];
 } sp_task;
 
@@ -256,7 +257,6 @@ out:
 
 static sp_status run_task(run *r, sp_task *task)
 {
-    task->reached = true;
     SP_RETURN_IF(run_hooks(task));
     if (r->selective) capture(r, task);
     if (task->node->kind != SP_NODE_LEAF) return run_vjp(r, task);

@@ -95,7 +95,8 @@ sp_status sp__slices_vjp(sp_slices *s, sp_tensor *gy, uint64_t need, sp_tensor *
     sp_tensor *whole = NULL, *part = NULL, *old_part = NULL;
     SP_TRY(sp__steps_operand(s->steps, gy, &whole));
     SP_TRY(sp__steps_view(s->steps, whole, &part));
-    SP_TRY(sp__node_vjp(s->inner, &part, need, gx));
+    uint64_t inner_need = need & sp_op_table[s->inner->op].diff_mask; /* what is filled or copied over gets zero */
+    if (inner_need) SP_TRY(sp__node_vjp(s->inner, &part, inner_need, gx));
     if (need & 1) {
         old_part = gx[0];
         gx[0] = NULL;
