@@ -1,0 +1,336 @@
+/* Rules for formulas: summing back, reductions, products, losses. Those of strided views are in
+ * rules_strided.c. */
+#include "autograd/rules.h"
+
+#include "ops/infer.h"
+#include "ops_gen.h"
+
+static sp_status zeros(const sp_meta *m, sp_tensor **out)
+{
+    const sp_full_opt opt = {.size = sizeof opt, .has_dtype = true, .dtype = (sp_dtype)m->dtype};
+    return sp_full(m->shape, m->rank, SP_INT(0), &opt, out);
+}
+
+static sp_status reshaped(const sp_tensor *t, int rank, const int64_t *shape, sp_tensor **out)
+{
+    bool same = t->rank == rank;
+    for (int i = 0; same && i < rank; i++) same = t->shape[i] == shape[i];
+    if (!same) return sp_reshape(t, shape, rank, out);
+    *out = sp__retain(t);
+    return SP_OK;
+}
+
+/* t in m's dtype; takes t's reference, also on failure. */
+static sp_status cast_owned(sp_tensor *t, int dtype, sp_tensor **out)
+{
+    *out = t;
+    if (t->dtype == dtype) return SP_OK;
+    *out = NULL;
+    sp_status status = sp_cast(t, (sp_dtype)dtype, out);
+    sp_drop(&t);
+    return status;
+}
+
+/* ---- any op ----- */
+
+static bool has_shape(const sp_tensor *t, const sp_meta *m)
+{
+    if (t->rank != m->rank) return false;
+    for (int i = 0; i < m->rank; i++)
+        if (t->shape[i] != m->shape[i]) return false;
+    return true;
+}
+
+/* The dimensions that broadcasting m to g's shape added or stretched. */
+static int broadcast_dims(const sp_tensor *g, const sp_meta *m, int64_t *dims, int *lead)
+{
+    int n = 0;
+    *lead = g->rank - m->rank;
+    for (int i = 0; i < g->rank; i++)
+        if (i < *lead || (m->shape[i - *lead] == 1 && g->shape[i] != 1)) dims[n++] = i;
+    return n;
+}
+
+sp_status sp__rule_sum_to(const sp_tensor *g, const sp_meta *m, sp_tensor **out)
+{
+    int64_t dims[SP_MAX_RANK];
+    int lead;
+    *out = NULL;
+    if (SP_LIKELY(has_shape(g, m))) return cast_owned(sp__retain(g), m->dtype, out);
+    int n = broadcast_dims(g, m, dims, &lead);
+    bool stretched = n > lead;
+    sp_tensor *sum = NULL, *shaped = NULL;
+    sp_status status = SP_OK;
+    const sp_sum_opt opt = {.size = sizeof opt, .dim = dims, .n_dim = n, .keepdim = stretched};
+    if (n)
+        SP_TRY(sp_sum(g, &opt, &sum));
+    else
+        sum = sp__retain(g);
+    SP_TRY(reshaped(sum, m->rank, m->shape, &shaped));
+    status = cast_owned(shaped, m->dtype, out);
+out:
+    sp_drop(&sum);
+    return status;
+}
+
+sp_status sp__rule_expand_like(const sp_tensor *t, const sp_tensor *like, sp_tensor **out)
+{
+    sp_tensor *cast = NULL;
+    *out = NULL;
+    SP_RETURN_IF(cast_owned(sp__retain(t), like->dtype, &cast));
+    if (sp__same_shape(cast, like)) {
+        *out = cast;
+        return SP_OK;
+    }
+    sp_status status = sp_expand(cast, like->shape, like->rank, out);
+    sp_drop(&cast);
+    return status;
+}
+
+sp_status sp__rule_or_zeros(const sp_tensor *t, const sp_tensor *like, sp_tensor **out)
+{
+    if (!t) {
+        sp_meta m;
+        sp__meta_of(like, &m);
+        return zeros(&m, out);
+    }
+    *out = sp__retain(t);
+    return SP_OK;
+}
+
+static bool scalar_is(sp_scalar s, int64_t value)
+{
+    return s.kind == SP_FLOAT64 ? s.v.f == (double)value : s.v.i == value;
+}
+
+sp_status sp__rule_scaled(const sp_tensor *g, sp_scalar factor, sp_tensor **out)
+{
+    if (scalar_is(factor, -1)) return sp_neg(g, out);
+    if (!scalar_is(factor, 1)) return sp_mul_scalar(g, factor, out);
+    *out = sp__retain(g);
+    return SP_OK;
+}
+
+/* ---- pointwise ----- */
+
+sp_status sp__rule_pow_vjp(const sp_tensor *gy, const sp_tensor *x, sp_scalar e, sp_tensor **out)
+{
+    sp_tensor *power = NULL, *slope = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    if (scalar_is(e, 0)) { /* 0 * x ** -1 would be NaN at 0 */
+        sp_meta m;
+        sp__meta_of(x, &m);
+        return zeros(&m, out);
+    }
+    sp_scalar less = e.kind == SP_FLOAT64 ? SP_FLOAT(e.v.f - 1) : SP_INT(e.v.i - 1);
+    if (scalar_is(less, 0)) {
+        *out = sp__retain(gy);
+        return SP_OK;
+    }
+    if (scalar_is(less, 1))
+        power = sp__retain(x);
+    else
+        SP_TRY(sp_pow_scalar(x, less, &power));
+    SP_TRY(sp_mul_scalar(power, e, &slope));
+    SP_TRY(sp_mul(gy, slope, out));
+out:
+    sp_drop(&power);
+    sp_drop(&slope);
+    return status;
+}
+
+/* ---- reductions ----- */
+
+sp_status sp__rule_keep_dims(const sp_tensor *t, const sp_meta *m, const sp_attr *dim, bool keepdim,
+                             sp_tensor **out)
+{
+    int64_t shape[SP_MAX_RANK];
+    uint32_t mask;
+    *out = NULL;
+    SP_RETURN_IF(sp__dim_mask("keep_dims", dim, m->rank, &mask));
+    if (keepdim || mask == 0) {
+        *out = sp__retain(t);
+        return SP_OK;
+    }
+    for (int i = 0; i < m->rank; i++) shape[i] = mask >> i & 1 ? 1 : m->shape[i];
+    return sp_reshape(t, shape, m->rank, out);
+}
+
+sp_status sp__rule_expand_reduced(const sp_tensor *gy, const sp_meta *m, const sp_attr *dim,
+                                  bool keepdim, sp_tensor **out)
+{
+    sp_tensor *kept = NULL, *cast = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    /* A number expands by itself, without a reshape before. */
+    if (gy->rank == 0)
+        kept = sp__retain(gy);
+    else
+        SP_TRY(sp__rule_keep_dims(gy, m, dim, keepdim, &kept));
+    SP_TRY(cast_owned(sp__retain(kept), m->dtype, &cast));
+    if (has_shape(cast, m))
+        *out = sp__retain(cast);
+    else
+        SP_TRY(sp_expand(cast, m->shape, m->rank, out));
+out:
+    sp_drop(&kept);
+    sp_drop(&cast);
+    return status;
+}
+
+/* ---- products ----- */
+
+/* a @ b^T or a^T @ b. */
+static sp_status product(const sp_tensor *a, bool a_turned, const sp_tensor *b, bool b_turned,
+                         sp_tensor **out)
+{
+    sp_tensor *at = NULL, *bt = NULL;
+    sp_status status = SP_OK;
+    if (a_turned) SP_TRY(sp_transpose(a, -2, -1, &at));
+    if (b_turned) SP_TRY(sp_transpose(b, -2, -1, &bt));
+    SP_TRY(sp_matmul(at ? at : a, bt ? bt : b, out));
+out:
+    sp_drop(&at);
+    sp_drop(&bt);
+    return status;
+}
+
+/* a as a column times b as a row, over whatever stands in front of them. */
+static sp_status outer(const sp_tensor *a, const sp_tensor *b, sp_tensor **out)
+{
+    sp_tensor *column = NULL, *row = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_unsqueeze(a, -1, &column));
+    SP_TRY(sp_unsqueeze(b, -2, &row));
+    SP_TRY(sp_mul(column, row, out));
+out:
+    sp_drop(&column);
+    sp_drop(&row);
+    return status;
+}
+
+/* t as a matrix of rows: all dimensions but the last `keep` become one, with keep 0 giving a
+ * vector. */
+static sp_status rows_of(const sp_tensor *t, int keep, sp_tensor **out)
+{
+    int64_t shape[2] = {1, keep ? t->shape[t->rank - 1] : 1};
+    for (int i = 0; i < t->rank - keep; i++) shape[0] *= t->shape[i];
+    return reshaped(t, 1 + keep, shape, out);
+}
+
+/* a^T b over all rows of both; b_keep 0: b is a vector, and so is the result. */
+static sp_status over_rows(const sp_tensor *a, const sp_tensor *b, int b_keep, sp_tensor **out)
+{
+    sp_tensor *a_rows = NULL, *b_rows = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(rows_of(a, 1, &a_rows));
+    SP_TRY(rows_of(b, b_keep, &b_rows));
+    SP_TRY(product(a_rows, true, b_rows, false, out));
+out:
+    sp_drop(&a_rows);
+    sp_drop(&b_rows);
+    return status;
+}
+
+/* For a vector x: each y @ gy, summed over the batches. */
+static sp_status matmul_vector_x(const sp_tensor *gy, const sp_tensor *y, sp_tensor **out)
+{
+    sp_tensor *column = NULL, *columns = NULL;
+    const int64_t last = -1;
+    sp_status status = SP_OK;
+    if (y->rank == 2) return sp_matmul(y, gy, out);
+    SP_TRY(sp_unsqueeze(gy, -1, &column));
+    SP_TRY(sp_matmul(y, column, &columns));
+    SP_TRY(sp_squeeze(
+        columns, &(sp_squeeze_opt){.size = sizeof(sp_squeeze_opt), .dim = &last, .n_dim = 1}, out));
+out:
+    sp_drop(&column);
+    sp_drop(&columns);
+    return status;
+}
+
+sp_status sp__rule_matmul_x(const sp_tensor *gy, const sp_tensor *y, const sp_meta *x,
+                            sp_tensor **out)
+{
+    sp_tensor *g = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    if (x->rank == 1 && y->rank == 1) return sp_mul(gy, y, out);
+    if (y->rank == 1) return outer(gy, y, out);
+    if (x->rank == 1)
+        SP_TRY(matmul_vector_x(gy, y, &g));
+    else
+        SP_TRY(product(gy, false, y, true, &g));
+    SP_TRY(sp__rule_sum_to(g, x, out));
+out:
+    sp_drop(&g);
+    return status;
+}
+
+sp_status sp__rule_matmul_y(const sp_tensor *gy, const sp_tensor *x, const sp_meta *y,
+                            sp_tensor **out)
+{
+    sp_tensor *g = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    if (x->rank == 1 && y->rank == 1) return sp_mul(gy, x, out);
+    if (y->rank == 1) return over_rows(x, gy, 0, out);
+    if (y->rank == 2 && x->rank > 1) return over_rows(x, gy, 1, out);
+    if (x->rank == 1)
+        SP_TRY(outer(x, gy, &g));
+    else
+        SP_TRY(product(x, true, gy, false, &g));
+    SP_TRY(sp__rule_sum_to(g, y, out));
+out:
+    sp_drop(&g);
+    return status;
+}
+
+sp_status sp__rule_linear_w(const sp_tensor *gy, const sp_tensor *x, const sp_meta *w,
+                            sp_tensor **out)
+{
+    *out = NULL;
+    SP_ASSERT(w->rank == 2);
+    (void)w;
+    return over_rows(gy, x, 1, out);
+}
+
+/* ---- views ----- */
+
+sp_status sp__rule_permute_back(const sp_tensor *gy, const sp_attr *dims, sp_tensor **out)
+{
+    int64_t back[SP_MAX_RANK];
+    *out = NULL;
+    for (int i = 0; i < dims->n; i++)
+        back[dims->v.ints[i] + (dims->v.ints[i] < 0 ? dims->n : 0)] = i;
+    return sp_permute(gy, back, dims->n, out);
+}
+
+/* ---- losses ----- */
+
+sp_status sp__rule_nll_loss_vjp(const sp_tensor *gy, const sp_meta *x, const sp_tensor *target,
+                                int64_t reduction, sp_tensor **out)
+{
+    int classes = x->rank > 1 ? 1 : 0;
+    sp_tensor *none = NULL, *places = NULL, *share = NULL, *shares = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    SP_TRY(zeros(x, &none));
+    SP_TRY(sp_unsqueeze(target, classes, &places));
+    if (reduction == SP_REDUCTION_MEAN)
+        SP_TRY(sp_div_scalar(gy, SP_FLOAT(-(double)target->numel), &share));
+    else
+        SP_TRY(sp_neg(gy, &share));
+    if (reduction == SP_REDUCTION_NONE)
+        SP_TRY(sp_unsqueeze(share, classes, &shares));
+    else
+        SP_TRY(sp_expand(share, places->shape, places->rank, &shares));
+    SP_TRY(sp_scatter_add(none, classes, places, shares, out));
+out:
+    sp_drop(&none);
+    sp_drop(&places);
+    sp_drop(&share);
+    sp_drop(&shares);
+    return status;
+}

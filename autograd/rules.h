@@ -1,0 +1,77 @@
+/* What derivative formulas of the op table call beyond ops: `keep_dims(gy, x.meta, dim, keepdim)`
+ * in a formula is sp__rule_keep_dims() here.
+ *
+ * Invariants
+ * 1. A rule is made of public ops alone and reads no values, so that it can be recorded,
+ * transformed and traced like the formula it stands in. It may branch on geometry, dtypes and
+ * attributes.
+ * 2. Tensors are borrowed; *out is a new reference, and NULL on failure.
+ * 3. A rule for input x yields a gradient of x's shape and dtype.
+ */
+#ifndef SP_RULES_H
+#define SP_RULES_H
+
+#include "ops/op.h"
+
+/* ---- any op ----- */
+
+/* g summed to m's shape, which broadcasts to g's, in m's dtype. */
+SP_MUST_USE sp_status sp__rule_sum_to(const sp_tensor *g, const sp_meta *m, sp_tensor **out);
+/* t broadcast to like's shape, in like's dtype. */
+SP_MUST_USE sp_status sp__rule_expand_like(const sp_tensor *t, const sp_tensor *like,
+                                           sp_tensor **out);
+/* t, or zeros like `like` where t is NULL. */
+SP_MUST_USE sp_status sp__rule_or_zeros(const sp_tensor *t, const sp_tensor *like, sp_tensor **out);
+/* g * factor; g itself for a factor of 1. */
+SP_MUST_USE sp_status sp__rule_scaled(const sp_tensor *g, sp_scalar factor, sp_tensor **out);
+
+/* ---- pointwise ----- */
+
+/* x ** e: gy * e * x ** (e - 1), zero everywhere for e = 0. */
+SP_MUST_USE sp_status sp__rule_pow_vjp(const sp_tensor *gy, const sp_tensor *x, sp_scalar e,
+                                       sp_tensor **out);
+
+/* ---- reductions of an x of geometry m over dim ----- */
+
+/* A result of the reduction with the reduced dimensions put back as size 1. */
+SP_MUST_USE sp_status sp__rule_keep_dims(const sp_tensor *t, const sp_meta *m, const sp_attr *dim,
+                                         bool keepdim, sp_tensor **out);
+/* The same, repeated to x's shape, in x's dtype. */
+SP_MUST_USE sp_status sp__rule_expand_reduced(const sp_tensor *gy, const sp_meta *m,
+                                              const sp_attr *dim, bool keepdim, sp_tensor **out);
+
+/* ---- products ----- */
+
+/* x @ y, with respect to x and to y; the meta is that of the one asked for. */
+SP_MUST_USE sp_status sp__rule_matmul_x(const sp_tensor *gy, const sp_tensor *y, const sp_meta *x,
+                                        sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_matmul_y(const sp_tensor *gy, const sp_tensor *x, const sp_meta *y,
+                                        sp_tensor **out);
+/* linear(x, w, b) with respect to w: gy^T x over all rows. */
+SP_MUST_USE sp_status sp__rule_linear_w(const sp_tensor *gy, const sp_tensor *x, const sp_meta *w,
+                                        sp_tensor **out);
+
+/* ---- views ----- */
+
+/* Undoes permute(x, dims). */
+SP_MUST_USE sp_status sp__rule_permute_back(const sp_tensor *gy, const sp_attr *dims,
+                                            sp_tensor **out);
+/* as_strided from geometry x to geometry y: gy added up at the places of x that it came from. */
+SP_MUST_USE sp_status sp__rule_as_strided_vjp(const sp_tensor *gy, const sp_meta *x,
+                                              const sp_meta *y, sp_tensor **out);
+/* The same view of a tangent, which need not lie in memory as x does. */
+SP_MUST_USE sp_status sp__rule_as_strided_jvp(const sp_tensor *tx, const sp_meta *x,
+                                              const sp_meta *y, sp_tensor **out);
+/* The part of gy that as_strided_scatter replaced. */
+SP_MUST_USE sp_status sp__rule_as_strided_part(const sp_tensor *gy, const sp_attr *size,
+                                               const sp_attr *stride, const sp_attr *offset,
+                                               sp_tensor **out);
+
+/* ---- losses ----- */
+
+/* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */
+SP_MUST_USE sp_status sp__rule_nll_loss_vjp(const sp_tensor *gy, const sp_meta *x,
+                                            const sp_tensor *target, int64_t reduction,
+                                            sp_tensor **out);
+
+#endif
