@@ -44,7 +44,7 @@ static void add_exit(sp_text *t, const sp_exit *e, int nr, bool with_graphs)
         sp__text_add(t, ", %d steps (%d nodes fused into %d), %lld bytes between them; ran %d times", i->steps,
                      i->fused_nodes, i->programs, (long long)i->arena_bytes, e->runs);
     } else {
-        sp__text_add(t, e->hopeless ? ", runs op by op" : ", seen once, not compiled yet");
+        sp__text_add(t, e->hopeless ? ", runs op by op" : e->binding ? ", nothing to run" : ", seen once, not compiled yet");
     }
     sp__text_add(t, "%s%s\n", e->reason[0] ? "; ends at " : "", e->reason);
     if (with_graphs) add_graph(t, e->graph);

@@ -163,13 +163,13 @@ static void no_plan(sp_region *r, sp_exit *e, sp_status status)
 static bool build(sp_region *r, sp_exit *e)
 {
     sp_status status = SP_OK;
-    bool again = e->plan != NULL;
+    bool again = e->binding != NULL;
     choose_outputs(r, e);
     sp__plan_drop(&e->plan);
     sp_graph_drop(&e->graph);
     sp__binding_drop(&e->binding);
     SP_TRY(sp__trace_graph(r->at, e->wanted, r->jit->name, &e->graph, &e->binding));
-    SP_TRY(sp__plan_new(e->graph,
+    if (e->binding->n_out > 0) SP_TRY(sp__plan_new(e->graph,
         &(sp_plan_opt){.writebacks = e->binding->writebacks, .n_writebacks = e->binding->n_writebacks}, &e->plan));
     if (again) e->rebuilds++, r->jit->rebuilds++;
     return true;
@@ -182,9 +182,9 @@ static bool plan_is_ready(sp_region *r, sp_exit *e)
 {
     if (e->hopeless || e->running) return false;
     outputs o = compare_outputs(r, e);
-    if (e->plan && !o.missing && !o.spare) return true;
+    if (e->binding && !o.missing && !o.spare) return true;
     if (o.spare && !o.missing) e->stale++;
-    if (e->plan && !o.missing && (e->stale < 2 || e->rebuilds >= MAX_TRIMS)) return true;
+    if (e->binding && !o.missing && (e->stale < 2 || e->rebuilds >= MAX_TRIMS)) return true;
     e->stale = 0;
     return build(r, e);
 }
@@ -197,7 +197,7 @@ static sp_status run(const sp_region *r, sp_exit *e)
         b->in_at[i] = r->base[b->in_slot[i]] + b->in_offset[i];
     }
     for (int32_t j = 0; j < b->n_out; j++) b->out[j] = b->out_slot[j] < 0 ? NULL : r->slots[b->out_slot[j]];
-    return sp__plan_run(e->plan, b->in, b->in_at, r->scalars, b->out);
+    return e->plan ? sp__plan_run(e->plan, b->in, b->in_at, r->scalars, b->out) : SP_OK; /* views alone need none */
 }
 
 bool sp__region_run_plan(sp_region *r, sp_exit *e)

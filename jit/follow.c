@@ -7,6 +7,7 @@
 
 #include "jit/region_int.h"
 #include "ops/launch.h"
+#include "ops/random.h"
 
 /* ---- attributes ----- */
 
@@ -237,6 +238,7 @@ out:
 sp_status sp__region_eval(sp_tracer *self, sp_call *c)
 {
     sp_region *r = (sp_region *)self;
+    if (SP_UNLIKELY(c->n_in == 0 && (sp_op_table[c->op].flags & SP_OPF_RANDOM))) sp__random_issue(c);
     if (SP_LIKELY(r->mode == SP_REGION_FOLLOW)) {
         sp_step *s = sp__region_match(r, c);
         if (SP_LIKELY(s != NULL)) return defer(r, s, c);

@@ -100,6 +100,7 @@ struct sp_plan {
     int32_t *written_input;    /* per output: the input it is written back to; -1 */
     sp_meta *out_type;         /* per output, as asked for */
     int64_t *out_bytes;
+    uint8_t *in_size;          /* per input: bytes an element */
     int32_t n_in, n_out, n_scalars;
     bool checks_data;
     sp_frame *blueprint;
@@ -112,9 +113,10 @@ struct sp_plan {
 SP_MUST_USE sp_status sp__plan_frame(sp_plan *plan, sp_planner *p);
 /* Copies the blueprint. */
 sp_frame *sp__frame_copy(const sp_plan *plan);
-void sp__frame_free(sp_frame *f, int32_t n_step);
-
-/* The arena that idle plans share; kept for the next run. */
-void sp__arena_trim(void);
+void sp__frame_free(sp_frame *f); /* NULL is fine */
+/* A plan that sp__plan_drop() will end. */
+void sp__plan_born(void);
+/* What sp__plan_drop() does when no run is left. */
+void sp__plan_free(sp_plan *plan);
 
 #endif

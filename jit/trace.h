@@ -74,8 +74,8 @@ typedef struct sp_exit {
     bool hopeless;            /* no plan can be made: runs op by op */
     bool is_break;            /* in the middle of a call */
     sp_graph *graph;          /* what the plan was made of */
-    sp_plan *plan;            /* NULL until the path was followed once */
-    struct sp_binding *binding;
+    struct sp_binding *binding; /* NULL until the path was followed once */
+    sp_plan *plan;            /* NULL also when nothing is left to run */
     uint8_t *wanted, *ever;   /* end_slot flags: an output of the plan; was one in some run */
     char reason[160];
 } sp_exit;
