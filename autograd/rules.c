@@ -103,14 +103,6 @@ static bool scalar_is(sp_scalar s, int64_t value)
     return s.kind == SP_FLOAT64 ? s.v.f == (double)value : s.v.i == value;
 }
 
-sp_status sp__rule_scaled(const sp_tensor *g, sp_scalar factor, sp_tensor **out)
-{
-    if (scalar_is(factor, -1)) return sp_neg(g, out);
-    if (!scalar_is(factor, 1)) return sp_mul_scalar(g, factor, out);
-    *out = sp__retain(g);
-    return SP_OK;
-}
-
 /* ---- pointwise ----- */
 
 sp_status sp__rule_pow_vjp(const sp_tensor *gy, const sp_tensor *x, sp_scalar e, sp_tensor **out)

@@ -22,8 +22,6 @@ SP_MUST_USE sp_status sp__rule_expand_like(const sp_tensor *t, const sp_tensor *
                                            sp_tensor **out);
 /* t, or zeros like `like` where t is NULL. */
 SP_MUST_USE sp_status sp__rule_or_zeros(const sp_tensor *t, const sp_tensor *like, sp_tensor **out);
-/* g * factor; g itself for a factor of 1. */
-SP_MUST_USE sp_status sp__rule_scaled(const sp_tensor *g, sp_scalar factor, sp_tensor **out);
 
 /* ---- pointwise ----- */
 

@@ -25,11 +25,10 @@ static sp_status check_index_shape(const sp_call *c, const sp_tensor *index, int
     bool fits = index->rank == x->rank;
     for (int d = 0; fits && d < x->rank; d++) fits = d == dim || index->shape[d] <= x->shape[d];
     if (fits) return SP_OK;
-    return sp_fail(
-        SP_ESHAPE,
-        "%s: index has shape %s and x %s; expected as many dimensions, and no larger sizes but in "
-        "dimension %d",
-        sp__op_name(c), SP_SHAPE(index), SP_SHAPE(x), dim);
+    return sp_fail(SP_ESHAPE,
+                   "%s: index has shape %s and x %s; expected as many dimensions, and no larger "
+                   "sizes but in dimension %d",
+                   sp__op_name(c), SP_SHAPE(index), SP_SHAPE(x), dim);
 }
 
 sp_status sp__infer_gather(const sp_call *c, sp_meta *out)

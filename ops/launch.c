@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "ops/queue_int.h"
+#include "ops/random.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
@@ -527,6 +528,7 @@ static sp_status run_fresh(sp_call *c, const sp_op_info *info)
     sp_meta meta[SP_MAX_OUT];
     int device;
     SP_RETURN_IF(check_inputs(c, &device));
+    if (SP_UNLIKELY(info->flags & SP_OPF_RANDOM)) sp__random_issue(c);
     bool view = (info->flags & SP_OPF_VIEW) != 0;
     sp_kernel kernel = view ? NULL : kernel_of(device, c->op);
     if (info->body && (!kernel || !info->infer)) return run_body(c, info);

@@ -92,7 +92,7 @@ sp_status sp__body_linear(sp_call *c)
     SP_TRY(sp_transpose(c->in[1], 0, 1, &turned));
     SP_TRY(sp_matmul(c->in[0], turned, &product));
     if (b)
-        SP_TRY(sp_add(product, b, NULL, &c->out[0]));
+        SP_TRY(sp_add(product, b, &c->out[0]));
     else
         c->out[0] = product, product = NULL;
 out:

@@ -27,11 +27,10 @@ sp_status sp__infer_nll_loss(const sp_call *c, sp_meta *out)
     SP_RETURN_IF(sp__check_index_dtype(c, target, "target"));
     SP_RETURN_IF(sp__check_devices(c));
     if (!target_fits(x, target))
-        return sp_fail(
-            SP_ESHAPE,
-            "%s: x of shape %s and target of shape %s; expected (C) and (), (N, C) and (N), or "
-            "(N, C, d1, ...) and (N, d1, ...)",
-            sp__op_name(c), SP_SHAPE(x), SP_SHAPE(target));
+        return sp_fail(SP_ESHAPE,
+                       "%s: x of shape %s and target of shape %s; expected (C) and (), (N, C) and "
+                       "(N), or (N, C, d1, ...) and (N, d1, ...)",
+                       sp__op_name(c), SP_SHAPE(x), SP_SHAPE(target));
     if (c->attr[SP_NLL_LOSS_REDUCTION].v.i == SP_REDUCTION_NONE)
         return sp__infer_like(c, target, (sp_dtype)x->dtype, out);
     out->rank = 0;

@@ -99,37 +99,31 @@ sp_status sp__infer_pointwise_number(const sp_call *c, sp_meta *out)
     return sp__infer_pointwise(c, out);
 }
 
-/* ---- add and sub: alpha ----- */
-
-sp_status sp__infer_add(const sp_call *c, sp_meta *out)
-{
-    sp_dtype dtype = promote(c, 0);
-    if (SP_UNLIKELY(c->attr[SP_ADD_ALPHA].tag == SP_FLOAT64 && dtype < SP_FLOAT32))
-        return sp_fail(SP_EDTYPE,
-                       "%s: alpha is %g and the result is %s, expected an integer alpha; convert "
-                       "an operand with "
-                       ".float()",
-                       sp__op_name(c), c->attr[SP_ADD_ALPHA].v.f, sp_dtype_name(dtype));
-    return broadcast(c, dtype, out);
-}
-
-sp_status sp__infer_add_scalar(const sp_call *c, sp_meta *out)
-{
-    return sp__infer_like(c, c->in[0], promote(c, 0), out);
-}
-
-static const char sub_instead[] = "compare with !=, or convert it with .long()";
+/* ---- add and sub ----- */
 
 sp_status sp__infer_sub(const sp_call *c, sp_meta *out)
 {
-    SP_RETURN_IF(no_bool(c, sub_instead));
-    return sp__infer_add(c, out);
+    SP_RETURN_IF(no_bool(c, "compare with !=, or convert it with .long()"));
+    return sp__infer_pointwise(c, out);
 }
 
-sp_status sp__infer_sub_scalar(const sp_call *c, sp_meta *out)
+/* x + alpha * y. */
+sp_status sp__infer_add_alpha(const sp_call *c, sp_meta *out)
 {
-    SP_RETURN_IF(no_bool(c, sub_instead));
-    return sp__infer_add_scalar(c, out);
+    const sp_attr *alpha = &c->attr[SP_ADD_ALPHA_ALPHA];
+    sp_dtype dtype = promote(c, 0);
+    if (SP_UNLIKELY(alpha->tag == SP_FLOAT64 && dtype < SP_FLOAT32))
+        return sp_fail(SP_EDTYPE,
+                       "%s: alpha is %g and the result is %s, expected an integer alpha; convert x "
+                       "with .float()",
+                       sp__op_name(c), alpha->v.f, sp_dtype_name(dtype));
+    return broadcast(c, dtype, out);
+}
+
+sp_status sp__infer_sub_alpha(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(no_bool(c, "compare with !=, or convert it with .long()"));
+    return sp__infer_add_alpha(c, out);
 }
 
 /* ---- others with rules of their own ----- */
@@ -182,8 +176,7 @@ sp_status sp__infer_copy(const sp_call *c, sp_meta *out)
     if (!fits)
         return sp_fail(SP_ESHAPE,
                        "%s: src of shape %s does not broadcast to x of shape %s; aligned at the "
-                       "right, its sizes "
-                       "must be x's or 1",
+                       "right, its sizes must be x's or 1",
                        sp__op_name(c), SP_SHAPE(src), SP_SHAPE(x));
     SP_RETURN_IF(sp__check_devices(c));
     return sp__infer_like(c, x, (sp_dtype)x->dtype, out);

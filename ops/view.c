@@ -181,8 +181,7 @@ static sp_status no_expansion(const sp_call *c)
     char text[SP_SHAPE_TEXT];
     return sp_fail(SP_ESHAPE,
                    "%s: x of shape %s does not expand to %s; aligned at the right, its sizes must "
-                   "be equal or 1, "
-                   "and -1 keeps one of them",
+                   "be equal or 1, and -1 keeps one of them",
                    sp__op_name(c), SP_SHAPE(c->in[0]),
                    sp__shape_text(c->attr[0].n, c->attr[0].v.ints, text, sizeof text));
 }
