@@ -73,13 +73,13 @@ def _group(symbol, name, members):
     return "\n".join(lines)
 
 
-def _fast_path(members, kind):
-    """The check for a call of exact tensors alone; None where no overload takes just tensors."""
+def _tensors_path(members, kind, mode):
+    """The check for a call of exact tensors alone, where an overload takes just tensors."""
     for op in members:
+        n = len(op.params)
         plain = op.params and all(p.kind == "tensor" and not p.optional for p in op.params)
-        if not plain or op.hidden_attrs or len(op.outputs) != 1 or (kind != "function" and len(op.params) > 2):
+        if not plain or op.hidden_attrs or len(op.outputs) != 1 or (kind != "function" and n > 2):
             continue
-        n, mode = len(op.params), "SP_PY_INPLACE" if kind == "inplace" else "SP_PY_PLAIN"
         if kind == "function":
             tests = [f"sp__py_is_exact(args[{i}])" for i in range(n)]
             call = f"sp__py_call_tensors({op.opcode}, args, {n}, {mode})"
@@ -87,22 +87,33 @@ def _fast_path(members, kind):
             tests, call = [], f"sp__py_call_tensors({op.opcode}, &self, 1, {mode})"
         else:
             tests, call = ["sp__py_is_exact(args[0])"], f"sp__py_call_pair({op.opcode}, self, args[0], {mode})"
-        given = n if kind == "function" else n - 1
-        condition = [f"n == {given}", "!names", *tests]
-        return f"    if (SP_LIKELY({' && '.join(condition)}))\n        return {call};"
-    return None
+        condition = [f"n == {n if kind == 'function' else n - 1}", "!names", *tests]
+        return [f"    if (SP_LIKELY({' && '.join(condition)}))", f"        return {call};"]
+    return []
+
+
+def _number_path(members, kind, mode):
+    """The same for an exact tensor and an exact number."""
+    for op in members:
+        if [p.kind for p in op.params] != ["tensor", "scalar"] or not op.params[1].required or op.params[1].kwonly:
+            continue
+        at, who = (1, "args[0]") if kind == "function" else (0, "self")
+        condition = [f"n == {at + 1}", "!names", *(["sp__py_is_exact(args[0])"] if at else []),
+                     f"sp__py_exact_number(args[{at}], &number)"]
+        return [f"    if ({' && '.join(condition)})",
+                f"        return sp__py_call_scalar({op.opcode}, {who}, number, {mode});"]
+    return []
 
 
 def _entry(prefix, symbol, members, kind):
     """One METH_FASTCALL | METH_KEYWORDS function."""
-    lines = [f"static PyObject *{prefix}_{symbol}(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)", "{"]
-    fast = _fast_path(members, kind)
-    if kind == "function":
-        lines.append("    (void)self;")
-    if fast:
-        lines.append(fast)
-    who = "NULL" if kind == "function" else "self"
     mode = "SP_PY_INPLACE" if kind == "inplace" else "SP_PY_PLAIN"
+    number = _number_path(members, kind, mode)
+    lines = [f"static PyObject *{prefix}_{symbol}(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)", "{"]
+    lines += ["    sp_scalar number;"] if number else []
+    lines += ["    (void)self;"] if kind == "function" else []
+    lines += _tensors_path(members, kind, mode) + number
+    who = "NULL" if kind == "function" else "self"
     lines += [f"    return sp__py_call(&group_{symbol}, {who}, args, n, names, {mode});", "}"]
     return "\n".join(lines)
 

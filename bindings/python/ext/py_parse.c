@@ -33,21 +33,19 @@ typedef struct misfit {
 
 /* ---- matching ----- */
 
-static bool same_word(sp__py_param *p, PyObject *name)
+static bool same_word(PyObject **word, const char *text, PyObject *name)
 {
-    if (p->word == name) return true;
-    if (PyUnicode_CompareWithASCIIString(name, p->name) != 0) return false;
-    if (!p->word && PyUnicode_CHECK_INTERNED(name)) Py_INCREF(p->word = name);
-    return true;
+    if (!*word) *word = PyUnicode_InternFromString(text);
+    if (!*word) PyErr_Clear();
+    if (*word == name) return true;
+    if (*word && PyUnicode_CHECK_INTERNED(name)) return false;
+    return PyUnicode_CompareWithASCIIString(name, text) == 0;
 }
 
 static int find_param(const sp__py_sig *sig, PyObject *name)
 {
     for (int i = 0; i < sig->n_params; i++) {
-        if (sig->params[i].word == name) return i;
-    }
-    for (int i = 0; i < sig->n_params; i++) {
-        if (same_word(&sig->params[i], name)) return i;
+        if (same_word(&sig->params[i].word, sig->params[i].name, name)) return i;
     }
     return -1;
 }
@@ -69,6 +67,7 @@ static misfit place_positional(const sp__py_sig *sig, PyObject *self, PyObject *
 
 static misfit place_keywords(const sp__py_sig *sig, PyObject *const *values, PyObject *names, bound *b)
 {
+    static PyObject *out_word;
     Py_ssize_t n = names ? PyTuple_GET_SIZE(names) : 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
@@ -76,7 +75,7 @@ static misfit place_keywords(const sp__py_sig *sig, PyObject *const *values, PyO
         if (at >= 0) {
             if (b->value[at]) return (misfit){GIVEN_TWICE, at, name};
             b->value[at] = values[i];
-        } else if (sig->has_out && PyUnicode_CompareWithASCIIString(name, "out") == 0) {
+        } else if (sig->has_out && same_word(&out_word, "out", name)) {
             b->out = values[i] == Py_None ? NULL : values[i];
         } else {
             return (misfit){UNKNOWN_KEYWORD, 0, name};
@@ -102,6 +101,7 @@ static bool is_number(PyObject *o)
 {
     sp_scalar ignored;
     if (PyFloat_Check(o) || PyLong_Check(o)) return true;
+    if (sp__py_is_tensor(o)) return false;
     if (sp__py_number(o, &ignored) == 0) return false;
     PyErr_Clear();
     return true;
@@ -257,10 +257,40 @@ static int convert_tensors(const sp__py_group *g, const sp__py_param *p, PyObjec
     return 0;
 }
 
+/* An int that 64 bits hold, by the short way; false: it needs the long one. */
+static inline bool short_int(PyObject *o, int64_t *out)
+{
+    int overflow = 0;
+    if (!PyLong_CheckExact(o)) return false;
+    *out = PyLong_AsLongLongAndOverflow(o, &overflow);
+    return overflow == 0;
+}
+
+/* The same for n of them. */
+static bool short_ints(PyObject *const *items, Py_ssize_t n, int64_t *out)
+{
+    if (n > SP_MAX_RANK) return false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!short_int(items[i], &out[i])) return false;
+    }
+    return true;
+}
+
 static int convert_ints(const sp__py_group *g, const sp__py_param *p, PyObject *o, bool spread, bound *b, sp_attr *out)
 {
     int64_t *list = b->lists[b->n_lists++];
+    PyObject *const *items = &o;
+    Py_ssize_t n_items = 1;
     int n = 0;
+    if (spread) items = b->spread, n_items = b->n_spread;
+    if (n_items == 1 && PyTuple_CheckExact(items[0])) {
+        PyObject *tuple = items[0];
+        items = &PyTuple_GET_ITEM(tuple, 0), n_items = PyTuple_GET_SIZE(tuple);
+    }
+    if (short_ints(items, n_items, list)) {
+        *out = sp__attr_ints(list, (int)n_items);
+        return 0;
+    }
     int failed = spread ? sp__py_ints_args(b->spread, b->n_spread, g->name, p->name, list, &n)
                         : sp__py_ints(o, g->name, p->name, list, &n);
     if (!failed) *out = sp__attr_ints(list, n);
@@ -307,7 +337,7 @@ static int convert_attr(const sp__py_group *g, const sp__py_param *p, PyObject *
         *out = sp__attr_scalar(number);
         return 0;
     case SP_PY_INT:
-        if (sp__py_int(o, g->name, p->name, &i) < 0) return -1;
+        if (!short_int(o, &i) && sp__py_int(o, g->name, p->name, &i) < 0) return -1;
         *out = sp__attr_int(i);
         return 0;
     case SP_PY_FLOAT:
@@ -315,7 +345,8 @@ static int convert_attr(const sp__py_group *g, const sp__py_param *p, PyObject *
         *out = sp__attr_float(f);
         return 0;
     case SP_PY_BOOL:
-        if (sp__py_bool(o, g->name, p->name, &truth) < 0) return -1;
+        truth = o == Py_True;
+        if (!PyBool_Check(o) && sp__py_bool(o, g->name, p->name, &truth) < 0) return -1;
         *out = sp__attr_bool(truth);
         return 0;
     case SP_PY_DTYPE:
@@ -393,6 +424,16 @@ PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const
     return NULL;
 }
 
+/* An operand that is a number but fits no scalar: the exception gets the op's name. */
+static PyObject *bad_number(int op, PyObject *o)
+{
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_OverflowError, "%s: %S is beyond 64 bits; convert it to float first", sp_op_table[op].name, o);
+    }
+    return NULL;
+}
+
 PyObject *sp__py_binary(const sp__py_operator *o, PyObject *a, PyObject *b, sp__py_mode mode)
 {
     bool a_is = sp__py_is_tensor(a), b_is = sp__py_is_tensor(b);
@@ -401,7 +442,7 @@ PyObject *sp__py_binary(const sp__py_operator *o, PyObject *a, PyObject *b, sp__
     if (a_is && b_is) return sp__py_call_pair(op, a, b, mode);
     sp_scalar number;
     int found = sp__py_number(a_is ? b : a, &number);
-    if (found < 0) return NULL;
+    if (found < 0) return bad_number(op, a_is ? b : a);
     if (found == 0) Py_RETURN_NOTIMPLEMENTED;
     return sp__py_call_scalar(op, a_is ? a : b, number, mode);
 }

@@ -9,7 +9,7 @@
  * Invariants
  * 1. The call (sp_call) is built in place and goes straight to sp__dispatch(); nothing is copied on the way.
  * 2. A fast path takes a call only if the general way would have done the same with it.
- * 3. Keywords are compared by pointer first: CPython interns the names in call sites, `word` remembers the last one seen.
+ * 3. Keywords are compared by pointer: CPython interns the names in call sites, and `word` is the interned name.
  */
 #ifndef SP_PY_PARSE_H
 #define SP_PY_PARSE_H
@@ -44,7 +44,7 @@ typedef struct sp__py_param {
     uint8_t kind, flags;
     sp_attr fallback;           /* attributes: what stands in for one that is not given */
     const char *const *choices; /* CHOICE: names by value, ends with NULL */
-    PyObject *word;             /* the interned name, once a call used it; owned */
+    PyObject *word;             /* the interned name, from the first call with keywords on; owned */
 } sp__py_param;
 
 typedef struct sp__py_sig {
