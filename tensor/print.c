@@ -147,32 +147,32 @@ static void write_dim(printer *p, int d, int indent, int64_t at)
     sp__text_add(&p->text, "]");
 }
 
-static void write_suffix(printer *p, const char *suffix)
+/* `column` is where the line stands, two columns further than it does: PyTorch counts so, until it breaks the line. */
+static int write_suffix(printer *p, const char *suffix, int column)
 {
-    const char *line = p->text.buf ? strrchr(p->text.buf, '\n') : NULL;
-    size_t column = line ? p->text.len - (size_t)(line + 1 - p->text.buf) : p->text.len;
-    if (column + strlen(suffix) + 2 > LINE) {
-        sp__text_add(&p->text, ",\n");
-        sp__text_pad(&p->text, ' ', INDENT);
-    } else {
-        sp__text_add(&p->text, ", ");
-    }
+    int n = (int)strlen(suffix);
+    bool wraps = column + n + 2 > LINE;
+    sp__text_add(&p->text, wraps ? ",\n" : ", ");
+    if (wraps) sp__text_pad(&p->text, ' ', INDENT);
     sp__text_add(&p->text, "%s", suffix);
+    return wraps ? INDENT + n : column + n + 2;
 }
 
 static void write_suffixes(printer *p, const sp_tensor *t, const char *more)
 {
     char text[SP_SHAPE_TEXT + 32];
+    const char *line = p->text.buf ? strrchr(p->text.buf, '\n') : NULL;
+    int column = line ? (int)(p->text.buf + p->text.len - line) + 1 : (int)p->text.len + 2;
     if (t->numel == 0 && t->rank != 1) {
         snprintf(text, sizeof text, "size=%s", SP_SHAPE(t));
-        write_suffix(p, text);
+        column = write_suffix(p, text, column);
     }
     /* float32 goes without saying; int64 and bool show in the values, if there are any */
     if (t->dtype != SP_FLOAT32 && (t->dtype == SP_FLOAT64 || t->numel == 0)) {
         snprintf(text, sizeof text, "dtype=spool.%s", sp_dtype_name((sp_dtype)t->dtype));
-        write_suffix(p, text);
+        column = write_suffix(p, text, column);
     }
-    if (more && *more) write_suffix(p, more);
+    if (more && *more) (void)write_suffix(p, more, column);
     sp__text_add(&p->text, ")");
 }
 
