@@ -40,7 +40,7 @@ typedef struct sp_call {
     uint16_t op;
     uint8_t n_out, n_attr, flags;
     int32_t n_in;
-    sp_tensor **in;                  /* borrowed; NULL for an optional one not given */
+    sp_tensor **in;                  /* borrowed, never written; NULL for an optional one not given */
     sp_tensor *out[SP_MAX_OUT];      /* new references on success; borrowed ones with SP_CALL_INPLACE and SP_CALL_OUT */
     sp_attr attr[SP_MAX_ATTR];
 } sp_call;
