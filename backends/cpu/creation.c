@@ -1,0 +1,60 @@
+/* full and arange.
+ */
+#include <string.h>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
+#include "backends/cpu/tile_int.h"
+#include "ops/attr.h"
+#include "ops_gen.h"
+
+enum { CHUNK = 16384 };
+
+typedef struct fill_job {
+    const sp_operand *out;
+    double value; /* 8 bytes of the output's dtype */
+} fill_job;
+
+static void fill_chunk(void *ctx, int64_t chunk)
+{
+    const fill_job *j = ctx;
+    int64_t start = chunk * CHUNK, n = j->out->numel - start < CHUNK ? j->out->numel - start : CHUNK;
+    int64_t size = sp__size_of(j->out->dtype);
+    sp__gather_run(j->out->data + start * size, &j->value, size, n, 0);
+}
+
+/* attributes: size, fill_value, dtype */
+sp_status sp__cpu_full(const sp_kargs *args)
+{
+    fill_job job = {.out = &args->arg[0]};
+    sp__scalar_to(sp__attr_to_scalar(&args->attr[SP_FULL_FILL_VALUE]), job.out->dtype, &job.value);
+    sp__pool_for((job.out->numel + CHUNK - 1) / CHUNK, (double)job.out->numel * 0.1e-3, fill_chunk, &job);
+    return SP_OK;
+}
+
+static double number(const sp_attr *a)
+{
+    sp_scalar s = sp__attr_to_scalar(a);
+    return s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
+}
+
+/* Each element from its index, never from its neighbour; floats computed in double, as PyTorch does.
+ * attributes: start, end, step, dtype */
+sp_status sp__cpu_arange(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0];
+    const sp_attr *start = &args->attr[SP_ARANGE_START], *step = &args->attr[SP_ARANGE_STEP];
+    bool integers = start->tag != SP_FLOAT64 && step->tag != SP_FLOAT64;
+    double first = number(start), by = number(step);
+    int64_t size = sp__size_of(out->dtype);
+    for (int64_t i = 0; i < out->numel; i++) {
+        double value = first + (double)i * by;
+        sp_scalar s = SP_FLOAT(value);
+        if (integers) s = SP_INT((int64_t)((uint64_t)start->v.i + (uint64_t)i * (uint64_t)step->v.i));
+        char bytes[8];
+        sp__scalar_to(s, out->dtype, bytes);
+        memcpy(out->data + i * size, bytes, (size_t)size);
+    }
+    return SP_OK;
+}

@@ -1,0 +1,260 @@
+/* matmul and linear on OpenBLAS, panel by panel.
+ *
+ *      x [..., m, k]  y [..., k, n]  ->  problem: batches of c[m][n] = a[m][k] b[k][n], any strides
+ *      -> operands that BLAS cannot take are packed -> tiny kernel | gemv | grid of panels, on the pool
+ */
+#include "backends/cpu/gemm.h"
+
+#include <cblas.h>
+#include <limits.h>
+#include <string.h>
+
+#include "backends/cpu/gemm_problem.h"
+#include "backends/cpu/gemm_sizes.h"
+#include "backends/cpu/lanes.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
+#include "ops/op.h"
+#include "ops_gen.h"
+#include "tensor/memory.h"
+
+void sp__gemm_start(void)
+{
+    openblas_set_num_threads(1);
+}
+
+double sp__gemm_predict_us(int dtype, double mnk)
+{
+    double flops_a_us = dtype == SP_FLOAT32 ? 70e3 : dtype == SP_FLOAT64 ? 35e3 : 1e3;
+    return 0.15 + 2 * mnk / flops_a_us;
+}
+
+/* ---- the grid ------------------------------------------------------------------------------------------------------- */
+
+/* Panels double as work grows fourfold: enough to share out, few enough that each packs little twice. Columns are cut
+ * first: in row-major order OpenBLAS repacks less for them. */
+void sp__gemm_grid(int64_t m, int64_t n, int64_t k, int64_t *rows, int64_t *columns)
+{
+    double work = 2.0 * (double)m * (double)n * (double)k;
+    int64_t wanted = work < 10e6 ? 1 : 2;
+    for (double limit = 64e6; work >= limit && wanted < 256; limit *= 4) wanted *= 2;
+    *rows = *columns = 1;
+    while (*rows * *columns < wanted) {
+        int64_t width = n / *columns, height = m / *rows;
+        if (width < 64 && height < 64) return;
+        if (width >= height / 2 && width >= 64) *columns *= 2;
+        else *rows *= 2;
+    }
+}
+
+/* Where part i of `parts` begins: multiples of 16, so that the vector kernels see few odd ends. */
+static int64_t cut(int64_t size, int64_t parts, int64_t i)
+{
+    if (i == parts) return size;
+    return size * i / parts / 16 * 16;
+}
+
+/* ---- one panel -------------------------------------------------------------------------------------------------------- */
+
+static const char *element(const matrix *x, int64_t row, int64_t column, int64_t size)
+{
+    return x->data + (row * x->row + column * x->column) * size;
+}
+
+static int leading(const matrix *x)
+{
+    return (int)(x->transposed ? x->column : x->row);
+}
+
+static void call_gemm(int dtype, int m, int n, int k, const matrix *a, const char *a_at, const matrix *b,
+                      const char *b_at, char *c, int ldc)
+{
+    CBLAS_TRANSPOSE ta = a->transposed ? CblasTrans : CblasNoTrans, tb = b->transposed ? CblasTrans : CblasNoTrans;
+    if (dtype == SP_FLOAT32) {
+        cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)a_at, leading(a), (const float *)b_at, leading(b), 0,
+                    (float *)c, ldc);
+    } else {
+        cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)a_at, leading(a), (const double *)b_at, leading(b), 0,
+                    (double *)c, ldc);
+    }
+}
+
+/* y[rows] = x[rows][columns] v[columns] */
+static void call_gemv(int dtype, const matrix *x, const char *at, int rows, int columns, const char *v, int v_step, char *y,
+                      int y_step)
+{
+    CBLAS_TRANSPOSE t = x->transposed ? CblasTrans : CblasNoTrans;
+    int stored_rows = x->transposed ? columns : rows, stored_columns = x->transposed ? rows : columns;
+    if (dtype == SP_FLOAT32) {
+        cblas_sgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const float *)at, leading(x), (const float *)v, v_step, 0,
+                    (float *)y, y_step);
+    } else {
+        cblas_dgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const double *)at, leading(x), (const double *)v, v_step,
+                    0, (double *)y, y_step);
+    }
+}
+
+/* bias[n] onto rows of c, through add's own vector function. */
+static void add_bias(const problem *p, char *c, int64_t rows, int64_t first, int64_t n)
+{
+    sp_lane_fn add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[p->dtype]; /* add(x, alpha = 1 * y) of two vectors */
+    const char *bias = p->bias + first * p->size;
+    for (int64_t i = 0; i < rows; i++, c += p->c_row * p->size) add(c, c, bias, NULL, n, 0);
+}
+
+static void panel(const problem *p, const matrix *a, const matrix *b, char *c, int64_t row, int64_t rows, int64_t first,
+                  int64_t n)
+{
+    c += (row * p->c_row + first) * p->size;
+    const char *a_at = element(a, row, 0, p->size), *b_at = element(b, 0, first, p->size);
+    if (rows <= 0 || n <= 0) return;
+    if (p->way == BY_ROW) { /* c^T = b^T a^T: b seen from the side */
+        matrix side = {b->data, b->column, b->row, !b->transposed};
+        call_gemv(p->dtype, &side, b_at, (int)n, (int)p->k, a_at, (int)a->column, c, 1);
+    } else if (p->way == BY_COLUMN) {
+        call_gemv(p->dtype, a, a_at, (int)rows, (int)p->k, b_at, (int)b->row, c, (int)p->c_row);
+    } else {
+        call_gemm(p->dtype, (int)rows, (int)n, (int)p->k, a, a_at, b, b_at, c, (int)p->c_row);
+    }
+    if (p->bias) add_bias(p, c, rows, first, n);
+}
+
+/* ---- integers: plain loops, which wrap; bool: and, or ----------------------------------------------------------------- */
+
+static void naive_int64(const problem *p, const matrix *a, const matrix *b, char *c)
+{
+    for (int64_t i = 0; i < p->m; i++) {
+        uint64_t *row = (uint64_t *)(c + i * p->c_row * p->size);
+        memset(row, 0, (size_t)(p->n * p->size));
+        for (int64_t q = 0; q < p->k; q++) {
+            uint64_t x, y;
+            memcpy(&x, element(a, i, q, 8), 8);
+            for (int64_t j = 0; j < p->n; j++) memcpy(&y, element(b, q, j, 8), 8), row[j] += x * y;
+        }
+        for (int64_t j = 0; p->bias && j < p->n; j++) row[j] += ((const uint64_t *)p->bias)[j];
+    }
+}
+
+static void naive_bool(const problem *p, const matrix *a, const matrix *b, char *c)
+{
+    for (int64_t i = 0; i < p->m; i++) {
+        for (int64_t j = 0; j < p->n; j++) {
+            bool any = p->bias && p->bias[j];
+            for (int64_t q = 0; q < p->k && !any; q++) any = *element(a, i, q, 1) && *element(b, q, j, 1);
+            c[i * p->c_row + j] = any;
+        }
+    }
+}
+
+/* ---- all panels of all batches ------------------------------------------------------------------------------------------ */
+
+static void small(const problem *p, const matrix *a, const matrix *b, char *c)
+{
+    sp__isa->gemm_small[p->dtype](p->m, p->n, p->k, a->data, a->row, a->column, b->data, b->row, b->column, c);
+    if (p->bias) add_bias(p, c, p->m, 0, p->n);
+}
+
+static void zero(const problem *p, char *c)
+{
+    for (int64_t i = 0; i < p->m; i++) memset(c + i * p->c_row * p->size, 0, (size_t)(p->n * p->size));
+    if (p->bias) add_bias(p, c, p->m, 0, p->n);
+}
+
+static void run_chunk(void *ctx, int64_t chunk)
+{
+    const problem *p = ctx;
+    int64_t panels = p->rows * p->columns, r = chunk % panels / p->columns, column = chunk % p->columns;
+    matrix a, b;
+    char *c;
+    problem_batch(p, chunk / panels, &a, &b, &c);
+    if (p->way == BY_NAIVE) {
+        if (p->dtype == SP_BOOL) naive_bool(p, &a, &b, c);
+        else naive_int64(p, &a, &b, c);
+    } else if (p->k == 0) {
+        zero(p, c);
+    } else if (p->way == BY_SMALL) {
+        small(p, &a, &b, c);
+    } else {
+        int64_t row = cut(p->m, p->rows, r), first = cut(p->n, p->columns, column);
+        panel(p, &a, &b, c, row, cut(p->m, p->rows, r + 1) - row, first, cut(p->n, p->columns, column + 1) - first);
+    }
+}
+
+static void choose_way(problem *p)
+{
+    p->rows = p->columns = 1;
+    if (p->dtype == SP_BOOL || p->dtype == SP_INT64) {
+        p->way = BY_NAIVE;
+    } else if (p->c_row == p->n && sp__gemm_is_small(p->m, p->n, p->k, p->b.column != 1)) {
+        p->way = BY_SMALL;
+    } else {
+        p->way = p->m == 1 ? BY_ROW : p->n == 1 ? BY_COLUMN : BY_GEMM;
+        sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);
+    }
+}
+
+static sp_status run(problem *p, const char *op)
+{
+    int64_t largest = p->m > p->n ? p->m : p->n;
+    if (p->k > largest) largest = p->k;
+    if (largest >= INT_MAX || p->c_row >= INT_MAX) {
+        return sp_fail(SP_EUNSUPPORTED, "%s: sizes up to %d are supported, got %lld: split the product", op, INT_MAX - 1,
+                       (long long)largest);
+    }
+    choose_way(p);
+    sp_status status = SP_OK;
+    if (p->way != BY_NAIVE && p->way != BY_SMALL) SP_TRY(problem_pack(p, op));
+    double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) * (double)p->batches;
+    sp__pool_for(p->batches * p->rows * p->columns, us, run_chunk, p);
+out:
+    problem_unpack(p);
+    return status;
+}
+
+/* An output that is no matrix of dense rows is computed aside and copied. */
+static sp_status run_aside(problem *p, const sp_operand *out, const char *op)
+{
+    size_t bytes = (size_t)(out->numel * p->size);
+    char *aside = sp__alloc(bytes);
+    if (aside == NULL) return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes", op, bytes);
+    problem_set_dense_output(p, aside);
+    sp_status status = run(p, op);
+    if (status == SP_OK) sp__scatter(out, aside, 0, out->numel);
+    sp__free(aside, bytes);
+    return status;
+}
+
+static sp_status run_into(problem *p, const sp_operand *out, const char *op)
+{
+    if (out->numel == 0) return SP_OK;
+    return problem_set_output(p, out) ? run(p, op) : run_aside(p, out, op);
+}
+
+sp_status sp__cpu_matmul(const sp_kargs *args)
+{
+    problem p;
+    problem_of_matmul(&p, &args->arg[1], &args->arg[2]);
+    return run_into(&p, &args->arg[0], "matmul");
+}
+
+sp_status sp__cpu_linear(const sp_kargs *args)
+{
+    problem p;
+    sp_operand w = args->arg[2];
+    const sp_operand *b = args->n_arg > 3 && args->arg[3].data != NULL ? &args->arg[3] : NULL;
+    int64_t shape = w.shape[0], stride = w.stride[0];
+    w.shape[0] = w.shape[1], w.shape[1] = shape, w.stride[0] = w.stride[1], w.stride[1] = stride;
+    problem_of_matmul(&p, &args->arg[1], &w);
+    if (b == NULL || b->numel == 0) return run_into(&p, &args->arg[0], "linear");
+    size_t bytes = (size_t)(p.n * p.size);
+    char *bias = b->data;
+    if (!b->contiguous || b->numel != p.n) {
+        bias = sp__alloc(bytes);
+        if (bias == NULL) return sp_fail(SP_EMEMORY, "linear: no memory for %zu bytes of bias", bytes);
+        sp__gather_run(bias, b->data, p.size, p.n, b->numel == p.n ? b->stride[b->rank - 1] : 0);
+    }
+    p.bias = bias;
+    sp_status status = run_into(&p, &args->arg[0], "linear");
+    if (bias != b->data) sp__free(bias, bytes);
+    return status;
+}

@@ -1,0 +1,230 @@
+/* gather, scatter_add, index_select, index_add.
+ *
+ * Invariants
+ * 1. Every index is checked before anything is written: a failed call leaves its arguments as they were.
+ * 2. What meets at one place is added in the order in which it stands in src, on one thread: the bits never vary.
+ */
+#include <string.h>
+
+#include "backends/cpu/copy.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/lanes.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
+#include "backends/cpu/tile.h"
+#include "ops/op.h"
+#include "ops_gen.h"
+
+enum { CHECKED = 512 }; /* indices checked at a time */
+
+static int dim_of(const sp_kargs *args, int rank)
+{
+    int64_t dim = args->attr[0].v.i;
+    return (int)(dim < 0 ? dim + rank : dim);
+}
+
+static sp_status out_of_range(const sp_kargs *args, int64_t index, int dim, int64_t size)
+{
+    return sp_fail(SP_EINDEX, "%s: index %lld is out of range for dimension %d of size %lld: indices go from %lld to %lld",
+                   sp_op_table[args->op].name, (long long)index, dim, (long long)size, (long long)-size, (long long)size - 1);
+}
+
+/* Whether all of x's values lie in [-size, size). */
+static sp_status check_indices(const sp_kargs *args, const sp_operand *x, int dim, int64_t size)
+{
+    int64_t room[CHECKED];
+    for (int64_t at = 0; at < x->numel; at += CHECKED) {
+        int64_t n = x->numel - at < CHECKED ? x->numel - at : CHECKED;
+        sp__gather(room, x, at, n);
+        for (int64_t i = 0; i < n; i++) {
+            if (room[i] < -size || room[i] >= size) return out_of_range(args, room[i], dim, size);
+        }
+    }
+    return SP_OK;
+}
+
+/* ---- one index an element --------------------------------------------------------------------------------------------- */
+
+typedef struct walk {        /* of the index's positions, row by row; offsets in elements */
+    const sp_operand *index, *dense, *indexed; /* dense: walked like index; indexed: at the index's value along dim */
+    int dim;
+    int64_t at_index, at_dense, at_indexed;
+} walk;
+
+static void walk_to_row(walk *w, int64_t row)
+{
+    const sp_operand *x = w->index;
+    w->at_index = w->at_dense = w->at_indexed = 0;
+    for (int d = x->rank - 2; d >= 0; d--) {
+        int64_t i = row % x->shape[d];
+        row /= x->shape[d];
+        w->at_index += i * x->stride[d], w->at_dense += i * w->dense->stride[d];
+        if (d != w->dim) w->at_indexed += i * w->indexed->stride[d];
+    }
+}
+
+/* The offset in `indexed` of column i of the current row. */
+static inline int64_t indexed_offset(const walk *w, int last, int64_t i)
+{
+    int64_t index;
+    memcpy(&index, w->index->data + (w->at_index + i * w->index->stride[last]) * 8, 8);
+    if (index < 0) index += w->indexed->shape[w->dim];
+    return w->at_indexed + index * w->indexed->stride[w->dim] + (last == w->dim ? 0 : i * w->indexed->stride[last]);
+}
+
+static void gather_row(const walk *w, int64_t size)
+{
+    int last = w->index->rank - 1;
+    for (int64_t i = 0; i < w->index->shape[last]; i++) {
+        char *to = w->dense->data + (w->at_dense + i * w->dense->stride[last]) * size;
+        const char *from = w->indexed->data + indexed_offset(w, last, i) * size;
+        if (size == 4) memcpy(to, from, 4);
+        else if (size == 8) memcpy(to, from, 8);
+        else *to = *from;
+    }
+}
+
+static void gather_chunk(void *ctx, int64_t row)
+{
+    walk w = *(const walk *)ctx;
+    walk_to_row(&w, row);
+    gather_row(&w, sp__size_of(w.dense->dtype));
+}
+
+static int64_t rows_of(const sp_operand *x)
+{
+    return x->numel == 0 ? 0 : x->rank == 0 ? 1 : x->numel / x->shape[x->rank - 1];
+}
+
+/* A tensor without dimensions is one of a single element. */
+static void at_least_one_dim(sp_operand *x)
+{
+    if (x->rank == 0) x->rank = 1, x->shape[0] = 1, x->stride[0] = 1;
+}
+
+/* attributes: dim */
+sp_status sp__cpu_gather(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], x = args->arg[1], index = args->arg[2];
+    at_least_one_dim(&out), at_least_one_dim(&x), at_least_one_dim(&index);
+    int dim = dim_of(args, x.rank);
+    SP_RETURN_IF(check_indices(args, &index, dim, x.shape[dim]));
+    walk w = {.index = &index, .dense = &out, .indexed = &x, .dim = dim};
+    sp__pool_for(rows_of(&index), (double)index.numel * 2e-3, gather_chunk, &w);
+    return SP_OK;
+}
+
+#define ADD_LOOP(type, sum)                                                                                            \
+    for (int64_t i = 0; i < n; i++) {                                                                                  \
+        type x, y;                                                                                                     \
+        char *to = w->indexed->data + indexed_offset(w, last, i) * (int64_t)sizeof(type);                              \
+        memcpy(&x, to, sizeof x);                                                                                      \
+        memcpy(&y, w->dense->data + (w->at_dense + i * w->dense->stride[last]) * (int64_t)sizeof(type), sizeof y);     \
+        x = (type)(sum);                                                                                               \
+        memcpy(to, &x, sizeof x);                                                                                      \
+    }
+
+static void add_row(const walk *w)
+{
+    int last = w->index->rank - 1;
+    int64_t n = w->index->shape[last];
+    switch (w->dense->dtype) {
+    case SP_FLOAT32: ADD_LOOP(float, x + y) break;
+    case SP_FLOAT64: ADD_LOOP(double, x + y) break;
+    case SP_INT64: ADD_LOOP(uint64_t, x + y) break;
+    default: ADD_LOOP(uint8_t, x | y) break;
+    }
+}
+
+/* attributes: dim; inputs: x, index, src */
+sp_status sp__cpu_scatter_add(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
+    at_least_one_dim(&out), at_least_one_dim(&index), at_least_one_dim(&src);
+    int dim = dim_of(args, out.rank);
+    SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
+    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
+    walk w = {.index = &index, .dense = &src, .indexed = &out, .dim = dim};
+    for (int64_t row = 0; row < rows_of(&index); row++) {
+        walk_to_row(&w, row);
+        add_row(&w);
+    }
+    return SP_OK;
+}
+
+/* ---- one index a slice -------------------------------------------------------------------------------------------------- */
+
+/* The slice of x at place i of dim, that dimension gone. */
+static sp_operand slice_at(const sp_operand *x, int dim, int64_t i)
+{
+    sp_operand s = *x;
+    s.data += i * x->stride[dim] * sp__size_of(x->dtype);
+    s.numel = x->shape[dim] > 0 ? x->numel / x->shape[dim] : 0, s.rank--;
+    for (int d = dim; d < s.rank; d++) s.shape[d] = s.shape[d + 1], s.stride[d] = s.stride[d + 1];
+    s.contiguous = sp__is_dense(&s);
+    return s;
+}
+
+static int64_t index_at(const sp_operand *index, int64_t i, int64_t size)
+{
+    int64_t value;
+    memcpy(&value, index->data + (index->rank > 0 ? i * index->stride[0] : 0) * 8, 8);
+    return value < 0 ? value + size : value;
+}
+
+/* Elements of x at the places of index[0..n) along its only dimension, or the last one of many: element by element. */
+static void select_elements(const sp_operand *out, const sp_operand *x, const sp_operand *index)
+{
+    int64_t size = sp__size_of(x->dtype);
+    for (int64_t i = 0; i < index->numel; i++) {
+        const char *from = x->data + index_at(index, i, x->shape[0]) * x->stride[0] * size;
+        memcpy(out->data + i * out->stride[0] * size, from, (size_t)size);
+    }
+}
+
+/* attributes: dim */
+sp_status sp__cpu_index_select(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], x = args->arg[1], index = args->arg[2];
+    at_least_one_dim(&out), at_least_one_dim(&x);
+    int dim = dim_of(args, x.rank);
+    SP_RETURN_IF(check_indices(args, &index, dim, x.shape[dim]));
+    if (x.rank == 1) {
+        select_elements(&out, &x, &index);
+        return SP_OK;
+    }
+    for (int64_t i = 0; i < index.numel && out.numel > 0; i++) {
+        sp_operand to = slice_at(&out, dim, i), from = slice_at(&x, dim, index_at(&index, i, x.shape[dim]));
+        sp__copy_strided(&to, &from);
+    }
+    return SP_OK;
+}
+
+/* to += from, by add's own vector function where both are dense. */
+static sp_status add_slice(const sp_operand *to, const sp_operand *from)
+{
+    sp_lane_fn add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[to->dtype];
+    if (to->contiguous && from->contiguous) {
+        add(to->data, to->data, from->data, NULL, to->numel, 0);
+        return SP_OK;
+    }
+    sp_attr alpha = {.v.i = 1, .kind = SP_ATTR_SCALAR, .tag = SP_INT64};
+    sp_kargs sum = {.op = SP_OP_ADD, .n_out = 1, .n_attr = 1, .compute = to->dtype, .n_arg = 3, .attr = &alpha};
+    sum.arg = sum.room, sum.room[0] = *to, sum.room[1] = *to, sum.room[2] = *from;
+    return sp__cpu_pointwise(&sum);
+}
+
+/* attributes: dim; inputs: x, index, src */
+sp_status sp__cpu_index_add(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
+    at_least_one_dim(&out), at_least_one_dim(&src);
+    int dim = dim_of(args, out.rank);
+    SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
+    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
+    for (int64_t i = 0; i < index.numel && src.numel > 0; i++) {
+        sp_operand to = slice_at(&out, dim, index_at(&index, i, out.shape[dim])), from = slice_at(&src, dim, i);
+        SP_RETURN_IF(add_slice(&to, &from));
+    }
+    return SP_OK;
+}

@@ -1,0 +1,186 @@
+/* log_softmax and nll_loss.
+ *
+ * log_softmax of a row is (x - max) - log(sum(exp(x - max))): every step is the vector function of that op, the maximum and
+ * the sum are the rows trees of amax and sum. So it has the bits of the composition, whatever computes that.
+ */
+#include <string.h>
+
+#include "backends/cpu/copy.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/reduce.h"
+#include "backends/cpu/strided.h"
+#include "ops/op.h"
+#include "ops_gen.h"
+#include "tensor/memory.h"
+
+/* ---- log_softmax -------------------------------------------------------------------------------------------------------- */
+
+typedef struct softmax_job {
+    const char *x;
+    char *out, *room;   /* room: as large as out, for the exponentials */
+    int64_t rows, n, size, rows_a_chunk;
+    int dtype;
+} softmax_job;
+
+static void softmax_row(const softmax_job *j, const char *x, char *out, char *room)
+{
+    const sp_lanes *const *op = sp__isa->pointwise;
+    sp_lane_fn sub = op[SP_OP_SUB_SCALAR]->fn[j->dtype];
+    double max, sum, log_sum;
+    sp__reduce_row(SP_REDUCE_MAX, j->dtype, x, j->n, &max);
+    sub(out, x, &max, NULL, j->n, 2);
+    op[SP_OP_EXP]->fn[j->dtype](room, out, NULL, NULL, j->n, 0);
+    sp__reduce_row(SP_REDUCE_SUM, j->dtype, room, j->n, &sum);
+    op[SP_OP_LOG]->fn[j->dtype](&log_sum, &sum, NULL, NULL, 1, 0);
+    sub(out, out, &log_sum, NULL, j->n, 2);
+}
+
+static void softmax_chunk(void *ctx, int64_t chunk)
+{
+    const softmax_job *j = ctx;
+    double stack[256];
+    bool small = j->n <= 256;
+    for (int64_t i = chunk * j->rows_a_chunk; i < j->rows && i < (chunk + 1) * j->rows_a_chunk; i++) {
+        int64_t at = i * j->n * j->size;
+        softmax_row(j, j->x + at, j->out + at, small ? (char *)stack : j->room + at);
+    }
+}
+
+static void softmax_rows(softmax_job *j)
+{
+    j->rows_a_chunk = 4096 / (j->n + 1) + 1;
+    double us = (double)(j->rows * j->n) * (j->dtype == SP_FLOAT32 ? 1.5e-3 : 3e-3) + (double)j->rows * 0.05;
+    sp__pool_for((j->rows + j->rows_a_chunk - 1) / j->rows_a_chunk, us, softmax_chunk, j);
+}
+
+/* x with dimension `dim` last. */
+static sp_operand dim_last(const sp_operand *x, int dim)
+{
+    sp_operand y = *x;
+    for (int d = dim; d + 1 < x->rank; d++) y.shape[d] = x->shape[d + 1], y.stride[d] = x->stride[d + 1];
+    y.shape[x->rank - 1] = x->shape[dim], y.stride[x->rank - 1] = x->stride[dim];
+    return y;
+}
+
+static sp_operand dense_like(const sp_operand *x, char *data)
+{
+    sp_operand y = *x;
+    int64_t step = 1;
+    for (int d = x->rank - 1; d >= 0; d--) y.stride[d] = step, step *= x->shape[d];
+    y.data = data, y.contiguous = true;
+    return y;
+}
+
+/* attributes: dim */
+sp_status sp__cpu_log_softmax(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0], *in = &args->arg[1];
+    if (out->numel == 0) return SP_OK;
+    softmax_job j = {.x = in->data, .out = out->data, .dtype = out->dtype, .rows = 1, .n = 1, .size = sp__size_of(out->dtype)};
+    int64_t dim = args->attr[0].v.i;
+    if (dim < 0) dim += in->rank;
+    bool plain = in->rank == 0 || (dim == in->rank - 1 && sp__is_dense(in) && sp__is_dense(out));
+    if (in->rank > 0) j.n = in->shape[dim], j.rows = out->numel / j.n;
+    /* Strided rows are made dense first, and brought to their places afterwards. */
+    size_t values = plain ? 0 : (size_t)(out->numel * j.size), exps = j.n <= 256 ? 0 : (size_t)(out->numel * j.size);
+    char *room = values + exps > 0 ? sp__alloc(values + exps) : NULL;
+    if (values + exps > 0 && room == NULL) {
+        return sp_fail(SP_EMEMORY, "log_softmax: no memory for %zu bytes of intermediate values", values + exps);
+    }
+    j.room = exps > 0 ? room + values : NULL;
+    if (plain) {
+        softmax_rows(&j);
+    } else {
+        sp_operand from = dim_last(in, (int)dim), to = dim_last(out, (int)dim), dense = dense_like(&from, room);
+        sp__copy_strided(&dense, &from);
+        j.x = j.out = room;
+        softmax_rows(&j);
+        sp__copy_strided(&to, &dense);
+    }
+    if (room != NULL) sp__free(room, values + exps);
+    return SP_OK;
+}
+
+/* ---- nll_loss ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct classes { /* x (C), (N, C) or (N, C, d1, ...) as target's positions and a class */
+    sp_operand places;   /* x without the classes, target's shape */
+    int64_t count, stride;
+} classes;
+
+static classes classes_of(const sp_operand *x)
+{
+    int dim = x->rank > 1 ? 1 : 0;
+    classes c = {.places = *x, .count = x->shape[dim], .stride = x->stride[dim]};
+    c.places.rank--;
+    for (int d = dim; d < c.places.rank; d++) {
+        c.places.shape[d] = c.places.shape[d + 1], c.places.stride[d] = c.places.stride[d + 1];
+    }
+    c.places.numel = 1;
+    for (int d = 0; d < c.places.rank; d++) c.places.numel *= c.places.shape[d];
+    return c;
+}
+
+static int64_t target_at(const sp_operand *target, int64_t i)
+{
+    int64_t value;
+    memcpy(&value, target->contiguous ? target->data + i * 8 : sp__element_at(target, i), 8);
+    return value;
+}
+
+static sp_status check_targets(const sp_operand *target, int64_t count)
+{
+    for (int64_t i = 0; i < target->numel; i++) {
+        int64_t value = target_at(target, i);
+        if (value >= 0 && value < count) continue;
+        return sp_fail(SP_EINDEX, "nll_loss: target %lld is out of range for %lld classes: expected 0 to %lld",
+                       (long long)value, (long long)count, (long long)count - 1);
+    }
+    return SP_OK;
+}
+
+/* losses[i] = -x[place i][target i], dense */
+static void pick_losses(const classes *c, const sp_operand *target, char *losses, int dtype)
+{
+    int64_t size = sp__size_of(dtype);
+    for (int64_t i = 0; i < target->numel; i++) {
+        const char *from = sp__element_at(&c->places, i) + target_at(target, i) * c->stride * size;
+        memcpy(losses + i * size, from, (size_t)size);
+    }
+    sp__isa->pointwise[SP_OP_NEG]->fn[dtype](losses, losses, NULL, NULL, target->numel, 0);
+}
+
+static void divide(void *x, int64_t n, int dtype)
+{
+    double divisor;
+    float narrow = (float)n, *f = x;
+    if (dtype == SP_FLOAT32) memcpy(&divisor, &narrow, sizeof narrow);
+    else divisor = (double)n;
+    sp__isa->pointwise[SP_OP_DIV_SCALAR]->fn[dtype](f, f, &divisor, NULL, 1, 2);
+}
+
+/* attributes: reduction */
+sp_status sp__cpu_nll_loss(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0], *target = &args->arg[2];
+    int64_t reduction = args->attr[0].v.i, size = sp__size_of(out->dtype);
+    classes c = classes_of(&args->arg[1]);
+    SP_RETURN_IF(check_targets(target, c.count));
+    if (reduction == SP_REDUCTION_NONE && out->contiguous) {
+        pick_losses(&c, target, out->data, out->dtype);
+        return SP_OK;
+    }
+    size_t bytes = (size_t)(target->numel * size);
+    char *losses = sp__alloc(bytes);
+    if (losses == NULL) return sp_fail(SP_EMEMORY, "nll_loss: no memory for %zu bytes of losses", bytes);
+    pick_losses(&c, target, losses, out->dtype);
+    if (reduction == SP_REDUCTION_NONE) {
+        sp__scatter(out, losses, 0, target->numel);
+    } else {
+        sp__reduce_row(SP_REDUCE_SUM, out->dtype, losses, target->numel, out->data);
+        if (reduction == SP_REDUCTION_MEAN) divide(out->data, target->numel, out->dtype);
+    }
+    sp__free(losses, bytes);
+    return SP_OK;
+}

@@ -1,0 +1,289 @@
+/* The thread pool: chunks taken from one atomic counter, helpers asleep on a futex.
+ *
+ *      state  = epoch << 32 | chunks left     one word, so that a late helper cannot take a chunk of a newer loop
+ *      done   = chunks finished               the caller sleeps on it when helpers are still at work
+ *      bell   = counts loops                  helpers sleep on it
+ *
+ * A loop's fields (fn, ctx, n) are written before its epoch is published, while no chunk is left of the loop before. A
+ * helper reads them, then claims a chunk by compare-and-swap on `state`; success proves that they belonged together.
+ *
+ * Busy cores. When another process takes a helper's core in the middle of a chunk, the caller waits for a time slice of
+ * the scheduler (milliseconds), many times what the loop takes. The caller notices (it waited far longer than its own
+ * chunks took) and runs alone for a while, twice as long at each relapse, so that a busy machine costs what one thread
+ * less costs, and little more.
+ */
+#include "backends/cpu/pool.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tensor/status.h"
+
+enum {
+    MAX_THREADS = 256,
+    HELPER_SPINS = 200,      /* looks for the next loop before sleeping: a few microseconds */
+    CALLER_SPINS = 2000,     /* looks for the end of the helpers' last chunks */
+    LATE_NS = 250 * 1000,    /* waiting this much longer than a chunk takes means that a helper lost its core */
+    BACKOFF_MIN_NS = 4 * 1000 * 1000,
+    BACKOFF_MAX_NS = 512 * 1000 * 1000,
+    GOOD_RUN_NS = 1000 * 1000 * 1000 /* so long without a relapse: forgiven */
+};
+
+static struct {
+    _Atomic uint64_t state;
+    _Atomic uint32_t done; /* futex */
+    _Atomic uint32_t bell; /* futex */
+    _Atomic uint32_t sleepers, caller_sleeps;
+    _Atomic(sp_chunk_fn) fn;
+    _Atomic(void *) ctx;
+    _Atomic uint32_t n;
+    _Atomic bool busy; /* a loop has the helpers; also guards everything below */
+    _Atomic bool quit;
+    _Atomic int threads; /* wanted, caller included; 0: not read yet */
+    _Atomic int helpers; /* alive */
+    int64_t alone_until_ns, backoff_ns, last_late_ns;
+    _Atomic int64_t n_shared, n_backed_off;
+} pool;
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, int n)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Runs chunks of the current loop until none is left; whether there was any. */
+static bool take_chunks(void)
+{
+    bool any = false;
+    for (;;) {
+        uint64_t state = atomic_load_explicit(&pool.state, memory_order_acquire);
+        uint32_t n = atomic_load_explicit(&pool.n, memory_order_relaxed);
+        sp_chunk_fn fn = atomic_load_explicit(&pool.fn, memory_order_relaxed);
+        void *ctx = atomic_load_explicit(&pool.ctx, memory_order_relaxed);
+        uint32_t left = (uint32_t)state;
+        if (left == 0) return any;
+        if (!atomic_compare_exchange_weak(&pool.state, &state, state - 1)) continue;
+        fn(ctx, n - left);
+        any = true;
+        uint32_t done = atomic_fetch_add(&pool.done, 1) + 1;
+        if (done == n && atomic_load(&pool.caller_sleeps)) futex_wake(&pool.done, 1);
+    }
+}
+
+static void *helper_main(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&pool.quit)) {
+        uint32_t bell = atomic_load(&pool.bell);
+        if (take_chunks()) continue;
+        int spins = HELPER_SPINS;
+        while (spins > 0 && atomic_load_explicit(&pool.bell, memory_order_relaxed) == bell) spins--, relax();
+        if (spins > 0) continue;
+        atomic_fetch_add(&pool.sleepers, 1);
+        futex_wait(&pool.bell, bell);
+        atomic_fetch_sub(&pool.sleepers, 1);
+    }
+    atomic_fetch_sub(&pool.helpers, 1);
+    return NULL;
+}
+
+/* ---- how many threads ------------------------------------------------------------------------------------------- */
+
+static int threads_default(void)
+{
+    const char *text = getenv("SPOOL_NUM_THREADS");
+    if (text != NULL) {
+        char *end;
+        long n = strtol(text, &end, 10);
+        if (end != text && *end == '\0' && n >= 1) return n < MAX_THREADS ? (int)n : MAX_THREADS;
+    }
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
+}
+
+int sp_num_threads(void)
+{
+    int n = atomic_load_explicit(&pool.threads, memory_order_relaxed);
+    if (SP_LIKELY(n > 0)) return n;
+    int unset = 0;
+    atomic_compare_exchange_strong(&pool.threads, &unset, threads_default());
+    return atomic_load(&pool.threads);
+}
+
+static void pool_lock(void)
+{
+    while (atomic_exchange_explicit(&pool.busy, true, memory_order_acquire)) sched_yield();
+}
+
+static void pool_unlock(void)
+{
+    atomic_store_explicit(&pool.busy, false, memory_order_release);
+}
+
+/* Ends all helpers; the next loop starts as many as it may use. */
+static void helpers_stop(void)
+{
+    atomic_store(&pool.quit, true);
+    while (atomic_load(&pool.helpers) > 0) {
+        atomic_fetch_add(&pool.bell, 1);
+        futex_wake(&pool.bell, INT_MAX);
+        sched_yield();
+    }
+    atomic_store(&pool.quit, false);
+}
+
+sp_status sp_set_num_threads(int n)
+{
+    if (n < 1) return sp_fail(SP_EVALUE, "set_num_threads: got %d, expected at least 1", n);
+    pool_lock();
+    helpers_stop();
+    atomic_store(&pool.threads, n < MAX_THREADS ? n : MAX_THREADS);
+    pool.alone_until_ns = 0;
+    pool_unlock();
+    return SP_OK;
+}
+
+/* ---- fork: the child has the caller's thread alone -------------------------------------------------------------- */
+
+static void after_fork_child(void)
+{
+    atomic_store(&pool.helpers, 0);
+    atomic_store(&pool.sleepers, 0);
+    atomic_store(&pool.caller_sleeps, 0);
+    pool.alone_until_ns = 0;
+    pool_unlock();
+}
+
+static void register_fork_handlers(void)
+{
+    pthread_atfork(pool_lock, pool_unlock, after_fork_child);
+}
+
+/* Brings the helpers to threads - 1; with fewer (the system has no threads left) the loop does with those. */
+static void helpers_start(int wanted)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (SP_LIKELY(atomic_load_explicit(&pool.helpers, memory_order_relaxed) >= wanted)) return;
+    pthread_once(&once, register_fork_handlers);
+    sigset_t all, before;
+    sigfillset(&all); /* signals are the program's own threads' */
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    while (atomic_load(&pool.helpers) < wanted) {
+        pthread_t thread;
+        atomic_fetch_add(&pool.helpers, 1);
+        if (pthread_create(&thread, &attr, helper_main, NULL) == 0) continue;
+        atomic_fetch_sub(&pool.helpers, 1);
+        break;
+    }
+    pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
+
+static void publish(uint32_t n, sp_chunk_fn fn, void *ctx)
+{
+    atomic_store_explicit(&pool.fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&pool.ctx, ctx, memory_order_relaxed);
+    atomic_store_explicit(&pool.n, n, memory_order_relaxed);
+    atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
+    uint64_t epoch = (atomic_load_explicit(&pool.state, memory_order_relaxed) >> 32) + 1;
+    atomic_store_explicit(&pool.state, epoch << 32 | n, memory_order_release);
+    atomic_fetch_add(&pool.bell, 1);
+    if (atomic_load(&pool.sleepers) > 0) futex_wake(&pool.bell, n - 1 < INT_MAX ? (int)n - 1 : INT_MAX);
+}
+
+static void wait_done(uint32_t n)
+{
+    for (int i = 0; i < CALLER_SPINS; i++, relax()) {
+        if (atomic_load_explicit(&pool.done, memory_order_acquire) == n) return;
+    }
+    atomic_store(&pool.caller_sleeps, 1);
+    for (uint32_t done; (done = atomic_load(&pool.done)) != n;) futex_wait(&pool.done, done);
+    atomic_store(&pool.caller_sleeps, 0);
+}
+
+/* waited_ns after work_ns of own chunks: was a helper off its core? */
+static void judge(int64_t now, int64_t work_ns, int64_t waited_ns)
+{
+    if (waited_ns > work_ns + LATE_NS) {
+        bool relapse = now - pool.last_late_ns < GOOD_RUN_NS;
+        pool.backoff_ns = relapse ? 2 * pool.backoff_ns : BACKOFF_MIN_NS;
+        if (pool.backoff_ns > BACKOFF_MAX_NS) pool.backoff_ns = BACKOFF_MAX_NS;
+        pool.alone_until_ns = now + pool.backoff_ns;
+        pool.last_late_ns = pool.alone_until_ns;
+    }
+}
+
+static void run_alone(int64_t n_chunks, sp_chunk_fn fn, void *ctx)
+{
+    for (int64_t i = 0; i < n_chunks; i++) fn(ctx, i);
+}
+
+bool sp__pool_worth(double predicted_us)
+{
+    return predicted_us > SP_POOL_MIN_US && sp_num_threads() > 1;
+}
+
+void sp__pool_for(int64_t n_chunks, double predicted_us, sp_chunk_fn fn, void *ctx)
+{
+    bool alone = n_chunks < 2 || n_chunks > UINT32_MAX / 2 || !sp__pool_worth(predicted_us);
+    if (alone || atomic_exchange_explicit(&pool.busy, true, memory_order_acquire)) {
+        run_alone(n_chunks, fn, ctx);
+        return;
+    }
+    int64_t start = now_ns();
+    if (start < pool.alone_until_ns) {
+        pool_unlock();
+        atomic_fetch_add_explicit(&pool.n_backed_off, 1, memory_order_relaxed);
+        run_alone(n_chunks, fn, ctx);
+        return;
+    }
+    int threads = sp_num_threads();
+    helpers_start(threads - 1);
+    publish((uint32_t)n_chunks, fn, ctx);
+    take_chunks();
+    int64_t mine_done = now_ns();
+    wait_done((uint32_t)n_chunks);
+    int64_t all_done = now_ns();
+    judge(all_done, mine_done - start, all_done - mine_done);
+    atomic_fetch_add_explicit(&pool.n_shared, 1, memory_order_relaxed);
+    pool_unlock();
+}
+
+void sp__pool_stats(sp_pool_stats *out)
+{
+    out->shared = atomic_load(&pool.n_shared);
+    out->backed_off = atomic_load(&pool.n_backed_off);
+}

@@ -1,0 +1,91 @@
+/* rand and randn: Philox blocks to elements, as ops/random.h lays down.
+ *
+ * An element's value depends on seed, offset and its index alone, so chunks may run on any thread. Box and Muller's
+ * transform is computed in double by the C library whatever the dtype, so that instruction sets do not matter either.
+ */
+#include "ops/random.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
+
+enum { CHUNK_BLOCKS = 1024 };
+
+typedef struct random_job {
+    const sp_operand *out;
+    uint64_t seed, offset;
+    bool normal;
+} random_job;
+
+/* The block's uniforms as doubles, exact in the dtype; how many. */
+static int uniforms(const uint32_t w[4], int dtype, double u[4])
+{
+    if (dtype == SP_FLOAT32) {
+        for (int i = 0; i < 4; i++) u[i] = (double)(w[i] >> 8) * 0x1p-24;
+        return 4;
+    }
+    for (int k = 0; k < 2; k++) {
+        u[k] = (double)((uint64_t)(w[2 * k] >> 11) | (uint64_t)w[2 * k + 1] << 21) * 0x1p-53;
+    }
+    return 2;
+}
+
+/* Pairs (u, v) to pairs of normals. */
+static void box_muller(double *u, int n)
+{
+    for (int i = 0; i < n; i += 2) {
+        double r = sqrt(-2 * log(1 - u[i])), sine, cosine;
+        sincos(2 * M_PI * u[i + 1], &sine, &cosine);
+        u[i] = r * cosine, u[i + 1] = r * sine;
+    }
+}
+
+static void store(const sp_operand *out, int64_t first, const double *u, int64_t n)
+{
+    if (out->dtype == SP_FLOAT64) {
+        memcpy(out->data + first * 8, u, (size_t)n * 8);
+        return;
+    }
+    float narrow[4];
+    for (int64_t i = 0; i < n; i++) narrow[i] = (float)u[i];
+    memcpy(out->data + first * 4, narrow, (size_t)n * 4);
+}
+
+static void random_chunk(void *ctx, int64_t chunk)
+{
+    const random_job *j = ctx;
+    int64_t per_block = j->out->dtype == SP_FLOAT64 ? 2 : 4, block = chunk * CHUNK_BLOCKS;
+    for (int64_t end = block + CHUNK_BLOCKS; block < end && block * per_block < j->out->numel; block++) {
+        uint32_t w[4];
+        double u[4];
+        sp__philox(j->seed, j->offset + (uint64_t)block, w);
+        int n = uniforms(w, j->out->dtype, u);
+        if (j->normal) box_muller(u, n);
+        int64_t first = block * per_block, left = j->out->numel - first;
+        store(j->out, first, u, left < n ? left : n);
+    }
+}
+
+/* The last two attributes: seed, offset. */
+static sp_status random_fill(const sp_kargs *args, bool normal)
+{
+    const sp_attr *last = args->attr + args->n_attr;
+    random_job job = {&args->arg[0], (uint64_t)last[-2].v.i, (uint64_t)last[-1].v.i, normal};
+    int64_t blocks = (int64_t)sp__random_blocks(job.out->numel, job.out->dtype);
+    double us = (double)job.out->numel * (normal ? 15e-3 : 4e-3);
+    sp__pool_for((blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, us, random_chunk, &job);
+    return SP_OK;
+}
+
+sp_status sp__cpu_rand(const sp_kargs *args)
+{
+    return random_fill(args, false);
+}
+
+sp_status sp__cpu_randn(const sp_kargs *args)
+{
+    return random_fill(args, true);
+}

@@ -1,0 +1,357 @@
+/* Running tile programs, and eager pointwise ops as programs of one instruction.
+ *
+ *      for each tile of `length` consecutive elements:
+ *          strided inputs are gathered into slots; dense ones and single elements are read where they lie
+ *          every step: one lane function, from operands to a slot or straight to an output's memory
+ *          outputs not written yet are converted, and scattered if strided
+ */
+#include "backends/cpu/tile.h"
+
+#include <string.h>
+
+#include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
+#include "backends/cpu/tile_int.h"
+#include "ops/attr.h"
+#include "ops_gen.h"
+
+enum { CHUNK_ELEMENTS = 16384, SMALL = 512 };
+
+typedef enum place_kind {
+    AT_MEMORY, /* base + position */
+    AT_SLOT,
+    AT_ONE     /* one element for all */
+} place_kind;
+
+typedef struct place {
+    char *base;
+    int16_t slot;
+    uint8_t kind, size;
+} place;
+
+typedef struct tile_run {
+    const sp_tile_prog *prog;
+    const sp_kargs *args;
+    int64_t length, numel; /* of a tile; of everything */
+    int16_t n_slot, staging;
+    uint32_t slot_bytes;
+    const place *place;    /* one a value */
+    const double *number;  /* 8 bytes each, of whatever dtype */
+    const bool *direct;    /* one an output: its step has written it already */
+} tile_run;
+
+static char *address(const tile_run *r, const place *at, char *scratch, int64_t start)
+{
+    if (at->kind == AT_SLOT) return scratch + (int64_t)at->slot * r->slot_bytes;
+    return at->kind == AT_ONE ? at->base : at->base + start * at->size;
+}
+
+static void run_step(const tile_run *r, const sp_tile_step *s, const place *dst, char *scratch, int64_t start, int64_t n)
+{
+    const void *src[3] = {NULL, NULL, NULL};
+    unsigned splat = 0;
+    for (int k = 0; k < s->n_src; k++) {
+        if (s->src[k] < 0) {
+            src[k] = &r->number[-1 - s->src[k]], splat |= 1u << k;
+        } else {
+            const place *at = &r->place[s->src[k]];
+            src[k] = address(r, at, scratch, start);
+            if (at->kind == AT_ONE) splat |= 1u << k;
+        }
+    }
+    s->fn(address(r, dst, scratch, start), src[0], src[1], src[2], n, splat);
+}
+
+static void store_output(const tile_run *r, int k, char *scratch, int64_t start, int64_t n)
+{
+    const sp_tile_prog *p = r->prog;
+    const sp_operand *out = &r->args->arg[k];
+    int value = p->out[k].value;
+    int dtype = value < p->n_in ? p->in_dtype[value] : p->step[value - p->n_in].dtype;
+    const place *at = &r->place[value];
+    bool dense = out->contiguous;
+    char *to = dense ? out->data + start * sp__size_of(out->dtype) : scratch + (int64_t)r->staging * r->slot_bytes;
+    sp__isa->cast[dtype][out->dtype](to, address(r, at, scratch, start), NULL, NULL, n, at->kind == AT_ONE);
+    if (!dense) sp__scatter(out, to, start, n);
+}
+
+static void run_tile(const tile_run *r, char *scratch, int64_t start, int64_t n)
+{
+    const sp_tile_prog *p = r->prog;
+    for (int i = 0; i < p->n_in; i++) {
+        const place *at = &r->place[i];
+        if (at->kind == AT_SLOT) sp__gather(address(r, at, scratch, start), &r->args->arg[p->n_out + i], start, n);
+    }
+    for (int i = 0; i < p->n_step; i++) run_step(r, &p->step[i], &r->place[p->n_in + i], scratch, start, n);
+    for (int k = 0; k < p->n_out; k++) {
+        if (!r->direct[k]) store_output(r, k, scratch, start, n);
+    }
+}
+
+static void run_chunk(void *ctx, int64_t chunk)
+{
+    const tile_run *r = ctx;
+    _Alignas(64) char scratch[SP_TILE_SCRATCH];
+    int64_t start = chunk * CHUNK_ELEMENTS, end = start + CHUNK_ELEMENTS;
+    if (end > r->numel) end = r->numel;
+    for (; start < end; start += r->length) {
+        run_tile(r, scratch, start, end - start < r->length ? end - start : r->length);
+    }
+}
+
+/* ---- setting a run up --------------------------------------------------------------------------------------------- */
+
+static int64_t span_bytes(const sp_operand *x)
+{
+    int64_t last = 0;
+    for (int d = 0; d < x->rank; d++) last += (x->shape[d] - 1) * x->stride[d];
+    return (last + 1) * sp__size_of(x->dtype);
+}
+
+static bool touches_an_input(const sp_tile_prog *p, const sp_kargs *args, const sp_operand *out)
+{
+    const char *begin = out->data, *end = begin + span_bytes(out);
+    for (int i = 0; i < p->n_in; i++) {
+        const sp_operand *in = &args->arg[p->n_out + i];
+        if (in->data < end && begin < in->data + span_bytes(in)) return true;
+    }
+    return false;
+}
+
+static void place_values(tile_run *r, place *place, bool *direct)
+{
+    const sp_tile_prog *p = r->prog;
+    const sp_kargs *args = r->args;
+    int slot = p->n_slot;
+    for (int i = 0; i < p->n_in; i++) {
+        const sp_operand *in = &args->arg[p->n_out + i];
+        place[i].base = in->data, place[i].size = (uint8_t)sp__size_of(in->dtype);
+        if (sp__is_splat(in) || !p->in_used[i]) place[i].kind = AT_ONE;
+        else if (in->contiguous) place[i].kind = AT_MEMORY;
+        else place[i].kind = AT_SLOT, place[i].slot = (int16_t)slot++;
+    }
+    for (int i = 0; i < p->n_step; i++) {
+        place[p->n_in + i].kind = AT_SLOT, place[p->n_in + i].slot = p->step[i].slot;
+    }
+    bool staging = false;
+    for (int k = 0; k < p->n_out; k++) {
+        const sp_tile_output *out = &p->out[k];
+        const sp_operand *to = &args->arg[k];
+        direct[k] = out->first && to->contiguous && p->step[out->value - p->n_in].dtype == to->dtype &&
+                    !(out->inputs_after && touches_an_input(p, args, to));
+        staging = staging || !to->contiguous;
+        if (!direct[k]) continue;
+        place[out->value].kind = AT_MEMORY, place[out->value].base = to->data;
+        place[out->value].size = (uint8_t)sp__size_of(to->dtype);
+    }
+    r->staging = (int16_t)slot, r->n_slot = (int16_t)(slot + staging);
+}
+
+static void choose_length(tile_run *r, const sp_kargs *args)
+{
+    int64_t width = r->prog->width;
+    for (int k = 0; k < r->prog->n_out; k++) {
+        if (sp__size_of(args->arg[k].dtype) > width) width = sp__size_of(args->arg[k].dtype);
+    }
+    int64_t slots = r->n_slot > 0 ? r->n_slot : 1;
+    r->length = SP_TILE_HOT / (slots * width) / SP_TILE_MIN * SP_TILE_MIN;
+    if (r->length < SP_TILE_MIN) r->length = SP_TILE_MIN;
+    if (r->length > SP_TILE_MAX) r->length = SP_TILE_MAX;
+    r->slot_bytes = (uint32_t)(r->length * width);
+}
+
+double sp__tile_predict_us(const sp_tile_prog *prog, int64_t numel)
+{
+    return 0.05 + (double)numel * (prog->ns + 0.1 * (prog->n_in + prog->n_out)) * 1e-3;
+}
+
+/* args: coalesced. */
+static void run_prepared(const sp_tile_prog *p, const sp_kargs *args, const sp_scalar *scalars)
+{
+    place place[SP_TILE_MAX_VALUES];
+    double number[SP_TILE_MAX_NUMBERS];
+    bool direct[SP_TILE_MAX_VALUES];
+    tile_run r = {.prog = p, .args = args, .numel = args->arg[0].numel, .place = place, .number = number, .direct = direct};
+    for (int i = 0; i < p->n_number; i++) sp__scalar_to(scalars[p->number[i].scalar], p->number[i].dtype, &number[i]);
+    place_values(&r, place, direct);
+    choose_length(&r, args);
+    sp__pool_for((r.numel + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, sp__tile_predict_us(p, r.numel), run_chunk, &r);
+}
+
+void sp__kargs_coalesce(sp_kargs *args)
+{
+    sp_operand *a = args->arg;
+    int rank = 0, n = args->n_arg;
+    for (int d = 0; d < a[0].rank; d++) {
+        int64_t size = a[0].shape[d];
+        if (size == 1) continue;
+        bool merges = rank > 0;
+        for (int i = 0; i < n && merges; i++) {
+            merges = a[i].rank == 0 || a[i].stride[rank - 1] == size * a[i].stride[d];
+        }
+        int to = merges ? rank - 1 : rank++;
+        for (int i = 0; i < n; i++) {
+            if (a[i].rank == 0) continue;
+            a[i].shape[to] = merges ? a[i].shape[to] * size : size, a[i].stride[to] = a[i].stride[d];
+        }
+    }
+    args->dense = true;
+    for (int i = 0; i < n; i++) {
+        if (a[i].rank > 0) a[i].rank = (uint8_t)rank;
+        a[i].contiguous = rank == 0 || (a[i].rank == 1 && a[i].stride[0] == 1) || a[i].numel == 0;
+        args->dense = args->dense && (a[i].contiguous || a[i].rank == 0);
+    }
+}
+
+/* Whether every operand either is dense over the iteration space or has one element: nothing to merge. */
+static bool is_flat(const sp_kargs *args)
+{
+    for (int i = 0; i < args->n_arg; i++) {
+        const sp_operand *x = &args->arg[i];
+        if (!(x->contiguous && x->numel == args->arg[0].numel) && x->rank != 0) return false;
+    }
+    return true;
+}
+
+/* Copies the arguments, so that the caller's stay, and merges dimensions. */
+static void run_coalesced(const sp_tile_prog *p, const sp_kargs *args, const sp_scalar *scalars, sp_operand *room)
+{
+    sp_kargs flat = {.op = args->op, .n_out = args->n_out, .n_arg = args->n_arg, .arg = room};
+    for (int i = 0; i < args->n_arg; i++) room[i] = args->arg[i];
+    sp__kargs_coalesce(&flat);
+    run_prepared(p, &flat, scalars);
+}
+
+sp_status sp__tile_run(const sp_tile_prog *prog, const sp_kargs *args, const sp_scalar *scalars)
+{
+    if (args->n_arg != prog->n_in + prog->n_out) {
+        return sp_fail(SP_EINTERNAL, "tile program: %d operands instead of %d", args->n_arg, prog->n_in + prog->n_out);
+    }
+    if (args->arg[0].numel == 0) return SP_OK;
+    if (is_flat(args)) {
+        run_prepared(prog, args, scalars);
+    } else {
+        sp_operand room[SP_TILE_MAX_SLOTS * 2];
+        if (args->n_arg > SP_TILE_MAX_SLOTS * 2) {
+            return sp_fail(SP_EUNSUPPORTED, "tile program: %d operands are too many", args->n_arg);
+        }
+        run_coalesced(prog, args, scalars, room);
+    }
+    return SP_OK;
+}
+
+/* ---- eager: one instruction ----------------------------------------------------------------------------------------- */
+
+typedef struct eager { /* one lane function on whole arrays */
+    sp_lane_fn fn;
+    char *dst;
+    const char *src[3];
+    int64_t size[3], out_size, n;
+    unsigned splat;
+} eager;
+
+static void eager_chunk(void *ctx, int64_t chunk)
+{
+    const eager *e = ctx;
+    int64_t start = chunk * CHUNK_ELEMENTS, n = e->n - start < CHUNK_ELEMENTS ? e->n - start : CHUNK_ELEMENTS;
+    const char *src[3];
+    for (int k = 0; k < 3; k++) src[k] = e->splat & (1u << k) ? e->src[k] : e->src[k] + start * e->size[k];
+    e->fn(e->dst + start * e->out_size, src[0], src[1], src[2], n, e->splat);
+}
+
+/* Everything dense and in the dtype computed in: no tiles. False: it is not so. */
+static bool run_dense(const sp_kargs *args, const sp_lanes *l)
+{
+    const sp_operand *out = &args->arg[0];
+    eager e = {.fn = l->fn[args->compute], .dst = out->data, .n = out->numel};
+    double number[3];
+    if (!args->dense || e.fn == NULL || out->dtype != (l->to_bool ? SP_BOOL : args->compute)) return false;
+    for (int k = 0; k < l->n_operands; k++) {
+        int from = l->order[k], dtype = k == 0 && l->bool_first ? SP_BOOL : args->compute;
+        if (from >= SP_LANE_SCALAR0) {
+            sp__scalar_to(sp__attr_to_scalar(&args->attr[from - SP_LANE_SCALAR0]), dtype, &number[k]);
+            e.src[k] = (const char *)&number[k], e.splat |= 1u << k;
+            continue;
+        }
+        const sp_operand *x = &args->arg[1 + from];
+        if (x->dtype != dtype) return false;
+        e.src[k] = x->data, e.size[k] = sp__size_of(dtype);
+        if (x->rank == 0 || x->stride[0] == 0) e.splat |= 1u << k;
+    }
+    if (SP_LIKELY(e.n < CHUNK_ELEMENTS)) {
+        if (e.n > 0) e.fn(e.dst, e.src[0], e.src[1], e.src[2], e.n, e.splat);
+        return true;
+    }
+    e.out_size = sp__size_of(out->dtype);
+    double ns = l->ns * (args->compute == SP_FLOAT32 ? 1 : 2) + 0.1 * args->n_arg;
+    sp__pool_for((e.n + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, (double)e.n * ns * 1e-3, eager_chunk, &e);
+    return true;
+}
+
+/* A small strided or mixed call: operands gathered and converted on the stack, one call, result scattered. */
+static void run_small(const sp_kargs *args, const sp_lanes *l)
+{
+    _Alignas(64) char room[4][SMALL * 8], raw[SMALL * 8];
+    const sp_operand *out = &args->arg[0];
+    const void *src[3] = {NULL, NULL, NULL};
+    unsigned splat = 0;
+    int64_t n = out->numel;
+    for (int k = 0; k < l->n_operands; k++) {
+        int from = l->order[k], dtype = k == 0 && l->bool_first ? SP_BOOL : args->compute;
+        src[k] = room[k];
+        if (from >= SP_LANE_SCALAR0) {
+            sp__scalar_to(sp__attr_to_scalar(&args->attr[from - SP_LANE_SCALAR0]), dtype, room[k]), splat |= 1u << k;
+            continue;
+        }
+        const sp_operand *x = &args->arg[1 + from];
+        bool one = sp__is_splat(x), in_place = one || (x->contiguous && x->numel == n);
+        if (one) splat |= 1u << k;
+        if (in_place && x->dtype == dtype) {
+            src[k] = x->data;
+            continue;
+        }
+        if (!in_place) sp__gather(x->dtype == dtype ? room[k] : raw, x, 0, n);
+        if (x->dtype == dtype) continue;
+        sp__isa->cast[x->dtype][dtype](room[k], in_place ? x->data : raw, NULL, NULL, one ? 1 : n, 0);
+    }
+    int yields = l->to_bool ? SP_BOOL : args->compute;
+    bool same = out->dtype == yields;
+    char *to = out->contiguous && same ? out->data : room[3];
+    l->fn[args->compute](to, src[0], src[1], src[2], n, splat);
+    if (to == out->data) return;
+    char *converted = same ? room[3] : out->contiguous ? out->data : raw;
+    if (!same) sp__isa->cast[yields][out->dtype](converted, room[3], NULL, NULL, n, 0);
+    if (!out->contiguous) sp__scatter(out, converted, 0, n);
+}
+
+static sp_status run_general(const sp_kargs *args)
+{
+    sp_tile_step step[SP_TILE_STEPS_AN_INSTR];
+    sp_tile_number number[3];
+    sp_tile_output out[1];
+    uint8_t in_dtype[3];
+    bool in_used[3];
+    int n_in = args->n_arg - 1;
+    int16_t result = (int16_t)n_in;
+    sp_tile_instr instr = {args->op, args->compute, args->arg[0].dtype, {0, 1, 2}, {0, 1}};
+    sp_scalar scalars[2];
+    for (int i = 0; i < n_in; i++) in_dtype[i] = args->arg[1 + i].dtype;
+    for (int i = 0; i < 2 && i < args->n_attr; i++) {
+        if (args->attr[i].kind <= SP_ATTR_SCALAR) scalars[i] = sp__attr_to_scalar(&args->attr[i]);
+    }
+    sp_tile_prog prog = {.step = step, .number = number, .out = out, .in_dtype = in_dtype, .in_used = in_used};
+    sp_tile_source source = {&instr, in_dtype, &result, 1, n_in, 1};
+    SP_RETURN_IF(sp__tile_compile(&source, &prog));
+    return sp__tile_run(&prog, args, scalars);
+}
+
+sp_status sp__cpu_pointwise(const sp_kargs *args)
+{
+    const sp_lanes *l = sp__isa->pointwise[args->op];
+    if (SP_LIKELY(run_dense(args, l))) return SP_OK;
+    if (args->arg[0].numel <= SMALL && l->fn[args->compute] != NULL) {
+        run_small(args, l);
+        return SP_OK;
+    }
+    return run_general(args);
+}
