@@ -187,7 +187,7 @@ sp_status sp__region_end(sp_region *r, sp_region_why why)
     }
     sp__region_detach(r);
     e->ends++;
-    if (why != SP_END_CALL && why != SP_END_TURN) note_break(r, e, why);
+    if (why == SP_END_READ || why == SP_END_FOREIGN || why == SP_END_INDEX || why == SP_END_VARIES) note_break(r, e, why);
     start_segment(r, e->next);
     r->mode = SP_REGION_FOLLOW;
     return SP_OK;
