@@ -25,6 +25,14 @@
 #error "Spool needs CPython 3.9 or newer"
 #endif
 
+#if PY_VERSION_HEX < 0x030A0000
+static inline PyObject *Py_NewRef(PyObject *o)
+{
+    Py_INCREF(o);
+    return o;
+}
+#endif
+
 /* ---- tensors and objects ----- */
 
 extern PyTypeObject sp__py_tensor_type;

@@ -1,0 +1,95 @@
+/* What the binding's own files share with each other, and with no one else. */
+#ifndef SP_PY_INT_H
+#define SP_PY_INT_H
+
+#include "bindings/python/ext/py.h"
+
+/* ---- start: each adds its part to the module; -1 with an exception set ----- */
+
+int sp__py_errors_start(PyObject *module);
+int sp__py_types_start(PyObject *module);
+int sp__py_tensor_start(PyObject *module);
+int sp__py_grad_start(PyObject *module);
+int sp__py_boundary_start(PyObject *module);
+void sp__py_hooks_start(void);
+
+/* Tables that module.c and py_tensor.c join; each ends with an empty row. */
+extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_grad_methods[], sp__py_interop_methods[],
+    sp__py_new_methods[];
+extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_create_functions[], sp__py_grad_functions[],
+    sp__py_interop_functions[], sp__py_level_functions[], sp__py_state_functions[];
+extern PyGetSetDef sp__py_attr_getset[];
+extern PyMappingMethods sp__py_mapping;
+extern PySequenceMethods sp__py_sequence;
+extern PyBufferProcs sp__py_buffer;
+
+/* Makes a fresh handle an instance of a subclass; TypeError for subclasses that have __slots__. */
+int sp__py_retype(sp_tensor *t, PyTypeObject *type);
+
+/* ---- errors ----- */
+
+extern PyObject *sp__py_format_error;
+
+/* `return sp__py_result(sp_op(..., &out), out)`: the tensor, or the exception. */
+static inline PyObject *sp__py_result(sp_status status, sp_tensor *out)
+{
+    return SP_LIKELY(status == SP_OK) ? (PyObject *)out : sp__py_raise(status);
+}
+static inline PyObject *sp__py_none(sp_status status)
+{
+    return status == SP_OK ? Py_NewRef(Py_None) : sp__py_raise(status);
+}
+
+/* ---- arguments ----- */
+
+/* The tensor behind o (borrowed), or NULL with TypeError "op: arg must be a Tensor, not ...". */
+sp_tensor *sp__py_tensor_arg(PyObject *o, const char *op, const char *arg);
+/* None and 'cpu' pass. */
+int sp__py_device_check(PyObject *o, const char *op);
+PyObject *sp__py_device_object(void); /* borrowed */
+
+/* dtype=, device=, requires_grad= of everything that makes tensors. */
+typedef struct sp_py_making {
+    bool has_dtype, requires_grad;
+    sp_dtype dtype;
+} sp_py_making;
+/* Takes these keywords and, when `also` names one more, that one (borrowed, into *extra); any other is a TypeError. */
+int sp__py_making(const char *op, PyObject *const *values, PyObject *names, const char *also, PyObject **extra,
+                  sp_py_making *out);
+/* A call's result, made to require grad if asked for. */
+PyObject *sp__py_made(sp_status status, sp_tensor *out, const sp_py_making *how);
+
+/* ---- tensors of Python data (py_data.c) ----- */
+
+/* A new tensor of nested sequences, numbers, buffers or a tensor's values; dtype NULL: what the data says. */
+int sp__py_tensor_of(PyObject *data, const sp_dtype *dtype, const char *op, sp_tensor **out);
+/* A zero-copy tensor over an object's buffer; -1 with an exception saying why not. */
+int sp__py_tensor_over(PyObject *exporter, const char *op, sp_tensor **out);
+/* Nested lists of t's values; a number when t has no dimensions. */
+PyObject *sp__py_tolist(const sp_tensor *t);
+
+/* What a buffer's format character stands for; a format Spool has no dtype for is false. */
+bool sp__py_dtype_of_format(const char *format, Py_ssize_t itemsize, sp_dtype *out);
+const char *sp__py_format_of_dtype(sp_dtype dtype);
+
+/* ---- history (py_grad.c) ----- */
+
+PyObject *sp__py_grad_fn(PyObject *self, void *unused);
+/* The objects that t's hooks and gradient keep, for the collector. */
+int sp__py_grad_traverse(sp_tensor *t, visitproc visit, void *arg);
+void sp__py_grad_clear(sp_tensor *t);
+
+/* ---- work that needs the GIL, from wherever (py_hooks.c) ----- */
+
+typedef struct sp_py_later {
+    struct sp_py_later *next;
+    void (*run)(struct sp_py_later *self); /* frees self */
+} sp_py_later;
+/* Runs at once when this thread holds the GIL; otherwise as soon as the main thread gets to it. */
+void sp__py_with_gil(sp_py_later *work);
+
+/* The package's folder, with a separator at its end: frames of files below it are not the user's. */
+void sp__py_set_package(const char *folder, size_t n);
+bool sp__py_is_ours(PyCodeObject *code);
+
+#endif

@@ -1,0 +1,40 @@
+"""Spool: tensors that compute eagerly, remember how (a tape), and can be compiled and shipped (a graph).
+
+    import spool
+
+    x = spool.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    (x * x).sum().backward()
+    print(x.grad)  # tensor([2., 4., 6.])
+
+Names and meanings follow PyTorch. What is not loaded at once (``spool.func``, ``spool.onnx``, ``spool.nn``) is loaded when it
+is first used.
+"""
+
+import importlib as _importlib
+import os as _os
+
+from . import _C
+
+_C._set_package(_os.path.dirname(_os.path.abspath(__file__)) + _os.sep)
+
+from ._C import *  # noqa: E402, F403
+from ._C import __version__  # noqa: E402, F401
+from . import autograd, launch  # noqa: E402, F401
+from ._grad_mode import enable_grad, no_grad, set_grad_enabled  # noqa: E402, F401
+
+_LAZY = {"func": "func", "nn": "nn", "onnx": "onnx", "graph": "graph"}
+_LAZY_NAMES = {"jit": "_jit", "explain": "_jit", "hot": "_jit", "Explanation": "_jit", "capture": "graph", "Graph": "graph"}
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return _importlib.import_module(f"{__name__}.{_LAZY[name]}")
+    if name in _LAZY_NAMES:
+        found = getattr(_importlib.import_module(f"{__name__}.{_LAZY_NAMES[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'spool' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_LAZY, *_LAZY_NAMES})
