@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import ast
+
 from optable.ctext import BANNER, comment, wrap_list
-from optable.formula import Compiler, FormulaError, Scope, Value, names_in, parse, statement_text, terms
+from optable.formula import (
+    Compiler,
+    FormulaError,
+    Scope,
+    Value,
+    names_in,
+    parse,
+    statement_text,
+    terms,
+)
 from optable.rows import mask
 from optable.table import TableError
 
@@ -26,9 +36,9 @@ static sp_status add_term(sp_tensor **sum, const sp_tensor *term, bool negated)
     sp_tensor *old = *sum;
     if (!old && !negated) *sum = sp__retain(term);
     if (!old) return negated ? sp_neg(term, sum) : SP_OK;
-    SP_RETURN_IF(negated ? sp_sub(old, term, sum) : sp_add(old, term, sum));
+    sp_status status = negated ? sp_sub(old, term, sum) : sp_add(old, term, sum);
     sp_drop(&old);
-    return SP_OK;
+    return status;
 }""",
 }
 
@@ -75,7 +85,9 @@ class _Function:
         self.op, self.kind, self.context = op, kind, context
         self.names, self.metas, self.lines = {}, [], []
         self.helpers = set()
-        self.compiler = Compiler(context.table, context.operators, self._scope(), scalar_helpers=context.scalar_helpers)
+        self.compiler = Compiler(
+            context.table, context.operators, self._scope(), scalar_helpers=context.scalar_helpers
+        )
 
     def _scope(self):
         op, is_vjp = self.op, self.kind == "vjp"
@@ -84,13 +96,17 @@ class _Function:
             tensors[param.name] = Value("tensor", param.name, origin=("in", i))
             meta["in", i] = f"&a->in_meta[{i}]" if is_vjp else f"&{param.name}_meta"
             if not is_vjp:
-                tensors[f"t{param.name}"] = Value("tensor", f"t{param.name}", symbol=f"t{param.name}")
+                tensors[f"t{param.name}"] = Value(
+                    "tensor", f"t{param.name}", symbol=f"t{param.name}"
+                )
         for k, name in enumerate(op.outputs):
             tensors[name] = Value("tensor", name, origin=("out", k))
             meta["out", k] = f"&a->out_meta[{k}]" if is_vjp else f"&{name}_meta"
             gy = "gy" if len(op.outputs) == 1 else f"gy{k}"
             if is_vjp:
-                tensors[gy] = Value("tensor", gy, origin=("gy", k), symbol="" if len(op.outputs) == 1 else gy)
+                tensors[gy] = Value(
+                    "tensor", gy, origin=("gy", k), symbol="" if len(op.outputs) == 1 else gy
+                )
                 meta["gy", k] = meta["out", k]
         attrs = {p.name: _attr_value(p, i) for i, p in enumerate(op.attrs)}
         return Scope(tensors, attrs, meta, None if is_vjp else self._use_meta, self._use_name)
@@ -113,7 +129,9 @@ class _Function:
     def _term(self, node):
         """A term and the C condition under which it is not zero ("" for always)."""
         scope = self.compiler.scope
-        symbols = sorted(n for n in names_in(node) if n in scope.tensors and scope.tensors[n].symbol)
+        symbols = sorted(
+            n for n in names_in(node) if n in scope.tensors and scope.tensors[n].symbol
+        )
         for name in symbols:
             self._use_name(scope.tensors[name])
         condition = " || ".join(symbols)
@@ -143,7 +161,9 @@ class _Function:
                 value = self.compiler.emit(post[0], [value.c, post[1]], [value.temp])
             line = f"{target} = sp__retain({value.c});"
             if not alone:
-                line = wrap_list("SP_TRY(add_term(", [f"&{target}", value.c, str(negated).lower()], "));")
+                line = wrap_list(
+                    "SP_TRY(add_term(", [f"&{target}", value.c, str(negated).lower()], "));"
+                )
                 self.helpers.add("add_term")
             self.finish(value, bit, condition, line)
             self.compiler.cond = ""
@@ -158,7 +178,11 @@ class _Function:
         """The C function."""
         body = self._body(all_bits)
         temps = [f"*t{s.temp} = NULL" for s in self.compiler.statements if s.temp >= 0]
-        declarations = [wrap_list("const sp_tensor ", [f"*{n} = {c}" for n, c in self.names.items()], ";")] if self.names else []
+        declarations = (
+            [wrap_list("const sp_tensor ", [f"*{n} = {c}" for n, c in self.names.items()], ";")]
+            if self.names
+            else []
+        )
         declarations += [f"sp_meta {name}_meta;" for name in self.metas]
         if temps:
             declarations.append(wrap_list("sp_tensor ", temps, ";"))
@@ -173,7 +197,13 @@ class _Function:
             return text + "\n    return SP_OK;\n}"
         drops = [f"    sp_drop(&t{s.temp});" for s in self.compiler.statements if s.temp >= 0]
         self.helpers.add("drop_all")
-        ending = ["out:", *drops, f"    if (status != SP_OK) drop_all({results}, {count});", "    return status;", "}"]
+        ending = [
+            "out:",
+            *drops,
+            f"    if (status != SP_OK) drop_all({results}, {count});",
+            "    return status;",
+            "}",
+        ]
         return "\n".join([text, *ending])
 
     def _body(self, all_bits):
@@ -232,7 +262,12 @@ def _guard(bits, cond, all_bits):
 def _block(guard, lines):
     if not guard:
         return lines
-    if len(lines) == 1 and "\n" not in lines[0] and "SP_TRY" not in lines[0] and len(guard) + len(lines[0]) < 86:
+    if (
+        len(lines) == 1
+        and "\n" not in lines[0]
+        and "SP_TRY" not in lines[0]
+        and len(guard) + len(lines[0]) < 86
+    ):
         return [f"if ({guard}) {lines[0]}"]
     return [f"if ({guard}) {{", *[_indent(line) for line in lines], "}"]
 
@@ -246,8 +281,11 @@ def _attr_value(param, index):
     if param.kind == "scalar":
         return Value("scalar", f"sp__attr_to_scalar(&{where})")
     return {
-        "int": Value("int", f"{where}.v.i"), "float": Value("float", f"{where}.v.f"), "bool": Value("bool", f"{where}.v.i != 0"),
-        "dtype": Value("dtype", f"(sp_dtype){where}.v.i"), "choice": Value("int", f"{where}.v.i"),
+        "int": Value("int", f"{where}.v.i"),
+        "float": Value("float", f"{where}.v.f"),
+        "bool": Value("bool", f"{where}.v.i != 0"),
+        "dtype": Value("dtype", f"(sp_dtype){where}.v.i"),
+        "choice": Value("int", f"{where}.v.i"),
     }[param.kind]
 
 
@@ -259,7 +297,9 @@ def _check_symbols_in_helpers(node, symbols):
             inside |= {id(arg) for arg in call.args}
     for name in ast.walk(node):
         if isinstance(name, ast.Name) and name.id in symbols and id(name) not in inside:
-            raise FormulaError(f"'{ast.unparse(node)}': {name.id} may be zero here; pass it to a helper")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': {name.id} may be zero here; pass it to a helper"
+            )
 
 
 class _Context:
@@ -285,11 +325,16 @@ def _vjp(op, context):
         else:
             value = function.compiler.compile(node)
             if op.flag("pointwise"):
-                value = function.compiler.emit("sp__rule_sum_to", [value.c, f"&a->in_meta[{i}]"], [value.temp])
+                value = function.compiler.emit(
+                    "sp__rule_sum_to", [value.c, f"&a->in_meta[{i}]"], [value.temp]
+                )
             function.finish(value, 1 << i, "", f"a->gx[{i}] = sp__retain({value.c});")
         reads[i] = {r for r in function.compiler.reads if r[0] != "gy"}
     bits = sum(1 << i for i in reads)
-    notes = [f"{op.name}: " + ";  ".join(f"g{name} = {' '.join(str(f).split())}" for name, f in op.vjp.items())]
+    notes = [
+        f"{op.name}: "
+        + ";  ".join(f"g{name} = {' '.join(str(f).split())}" for name, f in op.vjp.items())
+    ]
     text = function.text(f"vjp_{op.c_name}", notes, bits, "sp_vjp_args", "a->gx", "a->n_in")
     context.helpers |= function.helpers
     return text, reads
@@ -300,9 +345,19 @@ def _variadic_vjp(op, context):
     name, formula = op.inputs[0].name, str(op.vjp[op.inputs[0].name])
     node = parse(formula)
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
-        raise FormulaError("the formula of a Tensor[] input is one helper call, such as cat_vjp(gy, xs.metas, i, dim)")
+        raise FormulaError(
+            "the formula of a Tensor[] input is one helper call, such as cat_vjp(gy, xs.metas, i, dim)"
+        )
     attrs = {p.name: _attr_value(p, i).c for i, p in enumerate(op.attrs)}
-    known = {"gy": "a->gy[0]", "out": "a->out[0]", "i": "i", f"{name}.metas": "a->in_meta", name: "a->in", "n": "a->n_in", **attrs}
+    known = {
+        "gy": "a->gy[0]",
+        "out": "a->out[0]",
+        "i": "i",
+        f"{name}.metas": "a->in_meta",
+        name: "a->in",
+        "n": "a->n_in",
+        **attrs,
+    }
     args = []
     for arg in node.args:
         if ast.unparse(arg) not in known:
@@ -323,7 +378,10 @@ out:
     return status;
 }}"""
     names = {ast.unparse(arg) for arg in node.args}
-    return text, {i: ({("in", i)} if name in names else set()) | ({("out", 0)} if "out" in names else set()) for i in range(1)}
+    return text, {
+        i: ({("in", i)} if name in names else set()) | ({("out", 0)} if "out" in names else set())
+        for i in range(1)
+    }
 
 
 def _jvp_formulas(op):
@@ -333,7 +391,11 @@ def _jvp_formulas(op):
         by_name = jvp if isinstance(jvp, dict) else {op.outputs[0]: jvp}
         return {op.outputs.index(name): (parse(text), None) for name, text in by_name.items()}
     if op.linear_inputs and not op.variadic:
-        return {k: (_linear_sum(op), None) for k in range(len(op.outputs))} if len(op.outputs) == 1 else {}
+        return (
+            {k: (_linear_sum(op), None) for k in range(len(op.outputs))}
+            if len(op.outputs) == 1
+            else {}
+        )
     if op.flag("pointwise") and op.vjp:
         sums = None
         for name, formula in op.vjp.items():
@@ -354,7 +416,10 @@ def _linear_sum(op):
     """op(tx, w) + op(x, tw), for linear: [x, w]."""
     total = None
     for i in op.linear_inputs:
-        args = [ast.keyword(p.name, ast.Name(f"t{p.name}" if p is op.inputs[i] else p.name)) for p in op.params]
+        args = [
+            ast.keyword(p.name, ast.Name(f"t{p.name}" if p is op.inputs[i] else p.name))
+            for p in op.params
+        ]
         call = ast.Call(ast.Name("op"), [ast.Constant(op.name)], args)
         total = call if total is None else ast.BinOp(total, ast.Add(), call)
     return total
@@ -373,7 +438,14 @@ def _jvp(op, context):
         else:
             function.sum_of_terms(node, f"a->ty[{k}]", 0)
         notes.append(f"t{name} = {ast.unparse(node)}")
-    text = function.text(f"jvp_{op.c_name}", [f"{op.name}: " + ";  ".join(notes)], 0, "sp_jvp_args", "a->ty", str(len(op.outputs)))
+    text = function.text(
+        f"jvp_{op.c_name}",
+        [f"{op.name}: " + ";  ".join(notes)],
+        0,
+        "sp_jvp_args",
+        "a->ty",
+        str(len(op.outputs)),
+    )
     context.helpers |= function.helpers
     return text
 
@@ -390,8 +462,10 @@ def _reads_table(op, reads):
     n = max(len(op.inputs), 1)
     ins = [mask([k for kind, k in sorted(reads.get(i, ())) if kind == "in"]) for i in range(n)]
     outs = [mask([k for kind, k in sorted(reads.get(i, ())) if kind == "out"]) for i in range(n)]
-    return (f"static const uint64_t reads_in_{op.c_name}[] = {{{', '.join(ins)}}};\n"
-            f"static const uint32_t reads_out_{op.c_name}[] = {{{', '.join(outs)}}};")
+    return (
+        f"static const uint64_t reads_in_{op.c_name}[] = {{{', '.join(ins)}}};\n"
+        f"static const uint32_t reads_out_{op.c_name}[] = {{{', '.join(outs)}}};"
+    )
 
 
 def generate(ops):
@@ -425,13 +499,18 @@ def generate(ops):
                 if op.variadic and where == "in" and bits != "0":
                     bits = "~(uint64_t)0"
                 fields.append(f".saves_{where} = {bits}")
-            fields += [f".vjp_reads_in = reads_in_{op.c_name}", f".vjp_reads_out = reads_out_{op.c_name}"]
+            fields += [
+                f".vjp_reads_in = reads_in_{op.c_name}",
+                f".vjp_reads_out = reads_out_{op.c_name}",
+            ]
         if fields:
             rows.append(wrap_list(f"    [{op.opcode}] = {{", fields, "},", indent=" " * 8))
     if problems:
         raise TableError(problems)
     parts = [_PRELUDE, *_helper_texts(context), *functions]
-    parts.append("\n".join(["const sp_rule sp__rules[SP_OP_COUNT] = {", *(rows or ["    {0},"]), "};"]))
+    parts.append(
+        "\n".join(["const sp_rule sp__rules[SP_OP_COUNT] = {", *(rows or ["    {0},"]), "};"])
+    )
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
