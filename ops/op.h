@@ -1,6 +1,6 @@
 /* What an op is: the call every layer passes down, and the row of the op table behind its opcode.
  *
- * The rows come from the YAML files beside this header (tools/opgen.py); see ops/README.md for their language.
+ * The rows come from the YAML files beside this header (tools/opgen.py); see ops/TABLE.md for their language.
  */
 #ifndef SP_OP_H
 #define SP_OP_H
