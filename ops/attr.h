@@ -1,6 +1,7 @@
 /* Making and reading single attributes of a call.
  *
- * Invariant: every field of an attribute is set, so that attributes can be compared and copied whole.
+ * Invariant: every field of an attribute is set, so that attributes can be compared and copied
+ * whole.
  */
 #ifndef SP_ATTR_H
 #define SP_ATTR_H
@@ -30,8 +31,10 @@ static inline sp_attr sp__attr_dtype(sp_dtype value)
 static inline sp_attr sp__attr_scalar(sp_scalar value)
 {
     sp_attr a = {.kind = SP_ATTR_SCALAR, .tag = (uint8_t)value.kind};
-    if (value.kind == SP_FLOAT64) a.v.f = value.v.f;
-    else a.v.i = value.v.i;
+    if (value.kind == SP_FLOAT64)
+        a.v.f = value.v.f;
+    else
+        a.v.i = value.v.i;
     return a;
 }
 
@@ -55,10 +58,13 @@ static inline sp_attr sp__attr_if(bool given, sp_attr value)
 /* The number in a SCALAR, INT, FLOAT or BOOL attribute. */
 static inline sp_scalar sp__attr_to_scalar(const sp_attr *a)
 {
-    static const uint8_t kinds[] = {[SP_ATTR_INT] = SP_INT64, [SP_ATTR_FLOAT] = SP_FLOAT64, [SP_ATTR_BOOL] = SP_BOOL};
+    static const uint8_t kinds[] = {
+        [SP_ATTR_INT] = SP_INT64, [SP_ATTR_FLOAT] = SP_FLOAT64, [SP_ATTR_BOOL] = SP_BOOL};
     sp_scalar s = {.kind = (sp_dtype)(a->kind == SP_ATTR_SCALAR ? a->tag : kinds[a->kind])};
-    if (s.kind == SP_FLOAT64) s.v.f = a->v.f;
-    else s.v.i = a->v.i;
+    if (s.kind == SP_FLOAT64)
+        s.v.f = a->v.f;
+    else
+        s.v.i = a->v.i;
     return s;
 }
 

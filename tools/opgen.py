@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the code that follows from the op table: C interface, opcode table, derivatives, Python entry points, docs.
+"""Writes what follows from the op table: C interface, derivatives, Python entry points, docs.
 
     opgen.py --root <source root> --out <folder> [--depfile FILE] [--check]
 
-Files whose text did not change keep their time stamp, so that a build goes on only where something changed. The
-table's language is in ops/README.md; the parts of this program are in tools/optable/.
+Files whose text did not change keep their time stamp, so that a build goes on only where something
+changed. The table's language is in ops/TABLE.md; the parts of this program are in tools/optable/.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ sys.dont_write_bytecode = True
 try:
     import yaml  # noqa: F401
 except ImportError:
-    sys.exit(f"opgen: PyYAML is missing for {sys.executable}; install it: {sys.executable} -m pip install pyyaml")
+    sys.exit(
+        f"opgen: PyYAML is missing for {sys.executable}; install it: {sys.executable} -m pip install pyyaml"
+    )
 
 from optable import capi, docs, pyapi, rows, rules  # noqa: E402
 from optable.table import TableError, load  # noqa: E402
@@ -31,12 +33,16 @@ def outputs(ops, root):
     if header.count(MARK) != 1:
         raise TableError([f"tensor/spool.h.in: the mark {MARK} must occur once"])
     stub_template = root / "bindings/python/spool/_C.pyi.in"
-    template = stub_template.read_text(encoding="utf-8") if stub_template.exists() else docs.STUB_TEMPLATE
+    template = (
+        stub_template.read_text(encoding="utf-8") if stub_template.exists() else docs.STUB_TEMPLATE
+    )
     return {
         "spool.h": header.replace(MARK, capi.public_header(ops)),
         "ops_gen.h": rows.header(ops),
         "cpu_kernels_gen.h": rows.kernels(ops),
-        "ops_gen.c": "\n".join([capi.ENTRY_PRELUDE, rows.table(ops), capi.ENTRY_HELPERS, capi.entry_points(ops), ""]),
+        "ops_gen.c": "\n".join(
+            [capi.ENTRY_PRELUDE, rows.table(ops), capi.ENTRY_HELPERS, capi.entry_points(ops), ""]
+        ),
         "autograd_gen.c": rules.generate(ops),
         "python_gen.c": pyapi.generate(ops),
         "_C.pyi": docs.stubs(ops, template),
@@ -57,7 +63,12 @@ def write(folder, files):
 def dependencies(root):
     """Everything the output depends on; the folder itself, so that a new table file counts."""
     here = Path(__file__).resolve().parent
-    files = [root / "ops", *sorted((root / "ops").glob("*.yaml")), root / "tensor/spool.h.in", here / "opgen.py"]
+    files = [
+        root / "ops",
+        *sorted((root / "ops").glob("*.yaml")),
+        root / "tensor/spool.h.in",
+        here / "opgen.py",
+    ]
     files += sorted((here / "optable").glob("*.py"))
     stub_template = root / "bindings/python/spool/_C.pyi.in"
     return files + ([stub_template] if stub_template.exists() else [])
@@ -66,7 +77,9 @@ def dependencies(root):
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the source tree")
+    parser.add_argument(
+        "--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the source tree"
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the files go")
     parser.add_argument("--depfile", type=Path, help="a Makefile fragment of what was read")
     parser.add_argument("--check", action="store_true", help="say what was found")
@@ -76,14 +89,21 @@ def main():
         files = outputs(ops, args.root)
     except TableError as error:
         for problem in error.problems:
-            print(f"opgen: ops/{problem}" if ".yaml" in problem.split(":")[0] else f"opgen: {problem}", file=sys.stderr)
+            print(
+                f"opgen: ops/{problem}"
+                if ".yaml" in problem.split(":")[0]
+                else f"opgen: {problem}",
+                file=sys.stderr,
+            )
         return 1
     write(args.out, files)
     if args.depfile:
         names = " ".join(str(path).replace(" ", "\\ ") for path in dependencies(args.root))
         args.depfile.write_text(f"{args.out / next(iter(files))}: {names}\n", encoding="utf-8")
     if args.check:
-        print(f"{len(ops)} ops in {len({op.family for op in ops})} files; {len(files)} files in {args.out}")
+        print(
+            f"{len(ops)} ops in {len({op.family for op in ops})} files; {len(files)} files in {args.out}"
+        )
     return 0
 
 

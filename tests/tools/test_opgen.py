@@ -118,18 +118,29 @@ def unary(key):
 
 def entry(**changes):
     """A good entry with some keys changed, or left out (None)."""
-    keys = {"op": "foo(Tensor x, int dim=0) -> Tensor", "doc": "Foo.", "infer": "foo", "vjp": "{x: gy}", "batch": "none",
-            "sample": '["(3,)"]', **changes}
-    return "\n- " + "\n  ".join(f"{key}: {value}" for key, value in keys.items() if value is not None) + "\n"
+    keys = {
+        "op": "foo(Tensor x, int dim=0) -> Tensor",
+        "doc": "Foo.",
+        "infer": "foo",
+        "vjp": "{x: gy}",
+        "batch": "none",
+        "sample": '["(3,)"]',
+        **changes,
+    }
+    return (
+        "\n- "
+        + "\n  ".join(f"{key}: {value}" for key, value in keys.items() if value is not None)
+        + "\n"
+    )
 
 
 def formula_of(tmp_path, text):
     """The C functions of an op whose gradient is `text`."""
-    code = rules.generate(read(tmp_path, BASE, unary(f"vjp: {{x: \"{text}\"}}")))
-    return code[code.index("static sp_status vjp_foo"):]
+    code = rules.generate(read(tmp_path, BASE, unary(f'vjp: {{x: "{text}"}}')))
+    return code[code.index("static sp_status vjp_foo") :]
 
 
-# ---- tables that do not hold ---------------------------------------------------------------------------------------
+# ---- tables that do not hold --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,9 +174,15 @@ def formula_of(tmp_path, text):
         ({"sample": '["x + 1"]'}, "is no literal"),
         ({"sample": '["(3,"]'}, "cannot be read"),
         ({"sample": '[""]'}, "x missing"),
-        ({"op": "foo(Tensor default) -> Tensor", "vjp": "{default: gy}"}, "'default' cannot name a parameter"),
+        (
+            {"op": "foo(Tensor default) -> Tensor", "vjp": "{default: gy}"},
+            "'default' cannot name a parameter",
+        ),
         ({"op": "foo(Tensor out) -> Tensor", "vjp": "{out: gy}"}, "'out' cannot name a parameter"),
-        ({"op": "foo(Tensor x, Tensor tx) -> Tensor", "vjp": "{x: gy, tx: gy}"}, "'tx' cannot name a parameter"),
+        (
+            {"op": "foo(Tensor x, Tensor tx) -> Tensor", "vjp": "{x: gy, tx: gy}"},
+            "'tx' cannot name a parameter",
+        ),
         ({"view": "true", "may_view": "true"}, "exclude each other"),
     ],
 )
@@ -178,9 +195,15 @@ def test_refused(tmp_path, changes, message):
 
 def test_all_problems_at_once(tmp_path):
     with pytest.raises(TableError) as caught:
-        read(tmp_path, entry(doc=None, batch=None), entry(op="bar(Tensor x) -> Tensor", sample=None))
+        read(
+            tmp_path, entry(doc=None, batch=None), entry(op="bar(Tensor x) -> Tensor", sample=None)
+        )
     text = str(caught.value)
-    assert "foo: 'batch' is missing" in text and "foo: 'doc' is missing" in text and "bar: 'sample' is missing" in text
+    assert (
+        "foo: 'batch' is missing" in text
+        and "foo: 'doc' is missing" in text
+        and "bar: 'sample' is missing" in text
+    )
 
 
 def test_same_name_twice(tmp_path):
@@ -220,13 +243,20 @@ def test_bad_signature(text, message):
 
 
 def test_signature():
-    name, params, outputs = parse_signature("max.dim(Tensor x, int[]? dim=None, *, dtype d=float64) -> (Tensor values, Tensor at)")
+    name, params, outputs = parse_signature(
+        "max.dim(Tensor x, int[]? dim=None, *, dtype d=float64) -> (Tensor values, Tensor at)"
+    )
     assert name == "max.dim" and outputs == ["values", "at"]
     assert [p.kind for p in params] == ["tensor", "ints", "dtype"]
-    assert params[1].optional and not params[1].kwonly and params[2].kwonly and params[2].default == "float64"
+    assert (
+        params[1].optional
+        and not params[1].kwonly
+        and params[2].kwonly
+        and params[2].default == "float64"
+    )
 
 
-# ---- formulas --------------------------------------------------------------------------------------------------------
+# ---- formulas -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -263,16 +293,20 @@ def test_common_subexpression_once(tmp_path):
 
 
 def test_shared_between_inputs_and_guarded(tmp_path):
-    ops = read(tmp_path, BASE, """
+    ops = read(
+        tmp_path,
+        BASE,
+        """
 - op: foo(Tensor x, Tensor y) -> Tensor
   doc: Foo.
   infer: foo
   vjp: {x: helper(gy) * y, y: helper(gy) * x}
   batch: none
   sample: ["(3,), (3,)"]
-""")
+""",
+    )
     code = rules.generate(ops)
-    body = code[code.index("static sp_status vjp_foo"):code.index("reads_in_foo")]
+    body = code[code.index("static sp_status vjp_foo") : code.index("reads_in_foo")]
     assert body.count("sp__rule_helper") == 1
     assert body.index("sp__rule_helper") < body.index("a->need & 0x1") < body.index("a->need & 0x2")
 
@@ -280,9 +314,9 @@ def test_shared_between_inputs_and_guarded(tmp_path):
 def test_geometry_is_not_saved(tmp_path):
     ops = read(tmp_path, BASE)
     code = rules.generate(ops)
-    row = code[code.index("[SP_OP_RESHAPE]"):].split("}")[0]
+    row = code[code.index("[SP_OP_RESHAPE]") :].split("}")[0]
     assert ".saves_in = 0," in row and "a->in_meta[0].shape" in code
-    row = code[code.index("[SP_OP_MUL]"):].split("}")[0]
+    row = code[code.index("[SP_OP_MUL]") :].split("}")[0]
     assert ".saves_in = 0x3" in row
     assert "reads_in_mul[] = {0x2, 0x1}" in code
 
@@ -295,12 +329,16 @@ def test_pointwise_sums_to_input(tmp_path):
 
 def test_linear_jvp_replaces_each_input(tmp_path):
     code = rules.generate(read(tmp_path, BASE))
-    jvp = code[code.index("static sp_status jvp_matmul"):]
+    jvp = code[code.index("static sp_status jvp_matmul") :]
     assert "sp_matmul(tx, y, &t0)" in jvp and "sp_matmul(x, ty, &t1)" in jvp
 
 
 def test_missing_tangents_become_zeros(tmp_path):
-    code = rules.generate(read(tmp_path, BASE, """
+    code = rules.generate(
+        read(
+            tmp_path,
+            BASE,
+            """
 - op: foo(Tensor x, Tensor y) -> Tensor
   doc: Foo.
   infer: foo
@@ -308,13 +346,18 @@ def test_missing_tangents_become_zeros(tmp_path):
   jvp: foo(tx, ty)
   batch: none
   sample: ["(3,), (3,)"]
-"""))
-    jvp = code[code.index("static sp_status jvp_foo"):]
+""",
+        )
+    )
+    jvp = code[code.index("static sp_status jvp_foo") :]
     assert "if (tx || ty)" in jvp and "sp__rule_or_zeros(tx, x, &t0)" in jvp
 
 
 def test_several_outputs(tmp_path):
-    ops = read(tmp_path, BASE, """
+    ops = read(
+        tmp_path,
+        BASE,
+        """
 - op: foo(Tensor x) -> (Tensor values, Tensor rest)
   doc: Foo.
   infer: foo
@@ -322,20 +365,35 @@ def test_several_outputs(tmp_path):
     x: gy0 * rest - helper(gy0, gy1)
   batch: none
   sample: ["(3,)"]
-""")
+""",
+    )
     vjp = rules.generate(ops)
-    vjp = vjp[vjp.index("static sp_status vjp_foo"):]
-    assert "if (gy0) {" in vjp and "if (gy0 || gy1) {" in vjp and "add_term(&a->gx[0], t1, true)" in vjp
+    vjp = vjp[vjp.index("static sp_status vjp_foo") :]
+    assert (
+        "if (gy0) {" in vjp
+        and "if (gy0 || gy1) {" in vjp
+        and "add_term(&a->gx[0], t1, true)" in vjp
+    )
     with pytest.raises(TableError, match="pass it to a helper"):
-        rules.generate(read(tmp_path, BASE, unary("").replace("-> Tensor", "-> (Tensor a1, Tensor b1)").replace(
-            "pointwise: true", "vjp: {x: gy0 * gy1}\n  batch: none")))
+        rules.generate(
+            read(
+                tmp_path,
+                BASE,
+                unary("")
+                .replace("-> Tensor", "-> (Tensor a1, Tensor b1)")
+                .replace("pointwise: true", "vjp: {x: gy0 * gy1}\n  batch: none"),
+            )
+        )
 
 
-# ---- what comes out --------------------------------------------------------------------------------------------------
+# ---- what comes out -----------------------------------------------------------------------------
 
 
 def test_optional_and_defaults_in_c(tmp_path):
-    header = capi.public_header(read(tmp_path, BASE, entry(op="foo(Tensor x, int dim=-1, none|mean r='mean') -> Tensor")))
+    header = capi.public_header(
+        read(tmp_path, BASE, entry(op="foo(Tensor x, int dim=-1, none|mean r='mean') -> Tensor"))
+    )
+    header = " ".join(header.split())
     assert "bool has_dim; /* false: -1 */" in header
     assert "typedef enum sp_r { SP_R_NONE, SP_R_MEAN } sp_r;" in header
     assert "sp_add_(sp_tensor *x, const sp_tensor *y);" in header
@@ -351,7 +409,9 @@ def test_kernels(tmp_path):
 def test_samples(tmp_path):
     table = json.loads(docs.samples(read(tmp_path, BASE)))["ops"]
     (sample,) = next(e for e in table if e["name"] == "sum")["samples"]
-    assert sample["args"] == [{"tensor": "normal", "shape": [3, 4]}] and sample["kwargs"] == {"dim": 1}
+    assert sample["args"] == [{"tensor": "normal", "shape": [3, 4]}] and sample["kwargs"] == {
+        "dim": 1
+    }
 
 
 def test_stubs_and_docstrings(tmp_path):
@@ -360,11 +420,17 @@ def test_stubs_and_docstrings(tmp_path):
     compile(stubs, "_C.pyi", "exec")
     assert "def reshape(self, *shape: int) -> Tensor: ..." in stubs and "def __rsub__" in stubs
     text = docs.docstring([op for op in ops if op.base == "sum"], "sum", "method")
-    assert text.startswith("sum($self, dim=None, keepdim=False, *, dtype=None)\n--\n\nSum of elements.")
+    assert text.startswith(
+        "sum($self, dim=None, keepdim=False, *, dtype=None)\n--\n\nSum of elements."
+    )
 
 
 def run_generator(*args):
-    return subprocess.run([sys.executable, str(ROOT / "tools/opgen.py"), *map(str, args)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools/opgen.py"), *map(str, args)],
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_unchanged_files_keep_their_time(tmp_path):
@@ -383,7 +449,9 @@ def test_command_line_names_the_broken_entry(tmp_path):
     shutil.copy(ROOT / "tensor/spool.h.in", root / "tensor")
     (root / "ops/bad.yaml").write_text(entry(doc=None))
     result = run_generator("--root", root, "--out", tmp_path / "gen")
-    assert result.returncode == 1 and "opgen: ops/bad.yaml:2: foo: 'doc' is missing" in result.stderr
+    assert (
+        result.returncode == 1 and "opgen: ops/bad.yaml:2: foo: 'doc' is missing" in result.stderr
+    )
     assert not (tmp_path / "gen").exists()
 
 
@@ -391,7 +459,11 @@ def test_command_line_names_the_broken_entry(tmp_path):
 def test_generated_c_is_clean(tmp_path, compiler):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} here")
-    ops = read(tmp_path, BASE, entry(op="foo(Tensor x, int dim=-1, none|mean r='mean') -> Tensor"), """
+    ops = read(
+        tmp_path,
+        BASE,
+        entry(op="foo(Tensor x, int dim=-1, none|mean r='mean') -> Tensor"),
+        """
 - op: cat(Tensor[] xs, int dim=0) -> Tensor
   doc: One after the other.
   infer: cat
@@ -411,7 +483,8 @@ def test_generated_c_is_clean(tmp_path, compiler):
   vjp: {x: "top_part(gy0, gy1, indices, x.shape, k, dims)"}
   batch: none
   sample: ["(3,), 2"]
-""")
+""",
+    )
     gen = tmp_path / "gen"
     (gen / "autograd").mkdir(parents=True)
     header = (ROOT / "tensor/spool.h.in").read_text()
@@ -420,15 +493,31 @@ def test_generated_c_is_clean(tmp_path, compiler):
     files = {
         "spool.h": header.replace("/*@OPS@*/", capi.public_header(ops)),
         "ops_gen.h": rows.header(ops),
-        "ops_gen.c": "\n".join([capi.ENTRY_PRELUDE, rows.table(ops), capi.ENTRY_HELPERS, capi.entry_points(ops)]),
-        "autograd/rules.h": '#include "tensor/tensor.h"\n' + "".join(f"sp_status {name}();\n" for name in helpers),
+        "ops_gen.c": "\n".join(
+            [capi.ENTRY_PRELUDE, rows.table(ops), capi.ENTRY_HELPERS, capi.entry_points(ops)]
+        ),
+        "autograd/rules.h": '#include "tensor/tensor.h"\n'
+        + "".join(f"sp_status {name}();\n" for name in helpers),
         "autograd_gen.c": autograd,
         "python_gen.c": pyapi.generate(ops),
     }
     for name, text in files.items():
         (gen / name).write_text(text)
-    flags = ["-std=gnu17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-I", gen, "-I", ROOT]
+    flags = [
+        "-std=gnu17",
+        "-fsyntax-only",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-missing-field-initializers",
+        "-I",
+        gen,
+        "-I",
+        ROOT,
+    ]
     python = ["-I", sysconfig.get_paths()["include"]]
     for name in ("ops_gen.c", "autograd_gen.c", "python_gen.c"):
-        result = subprocess.run([compiler, *flags, *python, gen / name], capture_output=True, text=True)
+        result = subprocess.run(
+            [compiler, *flags, *python, gen / name], capture_output=True, text=True
+        )
         assert result.returncode == 0, result.stderr

@@ -1,1 +1,1 @@
-"""Reads the op table (ops/*.yaml) and writes the code that follows from it; see ops/README.md for the table's language."""
+"""Reads the op table (ops/*.yaml) and writes what follows from it; its language: ops/TABLE.md."""

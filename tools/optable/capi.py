@@ -5,8 +5,19 @@ from __future__ import annotations
 from optable.ctext import BANNER, comment, paragraphs, wrap_list
 from optable.signature import DTYPES
 
-_C_TYPES = {"scalar": "sp_scalar", "int": "int64_t", "float": "double", "bool": "bool", "dtype": "sp_dtype"}
-DTYPE_CONSTANTS = {"bool": "SP_BOOL", "int64": "SP_INT64", "float32": "SP_FLOAT32", "float64": "SP_FLOAT64"}
+_C_TYPES = {
+    "scalar": "sp_scalar",
+    "int": "int64_t",
+    "float": "double",
+    "bool": "bool",
+    "dtype": "sp_dtype",
+}
+DTYPE_CONSTANTS = {
+    "bool": "SP_BOOL",
+    "int64": "SP_INT64",
+    "float32": "SP_FLOAT32",
+    "float64": "SP_FLOAT64",
+}
 assert tuple(DTYPE_CONSTANTS) == DTYPES
 
 
@@ -60,18 +71,26 @@ def _option_struct(op):
     for param in op.options:
         if param.kind == "ints":
             default = "None" if param.default is None else str(list(param.default))
-            lines += [f"    const int64_t *{param.name}; /* NULL: {default} */", f"    int n_{param.name};"]
+            lines += [
+                f"    const int64_t *{param.name}; /* NULL: {default} */",
+                f"    int n_{param.name};",
+            ]
             continue
         if param.zero_is_default:
             lines.append(f"    {c_type(param)} {param.name};")
         else:
-            lines += [f"    bool has_{param.name}; /* false: {param.default} */", f"    {c_type(param)} {param.name};"]
+            lines += [
+                f"    bool has_{param.name}; /* false: {param.default} */",
+                f"    {c_type(param)} {param.name};",
+            ]
     return "\n".join([*lines, f"}} sp_{op.c_name}_opt;"])
 
 
 def _documentation(op):
     if op.root is not op and "doc" not in op.keys:
-        return comment([op.signature, "", op.doc.split("\n\n")[0], "", f"Like sp_{op.root.c_name}()."])
+        return comment(
+            [op.signature, "", op.doc.split("\n\n")[0], "", f"Like sp_{op.root.c_name}()."]
+        )
     terms = list(op.keys.get("args", {}).items())
     terms += [(key, op.keys[key]) for key in ("returns",) if key in op.keys]
     terms += list(op.keys.get("raises", {}).items())
@@ -104,14 +123,25 @@ def public_header(ops):
     return "\n\n".join(parts)
 
 
-# ---- entry points --------------------------------------------------------------------------------------------------------------
+# ---- entry points -------------------------------------------------------------------------------
 
 
 def _attr_value(op, param):
     """C expression of the attribute that a parameter becomes."""
-    maker = {"int": "int", "float": "float", "bool": "bool", "scalar": "scalar", "dtype": "dtype", "choice": "int"}
+    maker = {
+        "int": "int",
+        "float": "float",
+        "bool": "bool",
+        "scalar": "scalar",
+        "dtype": "dtype",
+        "choice": "int",
+    }
     if param.kind == "ints":
-        source = f"o.{param.name}, o.n_{param.name}" if param in op.options else f"{param.name}, n_{param.name}"
+        source = (
+            f"o.{param.name}, o.n_{param.name}"
+            if param in op.options
+            else f"{param.name}, n_{param.name}"
+        )
         ints = f"sp__attr_ints({source})"
         if param not in op.options:
             return f"sp__attr_if({param.name} != NULL, {ints})" if param.optional else ints
@@ -119,7 +149,11 @@ def _attr_value(op, param):
             return f"sp__attr_if(o.{param.name} != NULL, {ints})"
         values = ", ".join(str(v) for v in param.default)
         static = f"static_{op.c_name}_{param.name}"
-        return f"o.{param.name} ? {ints} : sp__attr_ints({static}, {len(param.default)})" if values else ints
+        return (
+            f"o.{param.name} ? {ints} : sp__attr_ints({static}, {len(param.default)})"
+            if values
+            else ints
+        )
     make = f"sp__attr_{maker[param.kind]}"
     if param not in op.options:
         return f"{make}({param.name})"
@@ -139,10 +173,14 @@ def _checks(op):
         count = f"o.n_{param.name}" if param in op.options else f"n_{param.name}"
         if param.kind == "ints":
             may_be_null = "true" if param.optional or param in op.options else "false"
-            lines.append(f'SP_RETURN_IF(check_ints({label}, "{param.name}", {source}, {count}, {may_be_null}));')
+            lines.append(
+                f'SP_RETURN_IF(check_ints({label}, "{param.name}", {source}, {count}, {may_be_null}));'
+            )
         elif param.kind in ("dtype", "choice"):
             limit = "SP_DTYPE_COUNT" if param.kind == "dtype" else len(param.choices)
-            lines.append(f'SP_RETURN_IF(check_enum({label}, "{param.name}", (int)({source}), {limit}));')
+            lines.append(
+                f'SP_RETURN_IF(check_enum({label}, "{param.name}", (int)({source}), {limit}));'
+            )
     return lines
 
 
@@ -175,7 +213,11 @@ def _entry(op):
     if op.options:
         body.append(f'SP_RETURN_IF(take_options("{op.name}", opt, &o, sizeof(o)));')
     body += _checks(op)
-    needed = "0" if op.variadic else " | ".join(f"1u << {i}" for i, p in enumerate(op.inputs) if not p.optional) or "0"
+    needed = (
+        "0"
+        if op.variadic
+        else " | ".join(f"1u << {i}" for i, p in enumerate(op.inputs) if not p.optional) or "0"
+    )
     if op.inputs:
         function = "check_list" if op.variadic else "check_given"
         extra = "" if op.variadic else f", {needed}"
@@ -194,7 +236,11 @@ def _names(op):
     """The arguments that pass an entry point's parameters on."""
     names = []
     for param in direct_params(op):
-        names += [param.name] if param.kind not in ("ints", "tensors") else [param.name, f"n_{param.name}"]
+        names += (
+            [param.name]
+            if param.kind not in ("ints", "tensors")
+            else [param.name, f"n_{param.name}"]
+        )
     return names + (["opt"] if op.options else [])
 
 
@@ -202,7 +248,11 @@ def _wrapper(op, suffix, decls, flags, body):
     head = wrap_list(f"sp_status sp_{op.c_name}{suffix}(", decls or ["void"], ")")
     call = wrap_list(f"call_{op.c_name}(", [*_names(op), flags, body["result"]], ")")
     lines = [f"    {line}" for line in body.get("before", [])]
-    lines.append("    return " + call.replace("\n", "\n    ") + ";" if not body.get("after") else f"    sp_status status = {call};")
+    lines.append(
+        "    return " + call.replace("\n", "\n    ") + ";"
+        if not body.get("after")
+        else f"    sp_status status = {call};"
+    )
     lines += [f"    {line}" for line in body.get("after", [])]
     return "\n".join([head, "{", *lines, "}"])
 
@@ -216,15 +266,23 @@ def entry_points(ops):
             plain = {"before": ["*out = NULL;"], "result": "out"}
         else:
             n = len(op.outputs)
-            plain = {"before": [f"sp_tensor *results[{n}] = {{NULL}};"], "result": "results",
-                     "after": [f"*{name} = results[{i}];" for i, name in enumerate(op.outputs)] + ["return status;"]}
+            plain = {
+                "before": [f"sp_tensor *results[{n}] = {{NULL}};"],
+                "result": "results",
+                "after": [f"*{name} = results[{i}];" for i, name in enumerate(op.outputs)]
+                + ["return status;"],
+            }
         parts.append(_wrapper(op, "", call_params(op), "0", plain))
         first = op.params[0].name if op.params else ""
         if "inplace" in op.variants:
             body = {"result": f"&{first}"}
             parts.append(_wrapper(op, "_", call_params(op, inplace=True), "SP_CALL_INPLACE", body))
         if "out" in op.variants:
-            parts.append(_wrapper(op, "_out", call_params(op, given_out=True), "SP_CALL_OUT", {"result": "&out"}))
+            parts.append(
+                _wrapper(
+                    op, "_out", call_params(op, given_out=True), "SP_CALL_OUT", {"result": "&out"}
+                )
+            )
     return "\n\n".join(parts)
 
 
@@ -240,27 +298,32 @@ ENTRY_PRELUDE = f"""/* The op table and the C interface's entry points. {BANNER}
 
 ENTRY_HELPERS = """/* ---- entry points ----- */
 
-/* An options struct of an older or newer caller: what it lacks is zero, what we do not know is ignored. */
-__attribute__((unused)) static sp_status take_options(const char *op, const void *opt, void *o, size_t bytes)
+/* An options struct of an older or newer caller: what it lacks is zero, what we do not know is
+ * ignored. */
+__attribute__((unused)) static sp_status take_options(const char *op, const void *opt, void *o,
+                                                      size_t bytes)
 {
     size_t size = 0;
     memset(o, 0, bytes);
     if (!opt) return SP_OK;
     memcpy(&size, opt, sizeof(size));
-    if (size < sizeof(size)) return sp_fail(SP_EVALUE, "%s: opt->size is %zu; set it to sizeof(*opt)", op, size);
+    if (size < sizeof(size))
+        return sp_fail(SP_EVALUE, "%s: opt->size is %zu; set it to sizeof(*opt)", op, size);
     memcpy(o, opt, size < bytes ? size : bytes);
     return SP_OK;
 }
 
-__attribute__((unused)) static sp_status check_ints(const char *op, const char *arg, const int64_t *ints, int n,
-                                                    bool may_be_null)
+__attribute__((unused)) static sp_status check_ints(const char *op, const char *arg,
+                                                    const int64_t *ints, int n, bool may_be_null)
 {
-    if (n < 0 || (!ints && n > 0)) return sp_fail(SP_EVALUE, "%s: %s: %d ints at %p", op, arg, n, (const void *)ints);
+    if (n < 0 || (!ints && n > 0))
+        return sp_fail(SP_EVALUE, "%s: %s: %d ints at %p", op, arg, n, (const void *)ints);
     if (!ints && !may_be_null && n != 0) return sp_fail(SP_EVALUE, "%s: %s is NULL", op, arg);
     return SP_OK;
 }
 
-__attribute__((unused)) static sp_status check_enum(const char *op, const char *arg, int value, int limit)
+__attribute__((unused)) static sp_status check_enum(const char *op, const char *arg, int value,
+                                                    int limit)
 {
     if (value >= 0 && value < limit) return SP_OK;
     return sp_fail(SP_EVALUE, "%s: %s is %d, expected 0 to %d", op, arg, value, limit - 1);
@@ -271,25 +334,29 @@ static inline sp_status check_given(int op, sp_tensor *const *in, int n, uint32_
 {
     for (int i = 0; i < n; i++) {
         if (SP_UNLIKELY(!in[i] && (needed >> i & 1)))
-            return sp_fail(SP_ETYPE, "%s: %s is NULL, expected a tensor", sp_op_table[op].name, sp_op_table[op].in_names[i]);
+            return sp_fail(SP_ETYPE, "%s: %s is NULL, expected a tensor", sp_op_table[op].name,
+                           sp_op_table[op].in_names[i]);
     }
     return SP_OK;
 }
 
 __attribute__((unused)) static sp_status check_list(int op, sp_tensor *const *in, int n)
 {
-    if (n < 0 || (!in && n > 0)) return sp_fail(SP_EVALUE, "%s: %d tensors at %p", sp_op_table[op].name, n, (const void *)in);
+    const char *name = sp_op_table[op].name;
+    if (n < 0 || (!in && n > 0)) return sp_fail(SP_EVALUE, "%s: %d tensors at %p", name, n, (const void *)in);
     for (int i = 0; i < n; i++) {
-        if (!in[i]) return sp_fail(SP_ETYPE, "%s: tensor %d is NULL", sp_op_table[op].name, i);
+        if (!in[i]) return sp_fail(SP_ETYPE, "%s: tensor %d is NULL", name, i);
     }
     return SP_OK;
 }
 
 /* `result` is read for calls that bring their output along. */
-static inline void begin(sp_call *c, int op, sp_tensor **in, int n_in, unsigned flags, sp_tensor **result)
+static inline void begin(sp_call *c, int op, sp_tensor **in, int n_in, unsigned flags,
+                         sp_tensor **result)
 {
     const sp_op_info *info = &sp_op_table[op];
-    c->op = (uint16_t)op, c->n_out = info->n_out, c->n_attr = info->n_attr, c->flags = (uint8_t)flags;
+    c->op = (uint16_t)op, c->n_out = info->n_out, c->n_attr = info->n_attr;
+    c->flags = (uint8_t)flags;
     c->n_in = n_in, c->in = in;
     for (int i = 0; i < info->n_out; i++) c->out[i] = flags ? result[i] : NULL;
 }

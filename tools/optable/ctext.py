@@ -5,19 +5,21 @@ from __future__ import annotations
 import textwrap
 
 WIDTH = 100
-BANNER = "Written by tools/opgen.py from the tables in ops/; changes belong there."
+INDENT = 8  # room for the blocks that a wrapped line may stand in
+BANNER = "Written by tools/opgen.py: changes belong into ops/."
 
 
 def wrap_list(head, items, tail, indent="    "):
     """`head` + items joined by commas + `tail`, continued under the first item where a line gets too long."""
     line = head + ", ".join(items) + tail
-    if len(line) <= WIDTH:
+    width = WIDTH - INDENT
+    if len(line) <= width:
         return line
     hang = " " * len(head) if len(head) <= 56 else indent
     lines, current = [], head
     for i, item in enumerate(items):
         piece = item + (tail if i == len(items) - 1 else ",")
-        if len(current) + len(piece) > WIDTH and current.strip() and current != hang:
+        if len(current) + len(piece) > width and current.strip() and current != hang:
             lines.append(current.rstrip())
             current = hang
         current += piece + " "
@@ -32,7 +34,12 @@ def comment(paragraphs):
         if isinstance(paragraph, tuple):
             term, text = paragraph
             first = f"{term:<10} "
-            lines += textwrap.wrap(" ".join(str(text).split()), WIDTH - 3, initial_indent=first, subsequent_indent=" " * 11)
+            lines += textwrap.wrap(
+                " ".join(str(text).split()),
+                WIDTH - 3,
+                initial_indent=first,
+                subsequent_indent=" " * 11,
+            )
         elif paragraph:
             lines += textwrap.wrap(" ".join(str(paragraph).split()), WIDTH - 3)
         else:
@@ -61,5 +68,8 @@ def c_string(text):
 def c_text(text, indent):
     """A C string literal over several lines, one a line of the text."""
     lines = text.split("\n")
-    pieces = [c_string(line + "\n") if i < len(lines) - 1 else c_string(line) for i, line in enumerate(lines)]
+    pieces = [
+        c_string(line + "\n") if i < len(lines) - 1 else c_string(line)
+        for i, line in enumerate(lines)
+    ]
     return ("\n" + indent).join(p for p in pieces if p != '""') or '""'

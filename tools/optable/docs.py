@@ -22,13 +22,28 @@ class Tensor:
 #@FUNCTIONS@
 '''
 _EXCEPTIONS = {
-    "ESHAPE": "ShapeError", "EDTYPE": "DTypeError", "ETYPE": "TypeError", "EVALUE": "ValueError", "EINDEX": "IndexError",
-    "EMEMORY": "MemoryError", "EGRAD": "SpoolError", "EDEVICE": "SpoolError", "EIO": "OSError", "EFORMAT": "ValueError",
+    "ESHAPE": "ShapeError",
+    "EDTYPE": "DTypeError",
+    "ETYPE": "TypeError",
+    "EVALUE": "ValueError",
+    "EINDEX": "IndexError",
+    "EMEMORY": "MemoryError",
+    "EGRAD": "SpoolError",
+    "EDEVICE": "SpoolError",
+    "EIO": "OSError",
+    "EFORMAT": "ValueError",
     "EUNSUPPORTED": "NotImplementedError",
 }
 _TYPES = {
-    "tensor": "Tensor", "tensors": "Sequence[Tensor]", "scalar": "float", "int": "int", "float": "float", "bool": "bool",
-    "ints": "int | Sequence[int]", "dtype": "dtype", "choice": "str",
+    "tensor": "Tensor",
+    "tensors": "Sequence[Tensor]",
+    "scalar": "float",
+    "int": "int",
+    "float": "float",
+    "bool": "bool",
+    "ints": "int | Sequence[int]",
+    "dtype": "dtype",
+    "choice": "str",
 }
 
 
@@ -56,23 +71,27 @@ def _default(param):
 
 def parameters(op, method=False, annotated=False, out=False):
     """The parameters as Python text; a method's first one is self."""
-    parts, kwonly, spread = [], False, False
+    parts, kwonly = [], False
     for i, param in enumerate(op.params):
         if method and i == 0:
             parts.append("self")
             continue
         if param.spread and not annotated:
             parts.append(f"*{param.name}")
-            kwonly = spread = True
+            kwonly = True
             continue
         if param.kwonly and not kwonly:
             parts.append("*")
             kwonly = True
         note = f": {python_type(param)}" if annotated else ""
         equals = " = " if annotated else "="
-        parts.append(param.name + note + (f"{equals}{_default(param)}" if not param.required else ""))
+        parts.append(
+            param.name + note + (f"{equals}{_default(param)}" if not param.required else "")
+        )
     if out:
-        parts += ([] if kwonly else ["*"]) + ["out: Tensor | None = None" if annotated else "out=None"]
+        parts += ([] if kwonly else ["*"]) + [
+            "out: Tensor | None = None" if annotated else "out=None"
+        ]
     return ", ".join(parts)
 
 
@@ -89,34 +108,49 @@ def _section(title, items):
     lines = [title, "-" * len(title)]
     for head, text in items:
         lines.append(head)
-        lines += textwrap.wrap(" ".join(str(text).split()), 88, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            " ".join(str(text).split()), 88, initial_indent="    ", subsequent_indent="    "
+        )
     return "\n".join(lines)
 
 
 def docstring(group, name, kind):
     """NumPy-style documentation of a Python name; kind is function, method or inplace."""
     first, root = group[0], group[0].root or group[0]
-    shown = parameters(first, method=kind != "function", out=kind == "function" and "out" in first.variants)
+    shown = parameters(
+        first, method=kind != "function", out=kind == "function" and "out" in first.variants
+    )
     if kind != "function":
         shown = shown.replace("self", "$self", 1)
     parts = [root.doc.strip()]
     if kind == "inplace":
         parts = [f"In-place version of {first.base}(): {_lower(root.doc.strip())}"]
     if len(group) > 1:
-        parts.append("Forms: " + ", ".join(op.signature.split(" ->")[0].replace(op.name, name, 1) for op in group) + ".")
+        parts.append(
+            "Forms: "
+            + ", ".join(op.signature.split(" ->")[0].replace(op.name, name, 1) for op in group)
+            + "."
+        )
     args, params = _merged(group, "args"), {}
     for op in group:
-        for param in op.params[0 if kind == "function" else 1:]:
+        for param in op.params[0 if kind == "function" else 1 :]:
             params.setdefault(param.name, []).append(python_type(param))
-    items = [(f"{p} : {' or '.join(dict.fromkeys(types))}", args.get(p, "")) for p, types in params.items()]
+    items = [
+        (f"{p} : {' or '.join(dict.fromkeys(types))}", args.get(p, ""))
+        for p, types in params.items()
+    ]
     if items:
         parts.append(_section("Parameters", items))
     returns = next((op.keys["returns"] for op in [first, root] if "returns" in op.keys), "")
     result = "Tensor" if len(first.outputs) == 1 else "tuple of Tensor: " + ", ".join(first.outputs)
-    parts.append(_section("Returns", [(result, "the tensor itself" if kind == "inplace" else returns)]))
+    parts.append(
+        _section("Returns", [(result, "the tensor itself" if kind == "inplace" else returns)])
+    )
     raises = _merged(group, "raises")
     if raises:
-        parts.append(_section("Raises", [(_EXCEPTIONS[status], text) for status, text in raises.items()]))
+        parts.append(
+            _section("Raises", [(_EXCEPTIONS[status], text) for status, text in raises.items()])
+        )
     if "source" in root.keys:
         parts.append(_section("References", [(str(root.keys["source"]), "")]))
     if "example" in root.keys and kind == "function":
@@ -128,26 +162,40 @@ def _lower(text):
     return text[:1].lower() + text[1:] if len(text) > 1 and not text[1].isupper() else text
 
 
-# ---- stubs -------------------------------------------------------------------------------------------------------------------------
+# ---- stubs --------------------------------------------------------------------------------------
 
 _DUNDERS = {
-    "add": ("__add__", "__radd__", "__iadd__"), "sub": ("__sub__", "__rsub__", "__isub__"),
-    "mul": ("__mul__", "__rmul__", "__imul__"), "truediv": ("__truediv__", "__rtruediv__", "__itruediv__"),
-    "pow": ("__pow__", "__rpow__", "__ipow__"), "matmul": ("__matmul__", "__rmatmul__", "__imatmul__"),
+    "add": ("__add__", "__radd__", "__iadd__"),
+    "sub": ("__sub__", "__rsub__", "__isub__"),
+    "mul": ("__mul__", "__rmul__", "__imul__"),
+    "truediv": ("__truediv__", "__rtruediv__", "__itruediv__"),
+    "pow": ("__pow__", "__rpow__", "__ipow__"),
+    "matmul": ("__matmul__", "__rmatmul__", "__imatmul__"),
 }
 
 
 def _stub(name, group, kind):
     lines, indent = [], "" if kind == "function" else "    "
     for op in group:
-        result = "Tensor" if len(op.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(op.outputs))}]"
+        result = (
+            "Tensor"
+            if len(op.outputs) == 1
+            else f"tuple[{', '.join(['Tensor'] * len(op.outputs))}]"
+        )
         out = kind == "function" and "out" in op.variants
         forms = [parameters(op, kind != "function", annotated=True, out=out)]
         spread = next((p for p in op.params if p.spread), None)
         if spread:
-            head = [("self" if kind != "function" else f"{p.name}: {python_type(p)}") if i == 0 else f"{p.name}: {python_type(p)}"
-                    for i, p in enumerate(op.params[: op.params.index(spread)])]
-            rest = [f"{p.name}: {python_type(p)} = {_default(p)}" for p in op.params[op.params.index(spread) + 1:]]
+            head = [
+                ("self" if kind != "function" else f"{p.name}: {python_type(p)}")
+                if i == 0
+                else f"{p.name}: {python_type(p)}"
+                for i, p in enumerate(op.params[: op.params.index(spread)])
+            ]
+            rest = [
+                f"{p.name}: {python_type(p)} = {_default(p)}"
+                for p in op.params[op.params.index(spread) + 1 :]
+            ]
             forms.append(", ".join([*head, f"*{spread.name}: int", *rest]))
         lines += [f"def {name}({form}) -> {result}: ..." for form in forms]
     if len(lines) > 1:
@@ -171,7 +219,11 @@ def _operator_stubs(ops):
         if inplace and any("inplace" in op.variants for op in group):
             names.append(inplace)
         ignore = "  # type: ignore[override]" if operator in ("eq", "ne") else ""
-        kinds = "Tensor | float" if any(p.kind == "scalar" for op in group for p in op.params) else "Tensor"
+        kinds = (
+            "Tensor | float"
+            if any(p.kind == "scalar" for op in group for p in op.params)
+            else "Tensor"
+        )
         lines += [f"    def {name}(self, other: {kinds}) -> Tensor: ...{ignore}" for name in names]
     return lines
 
@@ -179,25 +231,46 @@ def _operator_stubs(ops):
 def stubs(ops, template):
     """_C.pyi: the template with methods and functions filled in."""
     methods = [_stub(name, group, "method") for name, group in groups(ops, "method").items()]
-    methods += [_stub(f"{name}_", group, "inplace") for name, group in groups(ops, "inplace").items()]
+    methods += [
+        _stub(f"{name}_", group, "inplace") for name, group in groups(ops, "inplace").items()
+    ]
     methods += _operator_stubs(ops)
     functions = [_stub(name, group, "function") for name, group in groups(ops, "function").items()]
-    text = template.replace("    #@METHODS@", "\n".join(methods)).replace("#@FUNCTIONS@", "\n".join(functions))
+    text = template.replace("    #@METHODS@", "\n".join(methods)).replace(
+        "#@FUNCTIONS@", "\n".join(functions)
+    )
     return text if text.endswith("\n") else text + "\n"
 
 
-# ---- reference ---------------------------------------------------------------------------------------------------------------------
+# ---- reference ----------------------------------------------------------------------------------
 
 
 def reference(ops):
     """ops.md: every op, by family."""
-    lines = ["# Ops", "", "Every op of Spool's table, by family. `C` names the function of `spool.h`; the derivative column of a",
-             "composite that has none of its own says `body`.", ""]
+    lines = [
+        "# Ops",
+        "",
+        "Every op of Spool's table, by family. `C` names the function of `spool.h`; the derivative of a",
+        "composite that has none of its own says `body`.",
+        "",
+    ]
     for family in dict.fromkeys(op.family for op in ops):
-        lines += [f"## {family}", "", "| op | C | Python | vmap | derivative | ONNX |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"## {family}",
+            "",
+            "| op | C | Python | vmap | derivative | ONNX |",
+            "|---|---|---|---|---|---|",
+        ]
         members = [op for op in ops if op.family == family]
         for op in members:
-            cells = [f"`{op.name}`", f"`sp_{op.c_name}`", _python_forms(op), op.batch, _derivative(op), op.keys.get("onnx") or "`spool`"]
+            cells = [
+                f"`{op.name}`",
+                f"`sp_{op.c_name}`",
+                _python_forms(op),
+                op.batch,
+                _derivative(op),
+                op.keys.get("onnx") or "`spool`",
+            ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
         for op in members:
@@ -230,10 +303,16 @@ def _reference_entry(op):
         lines += [f"See `{op.root.name}`.", ""]
     else:
         lines += [op.doc, ""]
-    lines += [f"- `{name}`: {' '.join(str(text).split())}" for name, text in op.keys.get("args", {}).items()]
+    lines += [
+        f"- `{name}`: {' '.join(str(text).split())}"
+        for name, text in op.keys.get("args", {}).items()
+    ]
     if "returns" in op.keys:
         lines.append(f"- returns: {' '.join(str(op.keys['returns']).split())}")
-    lines += [f"- {_EXCEPTIONS[s]} (`{s}`): {' '.join(str(text).split())}" for s, text in op.keys.get("raises", {}).items()]
+    lines += [
+        f"- {_EXCEPTIONS[s]} (`{s}`): {' '.join(str(text).split())}"
+        for s, text in op.keys.get("raises", {}).items()
+    ]
     if "source" in op.keys:
         lines.append(f"- source: {op.keys['source']}")
     for name, formula in op.vjp.items():
@@ -241,7 +320,7 @@ def _reference_entry(op):
     return lines + ([""] if lines[-1] else [])
 
 
-# ---- samples -----------------------------------------------------------------------------------------------------------------------
+# ---- samples ------------------------------------------------------------------------------------
 
 _FLAGS = ("pointwise", "view", "may_view", "reduce", "checks", "random", "effect", "composite")
 
@@ -250,13 +329,26 @@ def samples(ops):
     """_samples.json: what the tests need to know about every op."""
     entries = []
     for op in ops:
-        entries.append({
-            "name": op.name, "python": op.python_name, "variants": op.variants, "family": op.family, "batch": op.batch,
-            "params": [p.name for p in op.params], "inputs": [p.name for p in op.inputs],
-            "attrs": [p.name for p in op.attrs], "outputs": op.outputs,
-            "differentiable": [i for i, p in enumerate(op.params)
-                               if p.is_tensor and op.inputs.index(p) in op.diff_inputs],
-            "flags": [key for key in _FLAGS if op.flag(key)],
-            "onnx": op.keys.get("onnx"), "operator": op.keys.get("operator"), "samples": op.samples,
-        })
+        entries.append(
+            {
+                "name": op.name,
+                "python": op.python_name,
+                "variants": op.variants,
+                "family": op.family,
+                "batch": op.batch,
+                "params": [p.name for p in op.params],
+                "inputs": [p.name for p in op.inputs],
+                "attrs": [p.name for p in op.attrs],
+                "outputs": op.outputs,
+                "differentiable": [
+                    i
+                    for i, p in enumerate(op.params)
+                    if p.is_tensor and op.inputs.index(p) in op.diff_inputs
+                ],
+                "flags": [key for key in _FLAGS if op.flag(key)],
+                "onnx": op.keys.get("onnx"),
+                "operator": op.keys.get("operator"),
+                "samples": op.samples,
+            }
+        )
     return json.dumps({"ops": entries}, indent=1) + "\n"

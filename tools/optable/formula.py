@@ -1,8 +1,9 @@
 """Compiles derivative formulas (Python expressions over ops) to C statements.
 
-A formula becomes a tree of values. Tensor-valued calls become statements that fill a temporary, each distinct one once;
-everything else stays a C expression. Each statement knows which results need it (`mask`) and under which condition its
-operands exist (`cond`, for gradients or tangents that may be zero).
+A formula becomes a tree of values. Tensor-valued calls become statements that fill a temporary, each
+distinct one once; everything else stays a C expression. Each statement knows which results need it
+(`mask`) and under which condition its operands exist (`cond`, for gradients or tangents that may be
+zero).
 
 Invariants
 1. Statements stand in an order in which operands come before uses.
@@ -18,9 +19,25 @@ from dataclasses import dataclass, field, replace
 from optable.capi import DTYPE_CONSTANTS, c_constant
 from optable.ctext import wrap_list
 
-_BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.Pow: "pow", ast.MatMult: "matmul"}
+_BINARY = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "truediv",
+    ast.Pow: "pow",
+    ast.MatMult: "matmul",
+}
 _COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
-_MIRRORED = {"add": "add", "mul": "mul", "eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
+_MIRRORED = {
+    "add": "add",
+    "mul": "mul",
+    "eq": "eq",
+    "ne": "ne",
+    "lt": "gt",
+    "gt": "lt",
+    "le": "ge",
+    "ge": "le",
+}
 _NUMBERS = ("scalar", "int", "float", "bool")
 
 
@@ -35,7 +52,9 @@ class Value:
     kind: str  # tensor, scalar, int, float, bool, ints, dtype, attr, meta, none, text
     c: str
     count: str = ""  # ints: C expression of their number
-    attr: object = None  # attr: the Param behind an optional attribute; ints: the attribute that holds them, if one does
+    attr: object = (
+        None  # attr: the Param behind it; ints: C expression of the attribute that holds them
+    )
     temp: int = -1  # the temporary that it stands in
     symbol: str = ""  # gy1, tx: a tensor that may be zero
     literal: object = None  # numbers that are literals
@@ -81,7 +100,7 @@ class Compiler:
     symbols: set[str] = field(default_factory=set)
     scalar_helpers: set[str] = field(default_factory=set)
 
-    # ---- entry ---------------------------------------------------------------------------------------------------
+    # ---- entry ----------------------------------------------------------------------------------
 
     def compile(self, node):
         """The Value of an expression that must be a tensor."""
@@ -114,12 +133,14 @@ class Compiler:
         temp = self.known[key]
         return Value("tensor", f"t{temp}", temp=temp)
 
-    # ---- expressions ---------------------------------------------------------------------------------------------
+    # ---- expressions ----------------------------------------------------------------------------
 
     def _expr(self, node):
         method = getattr(self, "_" + type(node).__name__.lower(), None)
         if method is None:
-            raise FormulaError(f"'{ast.unparse(node)}': {type(node).__name__} is not part of the formula language")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': {type(node).__name__} is not part of the formula language"
+            )
         return method(node)
 
     def _read(self, value):
@@ -182,7 +203,9 @@ class Compiler:
             return Value("int", f"(int64_t){get('rank')}")
         if node.attr == "numel":
             return Value("int", get("numel"))
-        raise FormulaError(f"'{ast.unparse(node)}': tensors have shape, dtype, ndim, numel, size() and meta here")
+        raise FormulaError(
+            f"'{ast.unparse(node)}': tensors have shape, dtype, ndim, numel, size() and meta here"
+        )
 
     def _meta(self, base, node):
         if base.origin not in self.scope.meta:
@@ -204,7 +227,9 @@ class Compiler:
         if isinstance(node.op, ast.UAdd):
             return value
         if not isinstance(node.op, ast.USub):
-            raise FormulaError(f"'{ast.unparse(node)}': operator is not part of the formula language")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': operator is not part of the formula language"
+            )
         if value.kind == "tensor":
             return self._call_op(self._operator("neg", "t", node), [value], {}, node)
         if value.literal is not None:
@@ -214,13 +239,20 @@ class Compiler:
     def _binop(self, node):
         name = _BINARY.get(type(node.op))
         if name is None:
-            raise FormulaError(f"'{ast.unparse(node)}': operator is not part of the formula language")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': operator is not part of the formula language"
+            )
         return self._operate(name, self._expr(node.left), self._expr(node.right), node)
 
     def _compare(self, node):
         if len(node.ops) != 1 or type(node.ops[0]) not in _COMPARE:
             raise FormulaError(f"'{ast.unparse(node)}': one comparison at a time")
-        return self._operate(_COMPARE[type(node.ops[0])], self._expr(node.left), self._expr(node.comparators[0]), node)
+        return self._operate(
+            _COMPARE[type(node.ops[0])],
+            self._expr(node.left),
+            self._expr(node.comparators[0]),
+            node,
+        )
 
     def _operate(self, name, left, right, node):
         if left.kind == right.kind == "tensor":
@@ -237,23 +269,31 @@ class Compiler:
     def _operator(self, name, kinds, node):
         op = operator_op(self.operators, name, kinds)
         if op is None:
-            raise FormulaError(f"'{ast.unparse(node)}': no op of the table is bound to operator '{name}' for these operands")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': no op of the table is bound to operator '{name}' for these operands"
+            )
         return op
 
     def _scalar_arithmetic(self, name, values, node):
         if name not in ("add", "sub", "mul", "truediv", "neg"):
-            raise FormulaError(f"'{ast.unparse(node)}': no {name} between numbers here; use a helper")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': no {name} between numbers here; use a helper"
+            )
         self.scalar_helpers.add(name)
         return Value("scalar", f"scalar_{name}({', '.join(as_scalar(v) for v in values)})")
 
-    # ---- calls ---------------------------------------------------------------------------------------------------
+    # ---- calls ----------------------------------------------------------------------------------
 
     def _call(self, node):
         if isinstance(node.func, ast.Attribute):
             return self._size(node)
         name = getattr(node.func, "id", "")
-        if any(k.arg is None for k in node.keywords) or any(isinstance(a, ast.Starred) for a in node.args):
-            raise FormulaError(f"'{ast.unparse(node)}': * and ** are not part of the formula language")
+        if any(k.arg is None for k in node.keywords) or any(
+            isinstance(a, ast.Starred) for a in node.args
+        ):
+            raise FormulaError(
+                f"'{ast.unparse(node)}': * and ** are not part of the formula language"
+            )
         args = [self._expr(a) for a in node.args]
         kwargs = {k.arg: self._expr(k.value) for k in node.keywords}
         if name == "op":
@@ -263,15 +303,23 @@ class Compiler:
         if name in self.table:
             return self._call_op(self._overload(name, args, kwargs, node), args, kwargs, node)
         if kwargs:
-            raise FormulaError(f"'{ast.unparse(node)}': no op is called '{name}', and helpers take positional arguments only")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': no op is called '{name}', and helpers take positional arguments only"
+            )
         return self._helper(name, args)
 
     def _size(self, node):
-        if node.func.attr != "size" or len(node.args) != 1 or not isinstance(node.args[0], ast.Constant):
+        if (
+            node.func.attr != "size"
+            or len(node.args) != 1
+            or not isinstance(node.args[0], ast.Constant)
+        ):
             raise FormulaError(f"'{ast.unparse(node)}': the only method is x.size(<number>)")
         base, i = self._expr(node.func.value), node.args[0].value
         if base.kind != "tensor" or not isinstance(i, int) or i < 0:
-            raise FormulaError(f"'{ast.unparse(node)}': x.size(i) wants a tensor and an index counted from the front")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': x.size(i) wants a tensor and an index counted from the front"
+            )
         return Value("int", f"{self._geometry(base)('shape')}[{i}]")
 
     def _named_op(self, args, kwargs, node):
@@ -282,11 +330,17 @@ class Compiler:
         raise FormulaError(f"'{ast.unparse(node)}': op() wants the name of a table entry first")
 
     def _overload(self, name, args, kwargs, node):
-        fitting = [op for op in self.table[name] if op.overload != "rscalar" and match(op, args, kwargs) is not None]
+        fitting = [
+            op
+            for op in self.table[name]
+            if op.overload != "rscalar" and match(op, args, kwargs) is not None
+        ]
         if not fitting:
             kinds = ", ".join([v.kind for v in args] + [f"{k}={v.kind}" for k, v in kwargs.items()])
             known = "; ".join(op.signature for op in self.table[name])
-            raise FormulaError(f"'{ast.unparse(node)}': no overload takes ({kinds}); there are: {known}")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': no overload takes ({kinds}); there are: {known}"
+            )
         return fitting[0]
 
     def _call_op(self, op, args, kwargs, node):
@@ -294,7 +348,9 @@ class Compiler:
         if given is None:
             raise FormulaError(f"'{ast.unparse(node)}': arguments do not fit {op.signature}")
         if len(op.outputs) != 1:
-            raise FormulaError(f"'{ast.unparse(node)}': ops with several outputs cannot stand in a formula")
+            raise FormulaError(
+                f"'{ast.unparse(node)}': ops with several outputs cannot stand in a formula"
+            )
         c_args, deps = [], []
         for param in op.params:
             if param not in op.options:
@@ -304,7 +360,9 @@ class Compiler:
         fields = tuple(f for p in op.options if p.name in given for f in _option(p, given[p.name]))
         if op.options and not fields:
             c_args.append("NULL")
-        return self.emit(f"sp_{op.c_name}", c_args, deps, (f"sp_{op.c_name}_opt", *fields) if fields else ())
+        return self.emit(
+            f"sp_{op.c_name}", c_args, deps, (f"sp_{op.c_name}_opt", *fields) if fields else ()
+        )
 
     def _helper(self, name, args):
         c_args, deps = [], []
@@ -319,9 +377,10 @@ class Compiler:
 
 
 def operator_op(operators, name, kinds):
-    """The op behind a Python operator for operand kinds tt, ts, st (scalar on the left) or t; None if there is none.
+    """The op behind a Python operator for operand kinds tt, ts, st (scalar on the left) or t, or None.
 
-    For st the op takes the tensor first: an `rscalar` overload, or the scalar overload of the mirrored operator.
+    For st the op takes the tensor first: an `rscalar` overload, or the scalar overload of the
+    mirrored operator.
     """
     if kinds == "st":
         for op in operators.get(name, ()):
@@ -364,8 +423,14 @@ def _fits(param, value):
     if value.kind == "attr":
         return param.optional and value.attr.kind == param.kind
     kinds = {
-        "tensor": ("tensor",), "scalar": _NUMBERS, "int": ("int",), "float": ("int", "float"), "bool": ("bool",),
-        "ints": ("ints", "int"), "dtype": ("dtype",), "choice": ("text", "int"),
+        "tensor": ("tensor",),
+        "scalar": _NUMBERS,
+        "int": ("int",),
+        "float": ("int", "float"),
+        "bool": ("bool",),
+        "ints": ("ints", "int"),
+        "dtype": ("dtype",),
+        "choice": ("text", "int"),
     }
     if param.kind == "choice" and value.kind == "text":
         return value.c in param.choices
@@ -407,12 +472,16 @@ def _option(param, value):
         return [f".{param.name} = {pointer}", f".n_{param.name} = {count}"]
     if value.kind == "attr":
         field_of = {"float": "v.f"}.get(param.kind, "v.i")
-        c = f"sp__attr_to_scalar({value.c})" if param.kind == "scalar" else f"{value.c[1:]}.{field_of}"
+        c = (
+            f"sp__attr_to_scalar({value.c})"
+            if param.kind == "scalar"
+            else f"{value.c[1:]}.{field_of}"
+        )
         if param.kind == "dtype":
             c = f"(sp_dtype){c}"
         return [f".has_{param.name} = !{value.c[1:]}.absent", f".{param.name} = {c}"]
     has = [] if param.zero_is_default else [f".has_{param.name} = true"]
-    return has + [f".{param.name} = {_plain(param, value)}"]
+    return [*has, f".{param.name} = {_plain(param, value)}"]
 
 
 def terms(node):
@@ -447,4 +516,8 @@ def statement_text(statement, target):
         return call
     struct, *fields = statement.options
     name = statement.args[-1][1:]
-    return wrap_list(f"const {struct} {name} = {{", [f".size = sizeof({name})", *fields], "};") + "\n" + call
+    return (
+        wrap_list(f"const {struct} {name} = {{", [f".size = sizeof({name})", *fields], "};")
+        + "\n"
+        + call
+    )

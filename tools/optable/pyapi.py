@@ -10,9 +10,24 @@ from optable.rules import table_by_operator
 
 _PRELUDE = f"""/* Python's entry points to the ops. {BANNER} */
 #include "bindings/python/ext/py_parse.h"
+
+#define ENTRY(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL | METH_KEYWORDS
 """
-_COMPARE = {"lt": "Py_LT", "le": "Py_LE", "eq": "Py_EQ", "ne": "Py_NE", "gt": "Py_GT", "ge": "Py_GE"}
-_SLOTS = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "matmul": "matrix_multiply"}
+_COMPARE = {
+    "lt": "Py_LT",
+    "le": "Py_LE",
+    "eq": "Py_EQ",
+    "ne": "Py_NE",
+    "gt": "Py_GT",
+    "ge": "Py_GE",
+}
+_SLOTS = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "true_divide",
+    "matmul": "matrix_multiply",
+}
 
 
 def _fallback(op, param):
@@ -25,7 +40,13 @@ def _fallback(op, param):
         return f"{{{pointer}.n = {len(param.default)}, {kind}}}"
     if param.kind == "scalar":
         is_float = isinstance(param.default, float)
-        tag = "SP_FLOAT64" if is_float else "SP_BOOL" if isinstance(param.default, bool) else "SP_INT64"
+        tag = (
+            "SP_FLOAT64"
+            if is_float
+            else "SP_BOOL"
+            if isinstance(param.default, bool)
+            else "SP_INT64"
+        )
         value = f".v.f = {param.default!r}" if is_float else f".v.i = {int(param.default)}"
         return f"{{{value}, {kind}, .tag = {tag}}}"
     member = "v.f" if param.kind == "float" else "v.i"
@@ -33,9 +54,21 @@ def _fallback(op, param):
 
 
 def _param(op, param):
-    flags = [name for name, on in (("REQUIRED", param.required), ("NONE", param.optional), ("KEYWORD", param.kwonly),
-                                   ("SPREAD", param.spread)) if on]
-    fields = [c_string(param.name), f"SP_PY_{param.kind.upper()}", " | ".join(f"SP_PY_{f}" for f in flags) or "0"]
+    flags = [
+        name
+        for name, on in (
+            ("REQUIRED", param.required),
+            ("NONE", param.optional),
+            ("KEYWORD", param.kwonly),
+            ("SPREAD", param.spread),
+        )
+        if on
+    ]
+    fields = [
+        c_string(param.name),
+        f"SP_PY_{param.kind.upper()}",
+        " | ".join(f"SP_PY_{f}" for f in flags) or "0",
+    ]
     if not param.is_tensor:
         fields.append(f".fallback = {_fallback(op, param)}")
     if param.choices:
@@ -49,14 +82,26 @@ def _parameters(ops):
     for op in ops:
         choices.update({p.name: p.choices for p in op.params if p.choices})
     for name, values in choices.items():
-        lines.append(wrap_list(f"static const char *const choices_{name}[] = {{", [*(c_string(v) for v in values), "NULL"], "};"))
+        lines.append(
+            wrap_list(
+                f"static const char *const choices_{name}[] = {{",
+                [*(c_string(v) for v in values), "NULL"],
+                "};",
+            )
+        )
     for op in ops:
         for param in op.options:
             if param.kind == "ints" and param.default:
                 values = ", ".join(str(v) for v in param.default)
-                lines.append(f"static const int64_t default_{op.c_name}_{param.name}[] = {{{values}}};")
+                lines.append(
+                    f"static const int64_t default_{op.c_name}_{param.name}[] = {{{values}}};"
+                )
         if op.params:
-            lines += [f"static sp__py_param params_{op.c_name}[] = {{", *(_param(op, p) for p in op.params), "};"]
+            lines += [
+                f"static sp__py_param params_{op.c_name}[] = {{",
+                *(_param(op, p) for p in op.params),
+                "};",
+            ]
     return "\n".join(lines)
 
 
@@ -68,8 +113,14 @@ def _signature(op, name):
 
 
 def _group(symbol, name, members):
-    lines = [f"static const sp__py_sig sigs_{symbol}[] = {{", *(_signature(op, name) for op in members), "};"]
-    lines.append(f"static const sp__py_group group_{symbol} = {{{c_string(name)}, {len(members)}, sigs_{symbol}}};")
+    lines = [
+        f"static const sp__py_sig sigs_{symbol}[] = {{",
+        *(_signature(op, name) for op in members),
+        "};",
+    ]
+    lines.append(
+        f"static const sp__py_group group_{symbol} = {{{c_string(name)}, {len(members)}, sigs_{symbol}}};"
+    )
     return "\n".join(lines)
 
 
@@ -86,7 +137,10 @@ def _tensors_path(members, kind, mode):
         elif n == 1:
             tests, call = [], f"sp__py_call_tensors({op.opcode}, &self, 1, {mode})"
         else:
-            tests, call = ["sp__py_is_exact(args[0])"], f"sp__py_call_pair({op.opcode}, self, args[0], {mode})"
+            tests, call = (
+                ["sp__py_is_exact(args[0])"],
+                f"sp__py_call_pair({op.opcode}, self, args[0], {mode})",
+            )
         condition = [f"n == {n if kind == 'function' else n - 1}", "!names", *tests]
         return [f"    if (SP_LIKELY({' && '.join(condition)}))", f"        return {call};"]
     return []
@@ -95,13 +149,23 @@ def _tensors_path(members, kind, mode):
 def _number_path(members, kind, mode):
     """The same for an exact tensor and an exact number."""
     for op in members:
-        if [p.kind for p in op.params] != ["tensor", "scalar"] or not op.params[1].required or op.params[1].kwonly:
+        if (
+            [p.kind for p in op.params] != ["tensor", "scalar"]
+            or not op.params[1].required
+            or op.params[1].kwonly
+        ):
             continue
         at, who = (1, "args[0]") if kind == "function" else (0, "self")
-        condition = [f"n == {at + 1}", "!names", *(["sp__py_is_exact(args[0])"] if at else []),
-                     f"sp__py_exact_number(args[{at}], &number)"]
-        return [f"    if ({' && '.join(condition)})",
-                f"        return sp__py_call_scalar({op.opcode}, {who}, number, {mode});"]
+        condition = [
+            f"n == {at + 1}",
+            "!names",
+            *(["sp__py_is_exact(args[0])"] if at else []),
+            f"sp__py_exact_number(args[{at}], &number)",
+        ]
+        return [
+            f"    if ({' && '.join(condition)})",
+            f"        return sp__py_call_scalar({op.opcode}, {who}, number, {mode});",
+        ]
     return []
 
 
@@ -109,7 +173,14 @@ def _entry(prefix, symbol, members, kind):
     """One METH_FASTCALL | METH_KEYWORDS function."""
     mode = "SP_PY_INPLACE" if kind == "inplace" else "SP_PY_PLAIN"
     number = _number_path(members, kind, mode)
-    lines = [f"static PyObject *{prefix}_{symbol}(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)", "{"]
+    lines = [
+        wrap_list(
+            f"static PyObject *{prefix}_{symbol}(",
+            ["PyObject *self", "PyObject *const *args", "Py_ssize_t n", "PyObject *names"],
+            ")",
+        ),
+        "{",
+    ]
     lines += ["    sp_scalar number;"] if number else []
     lines += ["    (void)self;"] if kind == "function" else []
     lines += _tensors_path(members, kind, mode) + number
@@ -119,7 +190,7 @@ def _entry(prefix, symbol, members, kind):
 
 
 def _def(prefix, symbol, name, doc):
-    head = f"    {{{c_string(name)}, (PyCFunction)(void (*)(void)){prefix}_{symbol}, METH_FASTCALL | METH_KEYWORDS,"
+    head = f"    {{{c_string(name)}, ENTRY({prefix}_{symbol}),"
     return f"{head}\n     {c_text(doc, '     ')}}},"
 
 
@@ -132,18 +203,25 @@ def _names(ops):
         for kind, found in (("function", functions), ("method", methods)):
             if name not in found:
                 continue
-            symbol = name if same or name not in functions or name not in methods else f"{name}_{kind}"
+            symbol = (
+                name if same or name not in functions or name not in methods else f"{name}_{kind}"
+            )
             if not (same and kind == "method"):
                 texts.append(_group(symbol, name, found[name]))
             texts.append(_entry(kind, symbol, found[name], kind))
             tables[kind].append(_def(kind, symbol, name, docstring(found[name], name, kind)))
     for name, members in inplace.items():
-        texts += [_group(f"{name}_", f"{name}_", members), _entry("method", f"{name}_", members, "inplace")]
-        tables["method"].append(_def("method", f"{name}_", f"{name}_", docstring(members, f"{name}_", "inplace")))
+        texts += [
+            _group(f"{name}_", f"{name}_", members),
+            _entry("method", f"{name}_", members, "inplace"),
+        ]
+        tables["method"].append(
+            _def("method", f"{name}_", f"{name}_", docstring(members, f"{name}_", "inplace"))
+        )
     return texts, tables
 
 
-# ---- operators -------------------------------------------------------------------------------------------------------------
+# ---- operators ----------------------------------------------------------------------------------
 
 
 def _operator_row(operators, name, inplace=False):
@@ -157,10 +235,12 @@ def _operator_row(operators, name, inplace=False):
 def _slot(name, row, mode, lines, fills, slot):
     suffix = "i" if mode == "SP_PY_INPLACE" else ""
     is_pow = name == "pow"
-    lines.append(f"static PyObject *slot_{suffix}{name}(PyObject *a, PyObject *b{', PyObject *modulus' if is_pow else ''})\n{{\n"
-                 f"    static const sp__py_operator o = {{{row}}};\n"
-                 + ("    if (modulus != Py_None) Py_RETURN_NOTIMPLEMENTED;\n" if is_pow else "")
-                 + f"    return sp__py_operate(&o, a, b, {mode});\n}}")
+    lines.append(
+        f"static PyObject *slot_{suffix}{name}(PyObject *a, PyObject *b{', PyObject *modulus' if is_pow else ''})\n{{\n"
+        f"    static const sp__py_operator o = {{{row}}};\n"
+        + ("    if (modulus != Py_None) Py_RETURN_NOTIMPLEMENTED;\n" if is_pow else "")
+        + f"    return sp__py_operate(&o, a, b, {mode});\n}}"
+    )
     fills.append(f"    slots->nb_{slot} = slot_{suffix}{name};")
 
 
@@ -176,15 +256,39 @@ def _operators(ops):
     for name, slot in (("neg", "negative"), ("abs", "absolute")):
         op = operator_op(operators, name, "t")
         if op:
-            lines.append(f"static PyObject *slot_{name}(PyObject *a)\n{{\n"
-                         f"    return sp__py_call_tensors({op.opcode}, &a, 1, SP_PY_PLAIN);\n}}")
+            lines.append(
+                f"static PyObject *slot_{name}(PyObject *a)\n{{\n"
+                f"    return sp__py_call_tensors({op.opcode}, &a, 1, SP_PY_PLAIN);\n}}"
+            )
             fills.append(f"    slots->nb_{slot} = slot_{name};")
-    lines.append("\n".join(["void sp__py_number_fill(PyNumberMethods *slots)", "{", *(fills or ["    (void)slots;"]), "}"]))
-    rows = [f"        [{_COMPARE[n]}] = {{{row or '-1, -1, -1'}}}," for n in _COMPARE
-            for row in [_operator_row(operators, n)]]
-    lines.append("\n".join(["PyObject *sp__py_compare(PyObject *a, PyObject *b, int op)", "{",
-                            "    static const sp__py_operator operators[] = {", *rows, "    };",
-                            "    return sp__py_operate(&operators[op], a, b, SP_PY_PLAIN);", "}"]))
+    lines.append(
+        "\n".join(
+            [
+                "void sp__py_number_fill(PyNumberMethods *slots)",
+                "{",
+                *(fills or ["    (void)slots;"]),
+                "}",
+            ]
+        )
+    )
+    rows = [
+        f"        [{_COMPARE[n]}] = {{{row or '-1, -1, -1'}}},"
+        for n in _COMPARE
+        for row in [_operator_row(operators, n)]
+    ]
+    lines.append(
+        "\n".join(
+            [
+                "PyObject *sp__py_compare(PyObject *a, PyObject *b, int op)",
+                "{",
+                "    static const sp__py_operator operators[] = {",
+                *rows,
+                "    };",
+                "    return sp__py_operate(&operators[op], a, b, SP_PY_PLAIN);",
+                "}",
+            ]
+        )
+    )
     return lines
 
 
@@ -193,6 +297,15 @@ def generate(ops):
     texts, tables = _names(ops)
     parts = [_PRELUDE, _parameters(ops), "/* ---- functions and methods ----- */", *texts]
     for kind in ("function", "method"):
-        parts.append("\n".join([f"PyMethodDef sp__py_{kind}s[] = {{", *tables[kind], "    {NULL, NULL, 0, NULL},", "};"]))
+        parts.append(
+            "\n".join(
+                [
+                    f"PyMethodDef sp__py_{kind}s[] = {{",
+                    *tables[kind],
+                    "    {NULL, NULL, 0, NULL},",
+                    "};",
+                ]
+            )
+        )
     parts += ["/* ---- operators ----- */", *_operators(ops)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

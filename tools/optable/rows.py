@@ -5,20 +5,36 @@ from __future__ import annotations
 from optable.ctext import BANNER, c_string, wrap_list
 
 _FLAGS = (
-    ("pointwise", "POINTWISE"), ("view", "VIEW"), ("checks", "CHECKS_DATA"), ("random", "RANDOM"),
-    ("composite", "COMPOSITE"), ("may_view", "MAY_VIEW"), ("reduce", "REDUCE"), ("linear", "LINEAR"), ("effect", "EFFECT"),
+    ("pointwise", "POINTWISE"),
+    ("view", "VIEW"),
+    ("checks", "CHECKS_DATA"),
+    ("random", "RANDOM"),
+    ("composite", "COMPOSITE"),
+    ("may_view", "MAY_VIEW"),
+    ("reduce", "REDUCE"),
+    ("linear", "LINEAR"),
+    ("effect", "EFFECT"),
 )
 
 
 def header(ops):
     """ops_gen.h: opcodes, attribute indices, the functions that the families provide."""
-    lines = [f"/* Opcodes and attribute indices. {BANNER} */", "#ifndef SP_OPS_GEN_H", "#define SP_OPS_GEN_H", "",
-             '#include "ops/op.h"', ""]
+    lines = [
+        f"/* Opcodes and attribute indices. {BANNER} */",
+        "#ifndef SP_OPS_GEN_H",
+        "#define SP_OPS_GEN_H",
+        "",
+        '#include "ops/op.h"',
+        "",
+    ]
     lines.append("enum {")
     lines += [f"    {op.opcode}," for op in ops]
     lines += ["    SP_OP_COUNT", "};", "", "/* Where an attribute stands in sp_call.attr. */"]
     for op in ops:
-        names = [f"SP_{op.c_name}_{name}".upper() for name in [p.name for p in op.attrs] + op.hidden_attrs]
+        names = [
+            f"SP_{op.c_name}_{name}".upper()
+            for name in [p.name for p in op.attrs] + op.hidden_attrs
+        ]
         if names:
             lines.append(wrap_list("enum { ", names, " };"))
     lines += ["", "/* Shape, dtype and device of results: host only, in the family's C file. */"]
@@ -28,8 +44,11 @@ def header(ops):
     if bodies:
         lines += ["", "/* Composites: out[] computed by other ops. */"]
         lines += [f"SP_MUST_USE sp_status sp__body_{name}(sp_call *c);" for name in bodies]
-    lines += ["", "/* Ops whose vmap rule is a function of its own: X(opcode, name) for sp__batch_<name>(). */",
-              "#define SP_BATCH_CUSTOM_OPS(X) \\"]
+    lines += [
+        "",
+        "/* Ops whose vmap rule is a function of its own: X(opcode, name) for sp__batch_<name>(). */",
+        "#define SP_BATCH_CUSTOM_OPS(X) \\",
+    ]
     lines += [f"    X({op.opcode}, {op.c_name}) \\" for op in ops if op.batch == "custom"]
     lines += ["    /* the end */", "", "#endif"]
     return "\n".join(lines) + "\n"
@@ -41,17 +60,22 @@ def _row(op, infer):
     dims = op.keys.get("dims")
     kinds = f"kinds_{op.c_name}" if attrs else "NULL"
     fields = [
-        f".name = {c_string(op.name)}", f".c_name = {c_string(op.c_name)}",
-        f".n_in = {-1 if op.variadic else len(op.inputs)}", f".n_out = {len(op.outputs)}", f".n_attr = {len(attrs)}",
+        f".name = {c_string(op.name)}",
+        f".c_name = {c_string(op.c_name)}",
+        f".n_in = {-1 if op.variadic else len(op.inputs)}",
+        f".n_out = {len(op.outputs)}",
+        f".n_attr = {len(attrs)}",
         f".flags = {' | '.join(flags) or '0'}",
         f".diff_mask = {mask(op.diff_inputs) if not op.variadic else ('~0u' if op.diff_inputs else '0')}",
-        f".linear_mask = {mask(op.linear_inputs)}", f".batch = SP_BATCH_{op.batch.upper()}",
+        f".linear_mask = {mask(op.linear_inputs)}",
+        f".batch = SP_BATCH_{op.batch.upper()}",
         f".dims_attr = {[p.name for p in op.attrs].index(dims) if dims else -1}",
         f".infer = {'sp__infer_' + infer if infer else 'NULL'}",
         f".body = {'sp__body_' + op.keys['composite'] if op.is_composite else 'NULL'}",
         f".onnx = {c_string(op.keys['onnx']) if op.keys.get('onnx') else 'NULL'}",
         f".in_names = {f'inputs_{op.c_name}' if op.inputs else 'NULL'}",
-        f".attr_names = {f'attrs_{op.c_name}' if attrs else 'NULL'}", f".attr_kinds = {kinds}",
+        f".attr_names = {f'attrs_{op.c_name}' if attrs else 'NULL'}",
+        f".attr_kinds = {kinds}",
         f".signature = {c_string(op.signature)}",
     ]
     return wrap_list(f"    [{op.opcode}] = {{", fields, "},", indent=" " * 8)
@@ -65,11 +89,23 @@ def mask(indices):
 def _names(op):
     lines = []
     if op.inputs:
-        lines.append(wrap_list(f"static const char *const inputs_{op.c_name}[] = {{", [c_string(p.name) for p in op.inputs], "};"))
+        lines.append(
+            wrap_list(
+                f"static const char *const inputs_{op.c_name}[] = {{",
+                [c_string(p.name) for p in op.inputs],
+                "};",
+            )
+        )
     names = [p.name for p in op.attrs] + op.hidden_attrs
     if names:
         kinds = [p.attr_kind for p in op.attrs] + ["SP_ATTR_INT"] * len(op.hidden_attrs)
-        lines.append(wrap_list(f"static const char *const attrs_{op.c_name}[] = {{", [c_string(n) for n in names], "};"))
+        lines.append(
+            wrap_list(
+                f"static const char *const attrs_{op.c_name}[] = {{",
+                [c_string(n) for n in names],
+                "};",
+            )
+        )
         lines.append(wrap_list(f"static const uint8_t kinds_{op.c_name}[] = {{", kinds, "};"))
     return lines
 
@@ -108,18 +144,29 @@ def table(ops):
 def kernels(ops):
     """cpu_kernels_gen.h: what a backend must provide, as X-macros."""
     lines = [
-        f"/* The kernels that a backend must have. {BANNER}", " *",
-        " * Included by a backend's register.c, as often as it likes, with these defined (what is not is skipped):", " *",
-        " *     SP_CPU_KERNEL(opcode, function)          an op's kernel; one function may serve several ops",
-        " *     SP_CPU_KERNEL_FUNCTION(function)         each function once, for prototypes",
-        " *     SP_CPU_POINTWISE(opcode, name, n_in)     an op that the tile VM runs, with its number of tensor operands */",
+        f"/* The kernels that a backend must have. {BANNER}",
+        " *",
+        " * Included by a backend, as often as it likes, with these defined (what is not is skipped):",
+        " *",
+        " *     SP_CPU_KERNEL(opcode, function)        an op's kernel; one may serve several ops",
+        " *     SP_CPU_KERNEL_FUNCTION(function)       each function once, for prototypes",
+        " *     SP_CPU_POINTWISE(opcode, name, n_in)   an op that the tile VM runs, of n_in tensors */",
     ]
     plain = [op for op in ops if op.kernel not in (None, "tile")]
     tile = [op for op in ops if op.kernel == "tile"]
     groups = (
         ("SP_CPU_KERNEL", [f"SP_CPU_KERNEL({op.opcode}, sp__cpu_{op.kernel})" for op in plain]),
-        ("SP_CPU_KERNEL_FUNCTION", [f"SP_CPU_KERNEL_FUNCTION(sp__cpu_{name})" for name in dict.fromkeys(op.kernel for op in plain)]),
-        ("SP_CPU_POINTWISE", [f"SP_CPU_POINTWISE({op.opcode}, {op.c_name}, {len(op.inputs)})" for op in tile]),
+        (
+            "SP_CPU_KERNEL_FUNCTION",
+            [
+                f"SP_CPU_KERNEL_FUNCTION(sp__cpu_{name})"
+                for name in dict.fromkeys(op.kernel for op in plain)
+            ],
+        ),
+        (
+            "SP_CPU_POINTWISE",
+            [f"SP_CPU_POINTWISE({op.opcode}, {op.c_name}, {len(op.inputs)})" for op in tile],
+        ),
     )
     for macro, uses in groups:
         lines += ["", f"#ifdef {macro}", *uses, f"#undef {macro}", "#endif"]

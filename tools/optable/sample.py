@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import ast
 
-_MAKERS = {"pos": "positive", "unit": "unit", "distinct": "distinct", "boolean": "boolean", "int64": "int64", "data": "data"}
+_MAKERS = {
+    "pos": "positive",
+    "unit": "unit",
+    "distinct": "distinct",
+    "boolean": "boolean",
+    "int64": "int64",
+    "data": "data",
+}
 
 
 class SampleError(Exception):
@@ -18,7 +25,7 @@ class SampleError(Exception):
 def parse_sample(op, text):
     """Reads one argument list for `op`."""
     if not isinstance(text, str):
-        raise SampleError("must be a string, for example \"(3, 4), dim=1\"")
+        raise SampleError('must be a string, for example "(3, 4), dim=1"')
     try:
         call = ast.parse(f"f({text})", mode="eval").body
     except SyntaxError as error:
@@ -73,9 +80,15 @@ def _tensor(param, node):
     if maker == "data":
         if len(args) not in (1, 2):
             raise SampleError(f"'{param.name}': data(values, dtype) takes 1 or 2 arguments")
-        return {"tensor": "data", "values": args[0], "dtype": args[1] if len(args) == 2 else "float32"}
+        return {
+            "tensor": "data",
+            "values": args[0],
+            "dtype": args[1] if len(args) == 2 else "float32",
+        }
     if len(args) != (3 if maker == "int64" else 1):
-        raise SampleError(f"'{param.name}': {node.func.id} takes {'(shape, low, high)' if maker == 'int64' else '(shape)'}")
+        raise SampleError(
+            f"'{param.name}': {node.func.id} takes {'(shape, low, high)' if maker == 'int64' else '(shape)'}"
+        )
     spec = {"tensor": maker, "shape": _shape(param, node.args[0])}
     if maker == "int64":
         spec["low"], spec["high"] = args[1], args[2]
@@ -84,8 +97,12 @@ def _tensor(param, node):
 
 def _shape(param, node):
     shape = _literal(param, node)
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise SampleError(f"'{param.name}' must be a shape such as (3, 4), or a maker such as pos((3, 4))")
+    if not isinstance(shape, (tuple, list)) or not all(
+        isinstance(n, int) and n >= 0 for n in shape
+    ):
+        raise SampleError(
+            f"'{param.name}' must be a shape such as (3, 4), or a maker such as pos((3, 4))"
+        )
     return list(shape)
 
 

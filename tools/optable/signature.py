@@ -9,15 +9,32 @@ from dataclasses import dataclass
 DTYPES = ("bool", "int64", "float32", "float64")
 
 _TYPES = {
-    "Tensor": "tensor", "Tensor[]": "tensors", "Scalar": "scalar", "int": "int", "float": "float", "bool": "bool",
-    "int[]": "ints", "int[*]": "ints", "dtype": "dtype",
+    "Tensor": "tensor",
+    "Tensor[]": "tensors",
+    "Scalar": "scalar",
+    "int": "int",
+    "float": "float",
+    "bool": "bool",
+    "int[]": "ints",
+    "int[*]": "ints",
+    "dtype": "dtype",
 }
 _ATTR_KINDS = {
-    "scalar": "SP_ATTR_SCALAR", "int": "SP_ATTR_INT", "float": "SP_ATTR_FLOAT", "bool": "SP_ATTR_BOOL",
-    "ints": "SP_ATTR_INTS", "dtype": "SP_ATTR_DTYPE", "choice": "SP_ATTR_INT",
+    "scalar": "SP_ATTR_SCALAR",
+    "int": "SP_ATTR_INT",
+    "float": "SP_ATTR_FLOAT",
+    "bool": "SP_ATTR_BOOL",
+    "ints": "SP_ATTR_INTS",
+    "dtype": "SP_ATTR_DTYPE",
+    "choice": "SP_ATTR_INT",
 }
 _DEFAULTS = {
-    "scalar": (int, float, bool), "int": int, "float": (int, float), "bool": bool, "ints": (list, tuple, int), "dtype": str,
+    "scalar": (int, float, bool),
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "ints": (list, tuple, int),
+    "dtype": str,
     "choice": str,
 }
 
@@ -77,7 +94,9 @@ def parse_signature(text):
     """
     match = re.fullmatch(r"\s*([a-z]\w*(?:\.\w+)?)\s*\((.*)\)\s*->\s*(.+?)\s*", text, re.S)
     if not match:
-        raise SignatureError(f"cannot read signature {text!r}: it looks like name(Tensor x, int dim=0) -> Tensor")
+        raise SignatureError(
+            f"cannot read signature {text!r}: it looks like name(Tensor x, int dim=0) -> Tensor"
+        )
     name, inner, result = match.groups()
     params, kwonly = [], False
     for part in _split(inner):
@@ -118,7 +137,14 @@ def _parse_param(text):
         raise SignatureError(f"unknown type '{type_text}'; known are {', '.join(_TYPES)} and a|b|c")
     if optional and kind in ("tensors", "choice"):
         raise SignatureError(f"'{name}': {type_text} cannot be optional")
-    param = Param(name, kind, type_text + (optional or ""), bool(optional), type_text == "int[*]", choices=choices)
+    param = Param(
+        name,
+        kind,
+        type_text + (optional or ""),
+        bool(optional),
+        type_text == "int[*]",
+        choices=choices,
+    )
     if default is not None:
         _parse_default(param, default)
     return param
@@ -138,10 +164,14 @@ def _parse_default(param, text):
     if value is None:
         if not param.optional:
             raise SignatureError(f"'{param.name}': default None needs the type {param.type_text}?")
-    elif not isinstance(value, _DEFAULTS[param.kind]) or (isinstance(value, bool) and param.kind not in ("bool", "scalar")):
+    elif not isinstance(value, _DEFAULTS[param.kind]) or (
+        isinstance(value, bool) and param.kind not in ("bool", "scalar")
+    ):
         raise SignatureError(f"'{param.name}': default {text} is no {param.type_text}")
     if param.kind == "choice" and value not in param.choices:
-        raise SignatureError(f"'{param.name}': default {text} is none of {', '.join(param.choices)}")
+        raise SignatureError(
+            f"'{param.name}': default {text} is none of {', '.join(param.choices)}"
+        )
     if param.kind == "dtype" and value is not None and value not in DTYPES:
         raise SignatureError(f"'{param.name}': default {text} is no dtype")
     if param.kind == "ints" and isinstance(value, int):
@@ -162,4 +192,6 @@ def _parse_result(text):
     else:
         if len(outputs) > 1 and len(set(outputs)) == len(outputs):
             return outputs
-    raise SignatureError(f"cannot read result {text!r}: it is 'Tensor' or '(Tensor values, Tensor indices)'")
+    raise SignatureError(
+        f"cannot read result {text!r}: it is 'Tensor' or '(Tensor values, Tensor indices)'"
+    )

@@ -2,7 +2,7 @@
 
 Invariants
 1. Every problem is reported as `file:line: op: what is wrong`, all of them in one run.
-2. An Op that comes out of load() is complete: defaults are filled in, names resolved, samples parsed.
+2. An Op that comes out of load() is complete: defaults filled in, names resolved, samples parsed.
 3. Opcodes follow the order of families and entries, so that one table gives one numbering.
 """
 
@@ -20,18 +20,72 @@ from optable.signature import Param, SignatureError, parse_signature
 BATCH_KINDS = ("none", "pointwise", "dims", "leading", "shape", "create", "custom")
 VARIANTS = ("function", "method", "inplace", "out", "reflected")
 OPERATORS = {
-    "add": "+", "sub": "-", "mul": "*", "truediv": "/", "pow": "**", "matmul": "@", "neg": "-", "abs": "abs",
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "truediv": "/",
+    "pow": "**",
+    "matmul": "@",
+    "neg": "-",
+    "abs": "abs",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
 }
-MIRRORED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne", "add": "add", "mul": "mul"}
+MIRRORED = {
+    "lt": "gt",
+    "gt": "lt",
+    "le": "ge",
+    "ge": "le",
+    "eq": "eq",
+    "ne": "ne",
+    "add": "add",
+    "mul": "mul",
+}
 STATUSES = (
-    "ESHAPE", "EDTYPE", "ETYPE", "EVALUE", "EINDEX", "EMEMORY", "EDEVICE", "EGRAD", "EIO", "EFORMAT", "EUNSUPPORTED",
+    "ESHAPE",
+    "EDTYPE",
+    "ETYPE",
+    "EVALUE",
+    "EINDEX",
+    "EMEMORY",
+    "EDEVICE",
+    "EGRAD",
+    "EIO",
+    "EFORMAT",
+    "EUNSUPPORTED",
 )
 KEYS = {
-    "op": str, "doc": str, "args": dict, "returns": str, "raises": dict, "source": str, "example": str, "infer": str,
-    "pointwise": bool, "view": bool, "may_view": bool, "reduce": bool, "checks": str, "random": bool, "effect": bool,
-    "composite": str, "kernel": (bool, str), "vjp": dict, "jvp": (str, dict), "linear": list, "nondiff": (bool, list),
-    "batch": str, "dims": str, "onnx": (str, type(None)), "variants": list, "operator": str, "python": str,
+    "op": str,
+    "doc": str,
+    "args": dict,
+    "returns": str,
+    "raises": dict,
+    "source": str,
+    "example": str,
+    "infer": str,
+    "pointwise": bool,
+    "view": bool,
+    "may_view": bool,
+    "reduce": bool,
+    "checks": str,
+    "random": bool,
+    "effect": bool,
+    "composite": str,
+    "kernel": (bool, str),
+    "vjp": dict,
+    "jvp": (str, dict),
+    "linear": list,
+    "nondiff": (bool, list),
+    "batch": str,
+    "dims": str,
+    "onnx": (str, type(None)),
+    "variants": list,
+    "operator": str,
+    "python": str,
     "sample": list,
 }
 LIMITS = {"inputs": 32, "attrs": 8, "outputs": 4, "lists": 3}
@@ -149,7 +203,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key '{key.value}' is given twice")
+                raise yaml.YAMLError(
+                    f"line {key.start_mark.line + 1}: key '{key.value}' is given twice"
+                )
             seen.add(key.value)
         mapping = super().construct_mapping(node, deep=True)
         mapping["__line__"] = node.start_mark.line + 1
@@ -223,7 +279,9 @@ def _load_entry(entry, family, where, problems):
     op = Op(name, family, where, " ".join(text.split()), params, outputs, entry)
     op.base, _, op.overload = name.partition(".")
     op.c_name = name.replace(".", "_")
-    op.doc = (entry.get("doc") or "").strip() if isinstance(entry.get("doc"), (str, type(None))) else ""
+    op.doc = (
+        (entry.get("doc") or "").strip() if isinstance(entry.get("doc"), (str, type(None))) else ""
+    )
     before = len(problems)
     _check_keys(op, problem)
     if len(problems) == before:  # the checks below rely on well-formed keys
@@ -243,7 +301,9 @@ def _check_keys(op, problem):
         elif not isinstance(value, kinds):
             wanted = kinds if isinstance(kinds, tuple) else (kinds,)
             names = " or ".join("null" if k is type(None) else k.__name__ for k in wanted)
-            problem(f"'{key}' must be of type {names}, not {type(value).__name__} (a comma inside {{}} wants quotes)")
+            problem(
+                f"'{key}' must be of type {names}, not {type(value).__name__} (a comma inside {{}} wants quotes)"
+            )
     for key in ("vjp", "jvp", "args", "raises"):
         inner = op.keys.get(key)
         if isinstance(inner, dict):
@@ -258,9 +318,18 @@ def _check_names(op, problem):
         if names.count(name) > 1:
             problem(f"parameter '{name}' is given twice")
         if name == "size" and name in [p.name for p in op.options]:
-            problem("'size' cannot name an optional parameter: it is the options struct's own field")
-        if name in C_WORDS or name in RESERVED or keyword.iskeyword(name) or name.startswith(("n_", "has_", "sp_", "gy")):
-            problem(f"'{name}' cannot name a parameter: it is a word of C, Python or the generated code")
+            problem(
+                "'size' cannot name an optional parameter: it is the options struct's own field"
+            )
+        if (
+            name in C_WORDS
+            or name in RESERVED
+            or keyword.iskeyword(name)
+            or name.startswith(("n_", "has_", "sp_", "gy"))
+        ):
+            problem(
+                f"'{name}' cannot name a parameter: it is a word of C, Python or the generated code"
+            )
         if name[0] == "t" and (name[1:] in names or name[1:].isdigit()):
             problem(f"'{name}' cannot name a parameter: in formulas it would mean something else")
     for name in op.keys.get("args", {}):
@@ -269,9 +338,12 @@ def _check_names(op, problem):
     for status in op.keys.get("raises", {}):
         if status not in STATUSES:
             problem(f"raises: '{status}' is no status; known are {', '.join(STATUSES)}")
-    for count, limit, what in ((len(op.inputs), LIMITS["inputs"], "inputs"), (len(op.outputs), LIMITS["outputs"], "outputs"),
-                               (len(op.attrs) + len(op.hidden_attrs), LIMITS["attrs"], "attributes"),
-                               (sum(p.kind == "ints" for p in op.attrs), LIMITS["lists"], "int lists")):
+    for count, limit, what in (
+        (len(op.inputs), LIMITS["inputs"], "inputs"),
+        (len(op.outputs), LIMITS["outputs"], "outputs"),
+        (len(op.attrs) + len(op.hidden_attrs), LIMITS["attrs"], "attributes"),
+        (sum(p.kind == "ints" for p in op.attrs), LIMITS["lists"], "int lists"),
+    ):
         if count > limit:
             problem(f"{count} {what}, at most {limit} are possible")
     if op.variadic and len(op.inputs) > 1:
@@ -281,7 +353,9 @@ def _check_names(op, problem):
 def _check_flags(op, problem):
     keys = op.keys
     if "infer" not in keys and not op.is_composite:
-        problem("'infer' is missing: the name of a function sp__infer_<name>() in the family's C file")
+        problem(
+            "'infer' is missing: the name of a function sp__infer_<name>() in the family's C file"
+        )
     if keys.get("checks", "data") != "data":
         problem("'checks' can only be 'data'")
     for variant in op.variants:
@@ -294,8 +368,12 @@ def _check_flags(op, problem):
         problem("variants method and inplace need a Tensor as the first parameter")
     if keys.get("operator", "add") not in OPERATORS:
         problem(f"unknown operator '{keys['operator']}'; known are {', '.join(OPERATORS)}")
-    if "operator" in keys and any(p.kind not in ("tensor", "scalar") or not p.required for p in op.params):
-        problem("an op bound to an operator takes its operands and nothing else; put the rest into an overload")
+    if "operator" in keys and any(
+        p.kind not in ("tensor", "scalar") or not p.required for p in op.params
+    ):
+        problem(
+            "an op bound to an operator takes its operands and nothing else; put the rest into an overload"
+        )
     if op.flag("pointwise") and len(op.outputs) != 1:
         problem("a pointwise op has one output")
     if op.flag("view") and op.flag("may_view"):
@@ -327,7 +405,9 @@ def _check_rules(op, problem):
             problem(f"'{name}' stands in vjp and in nondiff")
     missing = [n for n in names if n not in op.vjp and n not in nondiff]
     if missing and (op.vjp or not op.is_composite):
-        problem(f"no derivative for {', '.join(missing)}: add a formula to 'vjp', or name it in 'nondiff'")
+        problem(
+            f"no derivative for {', '.join(missing)}: add a formula to 'vjp', or name it in 'nondiff'"
+        )
     jvp = op.keys.get("jvp")
     if isinstance(jvp, dict):
         for name in jvp:
@@ -361,13 +441,15 @@ def _parse_samples(op, problem):
 
 
 def _check_together(ops, problems):
-    """What only shows when all entries are known: unique names, documentation of overloads, operators."""
+    """What shows only when all entries are known: unique names, shared documentation, operators."""
     seen, roots = {}, {}
     for op in ops:
         for what, key in (("name", op.name), ("C name", op.c_name)):
             other = seen.setdefault((what, key), op)
             if other is not op:
-                problems.append(f"{op.where}: {op.name}: the {what} '{key}' is taken by {other.where}: {other.name}")
+                problems.append(
+                    f"{op.where}: {op.name}: the {what} '{key}' is taken by {other.where}: {other.name}"
+                )
         if op.doc:
             current = roots.get(op.base)
             if current is None or (current.overload and not op.overload):
@@ -384,7 +466,9 @@ def _check_together(ops, problems):
     for op in ops:
         symbol = op.keys.get("operator")
         if symbol and operators.setdefault(symbol, op.base) != op.base:
-            problems.append(f"{op.where}: {op.name}: operator '{symbol}' belongs to '{operators[symbol]}' already")
+            problems.append(
+                f"{op.where}: {op.name}: operator '{symbol}' belongs to '{operators[symbol]}' already"
+            )
 
 
 def _check_c_names(ops, problems):
@@ -394,7 +478,14 @@ def _check_c_names(ops, problems):
         for name in [p.name for p in op.attrs] + op.hidden_attrs:
             other = seen.setdefault(f"SP_{op.c_name}_{name}".upper(), op)
             if other is not op:
-                problems.append(f"{op.where}: {op.name}: attribute '{name}' has the same C constant as one of {other.name}")
+                problems.append(
+                    f"{op.where}: {op.name}: attribute '{name}' has the same C constant as one of {other.name}"
+                )
         for param in op.attrs:
-            if param.kind == "choice" and choices.setdefault(param.name, param.choices) != param.choices:
-                problems.append(f"{op.where}: {op.name}: '{param.name}' has other choices elsewhere: {choices[param.name]}")
+            if (
+                param.kind == "choice"
+                and choices.setdefault(param.name, param.choices) != param.choices
+            ):
+                problems.append(
+                    f"{op.where}: {op.name}: '{param.name}' has other choices elsewhere: {choices[param.name]}"
+                )

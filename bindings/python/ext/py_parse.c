@@ -1,8 +1,11 @@
-/* The general way of a Python call to an op: match arguments to parameters, pick the overload, convert, dispatch.
+/* The general way of a Python call to an op: match arguments to parameters, pick the overload,
+ * convert, dispatch.
  *
  * Invariants
- * 1. Matching (place, misfit) has no side effects and raises nothing, so that overloads can be tried in turn.
- * 2. What a call borrows (handles, int lists) lives in `bound` or in the arguments until the dispatch returned.
+ * 1. Matching (place, misfit) has no side effects and raises nothing, so that overloads can be
+ * tried in turn.
+ * 2. What a call borrows (handles, int lists) lives in `bound` or in the arguments until the
+ * dispatch returned.
  */
 #include "bindings/python/ext/py_parse.h"
 
@@ -13,17 +16,24 @@ typedef struct bound {
     PyObject *out;                     /* out=, unless None */
     PyObject *const *spread;           /* positional arguments that are one list of ints */
     Py_ssize_t n_spread;
-    int spread_at;                     /* the parameter they belong to; -1: none */
+    int spread_at; /* the parameter they belong to; -1: none */
     /* converted */
     sp_call call;
     sp_tensor *inputs[LOCAL_INPUTS];
-    sp_tensor **many;                  /* more inputs than fit; owned */
-    PyObject *sequence;                /* keeps the inputs of a Tensor[] alive; owned */
+    sp_tensor **many;   /* more inputs than fit; owned */
+    PyObject *sequence; /* keeps the inputs of a Tensor[] alive; owned */
     int n_lists;
     int64_t lists[SP_PY_MAX_LISTS][SP_MAX_RANK];
 } bound;
 
-typedef enum misfit_kind { FITS, WRONG_KIND, MISSING, TOO_MANY, UNKNOWN_KEYWORD, GIVEN_TWICE } misfit_kind;
+typedef enum misfit_kind {
+    FITS,
+    WRONG_KIND,
+    MISSING,
+    TOO_MANY,
+    UNKNOWN_KEYWORD,
+    GIVEN_TWICE
+} misfit_kind;
 
 typedef struct misfit {
     misfit_kind kind;
@@ -50,12 +60,14 @@ static int find_param(const sp__py_sig *sig, PyObject *name)
     return -1;
 }
 
-static misfit place_positional(const sp__py_sig *sig, PyObject *self, PyObject *const *args, Py_ssize_t n, bound *b)
+static misfit place_positional(const sp__py_sig *sig, PyObject *self, PyObject *const *args,
+                               Py_ssize_t n, bound *b)
 {
     int at = 0;
     if (self) b->value[at++] = self;
     for (Py_ssize_t i = 0; i < n; i++, at++) {
-        if (at >= sig->n_params || (sig->params[at].flags & SP_PY_KEYWORD)) return (misfit){TOO_MANY, at, NULL};
+        if (at >= sig->n_params || (sig->params[at].flags & SP_PY_KEYWORD))
+            return (misfit){TOO_MANY, at, NULL};
         if (sig->params[at].flags & SP_PY_SPREAD) {
             b->value[at] = args[i], b->spread = args + i, b->n_spread = n - i, b->spread_at = at;
             break;
@@ -65,7 +77,8 @@ static misfit place_positional(const sp__py_sig *sig, PyObject *self, PyObject *
     return (misfit){FITS, 0, NULL};
 }
 
-static misfit place_keywords(const sp__py_sig *sig, PyObject *const *values, PyObject *names, bound *b)
+static misfit place_keywords(const sp__py_sig *sig, PyObject *const *values, PyObject *names,
+                             bound *b)
 {
     static PyObject *out_word;
     Py_ssize_t n = names ? PyTuple_GET_SIZE(names) : 0;
@@ -85,7 +98,8 @@ static misfit place_keywords(const sp__py_sig *sig, PyObject *const *values, PyO
 }
 
 /* Matches arguments to a signature's parameters by position and name. */
-static misfit place(const sp__py_sig *sig, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names, bound *b)
+static misfit place(const sp__py_sig *sig, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                    PyObject *names, bound *b)
 {
     for (int i = 0; i < sig->n_params; i++) b->value[i] = NULL;
     b->out = NULL, b->spread_at = -1;
@@ -135,7 +149,8 @@ static bool is_kind(const sp__py_param *p, PyObject *o)
 static misfit check_kinds(const sp__py_sig *sig, const bound *b)
 {
     for (int i = 0; i < sig->n_params; i++) {
-        if (b->value[i] && !is_kind(&sig->params[i], b->value[i])) return (misfit){WRONG_KIND, i, b->value[i]};
+        if (b->value[i] && !is_kind(&sig->params[i], b->value[i]))
+            return (misfit){WRONG_KIND, i, b->value[i]};
     }
     return (misfit){FITS, 0, NULL};
 }
@@ -145,16 +160,17 @@ static misfit check_kinds(const sp__py_sig *sig, const bound *b)
 static const char *wanted(const sp__py_param *p)
 {
     static const char *const text[] = {
-        [SP_PY_TENSOR] = "a Tensor",       [SP_PY_TENSORS] = "a sequence of Tensors",
-        [SP_PY_SCALAR] = "a number",       [SP_PY_INT] = "an int",
-        [SP_PY_FLOAT] = "a number",        [SP_PY_BOOL] = "a bool",
-        [SP_PY_INTS] = "an int or ints",   [SP_PY_DTYPE] = "a dtype",
+        [SP_PY_TENSOR] = "a Tensor",     [SP_PY_TENSORS] = "a sequence of Tensors",
+        [SP_PY_SCALAR] = "a number",     [SP_PY_INT] = "an int",
+        [SP_PY_FLOAT] = "a number",      [SP_PY_BOOL] = "a bool",
+        [SP_PY_INTS] = "an int or ints", [SP_PY_DTYPE] = "a dtype",
         [SP_PY_CHOICE] = "a string",
     };
     return text[p->kind];
 }
 
-/* "add(Tensor x, Tensor y)\n  add(Tensor x, Scalar y)": a new reference, or NULL with an exception. */
+/* "add(Tensor x, Tensor y)\n  add(Tensor x, Scalar y)": a new reference, or NULL with an exception.
+ */
 static PyObject *signatures(const sp__py_group *g)
 {
     PyObject *text = PyUnicode_FromString(g->sigs[0].text);
@@ -184,16 +200,20 @@ static PyObject *wanted_at(const sp__py_group *g, int at)
 
 static PyObject *misfit_text(const sp__py_group *g, const sp__py_sig *sig, misfit m)
 {
-    const char *name = m.kind == TOO_MANY || m.kind == UNKNOWN_KEYWORD ? "" : sig->params[m.at].name;
+    const char *name =
+        m.kind == TOO_MANY || m.kind == UNKNOWN_KEYWORD ? "" : sig->params[m.at].name;
     switch (m.kind) {
     case WRONG_KIND: {
         PyObject *kinds = wanted_at(g, m.at), *text = NULL;
-        if (kinds) text = PyUnicode_FromFormat("argument '%s' must be %U, not %s", name, kinds, Py_TYPE(m.who)->tp_name);
+        if (kinds)
+            text = PyUnicode_FromFormat("argument '%s' must be %U, not %s", name, kinds,
+                                        Py_TYPE(m.who)->tp_name);
         Py_XDECREF(kinds);
         return text;
     }
     case MISSING: return PyUnicode_FromFormat("argument '%s' is missing", name);
-    case TOO_MANY: return PyUnicode_FromFormat("too many positional arguments, at most %d fit", m.at);
+    case TOO_MANY:
+        return PyUnicode_FromFormat("too many positional arguments, at most %d fit", m.at);
     case UNKNOWN_KEYWORD: return PyUnicode_FromFormat("unexpected argument '%U'", m.who);
     case GIVEN_TWICE: return PyUnicode_FromFormat("argument '%s' is given twice", name);
     case FITS: break;
@@ -239,7 +259,8 @@ static int convert_tensor(const sp__py_group *g, const sp__py_param *p, PyObject
 
 static int convert_tensors(const sp__py_group *g, const sp__py_param *p, PyObject *o, bound *b)
 {
-    if (PyUnicode_Check(o) || sp__py_is_tensor(o)) return sp__py_wrong_type(g->name, p->name, "a sequence of Tensors", o);
+    if (PyUnicode_Check(o) || sp__py_is_tensor(o))
+        return sp__py_wrong_type(g->name, p->name, "a sequence of Tensors", o);
     b->sequence = PySequence_Fast(o, "expected a sequence of Tensors");
     if (!b->sequence) return -1;
     Py_ssize_t n = PySequence_Fast_GET_SIZE(b->sequence);
@@ -250,7 +271,8 @@ static int convert_tensors(const sp__py_group *g, const sp__py_param *p, PyObjec
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *item = PySequence_Fast_GET_ITEM(b->sequence, i);
-        if (!sp__py_is_tensor(item)) return sp__py_wrong_type(g->name, p->name, "a sequence of Tensors", item);
+        if (!sp__py_is_tensor(item))
+            return sp__py_wrong_type(g->name, p->name, "a sequence of Tensors", item);
         b->call.in[i] = sp__py_handle(item);
     }
     b->call.n_in = (int32_t)n;
@@ -276,7 +298,8 @@ static bool short_ints(PyObject *const *items, Py_ssize_t n, int64_t *out)
     return true;
 }
 
-static int convert_ints(const sp__py_group *g, const sp__py_param *p, PyObject *o, bool spread, bound *b, sp_attr *out)
+static int convert_ints(const sp__py_group *g, const sp__py_param *p, PyObject *o, bool spread,
+                        bound *b, sp_attr *out)
 {
     int64_t *list = b->lists[b->n_lists++];
     PyObject *const *items = &o;
@@ -318,7 +341,8 @@ static int convert_choice(const sp__py_group *g, const sp__py_param *p, PyObject
     return -1;
 }
 
-static int convert_attr(const sp__py_group *g, const sp__py_param *p, PyObject *o, bool spread, bound *b, sp_attr *out)
+static int convert_attr(const sp__py_group *g, const sp__py_param *p, PyObject *o, bool spread,
+                        bound *b, sp_attr *out)
 {
     *out = p->fallback;
     if (!o) return 0;
@@ -333,7 +357,8 @@ static int convert_attr(const sp__py_group *g, const sp__py_param *p, PyObject *
     sp_dtype dtype;
     switch ((sp__py_kind)p->kind) {
     case SP_PY_SCALAR:
-        if (!sp__py_exact_number(o, &number) && sp__py_scalar(o, g->name, p->name, &number) < 0) return -1;
+        if (!sp__py_exact_number(o, &number) && sp__py_scalar(o, g->name, p->name, &number) < 0)
+            return -1;
         *out = sp__attr_scalar(number);
         return 0;
     case SP_PY_INT:
@@ -372,9 +397,10 @@ static int convert(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mod
     for (int i = 0; i < sig->n_params; i++) {
         const sp__py_param *p = &sig->params[i];
         PyObject *o = b->value[i];
-        int failed = p->kind == SP_PY_TENSOR    ? convert_tensor(g, p, o, b)
-                     : p->kind == SP_PY_TENSORS ? convert_tensors(g, p, o, b)
-                                                : convert_attr(g, p, o, i == b->spread_at, b, &c->attr[n_attr++]);
+        int failed = p->kind == SP_PY_TENSOR ? convert_tensor(g, p, o, b)
+                     : p->kind == SP_PY_TENSORS
+                         ? convert_tensors(g, p, o, b)
+                         : convert_attr(g, p, o, i == b->spread_at, b, &c->attr[n_attr++]);
         if (failed) return -1;
     }
     for (; n_attr < info->n_attr; n_attr++) c->attr[n_attr] = sp__attr_absent(SP_ATTR_INT);
@@ -406,8 +432,8 @@ static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode m
     return result;
 }
 
-PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args, Py_ssize_t n_args, PyObject *names,
-                      sp__py_mode mode)
+PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
+                      Py_ssize_t n_args, PyObject *names, sp__py_mode mode)
 {
     bound b;
     misfit best = {FITS, -1, NULL};
@@ -417,7 +443,8 @@ PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const
         misfit m = place(sig, self, args, n_args, names, &b);
         if (m.kind == FITS && group->n_sigs > 1) m = check_kinds(sig, &b);
         if (m.kind == FITS) return run(group, sig, mode, &b);
-        if (!best_sig || (m.kind == WRONG_KIND && best.kind != WRONG_KIND) || (m.kind == best.kind && m.at > best.at))
+        if (!best_sig || (m.kind == WRONG_KIND && best.kind != WRONG_KIND) ||
+            (m.kind == best.kind && m.at > best.at))
             best = m, best_sig = sig;
     }
     raise_misfit(group, best_sig, best);
@@ -429,7 +456,8 @@ static PyObject *bad_number(int op, PyObject *o)
 {
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
-        PyErr_Format(PyExc_OverflowError, "%s: %S is beyond 64 bits; convert it to float first", sp_op_table[op].name, o);
+        PyErr_Format(PyExc_OverflowError, "%s: %S is beyond 64 bits; convert it to float first",
+                     sp_op_table[op].name, o);
     }
     return NULL;
 }
@@ -437,7 +465,10 @@ static PyObject *bad_number(int op, PyObject *o)
 PyObject *sp__py_binary(const sp__py_operator *o, PyObject *a, PyObject *b, sp__py_mode mode)
 {
     bool a_is = sp__py_is_tensor(a), b_is = sp__py_is_tensor(b);
-    int op = a_is && b_is ? o->tensors : a_is ? o->number_right : mode == SP_PY_PLAIN ? o->number_left : -1;
+    int op = a_is && b_is          ? o->tensors
+             : a_is                ? o->number_right
+             : mode == SP_PY_PLAIN ? o->number_left
+                                   : -1;
     if (op < 0) Py_RETURN_NOTIMPLEMENTED;
     if (a_is && b_is) return sp__py_call_pair(op, a, b, mode);
     sp_scalar number;

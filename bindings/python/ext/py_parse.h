@@ -1,15 +1,18 @@
-/* Arguments of the generated entry points (python_gen.c): signatures as data, and fast paths for the commonest calls.
+/* Arguments of the generated entry points (python_gen.c): signatures as data, and fast paths for
+ * the commonest calls.
  *
- * A group is one Python name; its signatures are the overloads behind it, in table order. A call goes to the first one
- * that its arguments fit:
+ * A group is one Python name; its signatures are the overloads behind it, in table order. A call
+ * goes to the first one that its arguments fit:
  *
  *     spool.add(x, 2.0)  ->  add(Tensor x, Tensor y)    no: y is a float
  *                            add(Tensor x, Scalar y)    yes: SP_OP_ADD_SCALAR
  *
  * Invariants
- * 1. The call (sp_call) is built in place and goes straight to sp__dispatch(); nothing is copied on the way.
+ * 1. The call (sp_call) is built in place and goes straight to sp__dispatch(); nothing is copied on
+ * the way.
  * 2. A fast path takes a call only if the general way would have done the same with it.
- * 3. Keywords are compared by pointer: CPython interns the names in call sites, and `word` is the interned name.
+ * 3. Keywords are compared by pointer: CPython interns the names in call sites, and `word` is the
+ * interned name.
  */
 #ifndef SP_PY_PARSE_H
 #define SP_PY_PARSE_H
@@ -33,10 +36,10 @@ typedef enum sp__py_kind {
 } sp__py_kind;
 
 enum { /* sp__py_param.flags */
-    SP_PY_REQUIRED = 1,
-    SP_PY_NONE = 2,    /* None may be given */
-    SP_PY_KEYWORD = 4, /* keyword only */
-    SP_PY_SPREAD = 8   /* ints, also as all remaining positional arguments */
+       SP_PY_REQUIRED = 1,
+       SP_PY_NONE = 2,    /* None may be given */
+       SP_PY_KEYWORD = 4, /* keyword only */
+       SP_PY_SPREAD = 8   /* ints, also as all remaining positional arguments */
 };
 
 typedef struct sp__py_param {
@@ -63,12 +66,13 @@ typedef struct sp__py_group {
 
 typedef enum sp__py_mode { SP_PY_PLAIN, SP_PY_INPLACE } sp__py_mode;
 
-/* Any call of a group. self: the first argument of a method, NULL for functions; the rest is a vectorcall's arguments. */
-PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args, Py_ssize_t n_args, PyObject *names,
-                      sp__py_mode mode);
+/* Any call of a group. self: the first argument of a method, NULL for functions; the rest is a
+ * vectorcall's arguments. */
+PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
+                      Py_ssize_t n_args, PyObject *names, sp__py_mode mode);
 
-/* An operator's ops: both operands tensors; a number on the right; a number on the left (the tensor comes first in the
- * call). -1: there is none. */
+/* An operator's ops: both operands tensors; a number on the right; a number on the left (the tensor
+ * comes first in the call). -1: there is none. */
 typedef struct sp__py_operator {
     int tensors, number_right, number_left;
 } sp__py_operator;
@@ -133,14 +137,17 @@ static inline bool sp__py_exact_number(PyObject *o, sp_scalar *out)
     return false;
 }
 
-static inline PyObject *sp__py_operate(const sp__py_operator *o, PyObject *a, PyObject *b, sp__py_mode mode)
+static inline PyObject *sp__py_operate(const sp__py_operator *o, PyObject *a, PyObject *b,
+                                       sp__py_mode mode)
 {
     sp_scalar number;
     if (SP_LIKELY(sp__py_is_exact(a))) {
-        if (SP_LIKELY(sp__py_is_exact(b)) && o->tensors >= 0) return sp__py_call_pair(o->tensors, a, b, mode);
+        if (SP_LIKELY(sp__py_is_exact(b)) && o->tensors >= 0)
+            return sp__py_call_pair(o->tensors, a, b, mode);
         if (o->number_right >= 0 && sp__py_exact_number(b, &number))
             return sp__py_call_scalar(o->number_right, a, number, mode);
-    } else if (o->number_left >= 0 && mode == SP_PY_PLAIN && sp__py_is_exact(b) && sp__py_exact_number(a, &number)) {
+    } else if (o->number_left >= 0 && mode == SP_PY_PLAIN && sp__py_is_exact(b) &&
+               sp__py_exact_number(a, &number)) {
         return sp__py_call_scalar(o->number_left, b, number, mode);
     }
     return sp__py_binary(o, a, b, mode);
