@@ -34,15 +34,16 @@ static void place_drop(place *p)
     for (int i = 0; i < p->n_named; i++) sp_drop(&p->named[i].index);
 }
 
-/* Replaces *t by what an op made of it. */
-static int step(sp_tensor **t, sp_status status, sp_tensor *made)
+/* Replaces *t by what an op made of it. A macro, so that made is read after the call. */
+#define step(t, call, made) step_of(t, call, &(made))
+static int step_of(sp_tensor **t, sp_status status, sp_tensor *const *made)
 {
     if (status) {
         sp__py_raise(status);
         return -1;
     }
     sp_drop(t);
-    *t = made;
+    *t = *made;
     return 0;
 }
 

@@ -30,10 +30,11 @@ int sp__py_retype(sp_tensor *t, PyTypeObject *type);
 
 extern PyObject *sp__py_format_error;
 
-/* `return sp__py_result(sp_op(..., &out), out)`: the tensor, or the exception. */
-static inline PyObject *sp__py_result(sp_status status, sp_tensor *out)
+/* `return sp__py_result(sp_op(..., &out), out)`: the tensor, or the exception. A macro, so that out is read after the call. */
+#define sp__py_result(call, out) sp__py_result_of(call, &(out))
+static inline PyObject *sp__py_result_of(sp_status status, sp_tensor *const *out)
 {
-    return SP_LIKELY(status == SP_OK) ? (PyObject *)out : sp__py_raise(status);
+    return SP_LIKELY(status == SP_OK) ? (PyObject *)*out : sp__py_raise(status);
 }
 static inline PyObject *sp__py_none(sp_status status)
 {
