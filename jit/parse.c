@@ -250,8 +250,7 @@ static sp_status type(parser *p, sp_meta *m)
     const char *at = p->at;
     SP_RETURN_IF(integers(p, '[', ']', SP_MAX_RANK, m->shape, &rank));
     m->rank = (uint8_t)rank;
-    sp_status status = sp__meta_dense(m, "type");
-    if (status) return fail_again(p, at, status);
+    if (sp__meta_dense(m, "type")) return fail_again(p, at, SP_EFORMAT);
     if (*p->at == '{') SP_RETURN_IF(strides(p, p->at, m));
     if (*p->at != '+') return SP_OK;
     p->at++;
@@ -304,9 +303,11 @@ static sp_status set_name(parser *p, sp_vid v, const char *name)
 static sp_status store_element(parser *p, uint8_t dt, char *to)
 {
     sp_scalar s;
+    skip(p);
     const char *at = p->at;
     SP_RETURN_IF(number(p, &s));
     double f = s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
+    if (f == 0 && *at == '-') f = -0.0;
     float narrow = (float)f;
     uint8_t flag = s.v.i != 0;
     if (dt == SP_BOOL && s.kind != SP_BOOL) return fail_at(p, at, "expected true or false");

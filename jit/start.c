@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 #include "autograd/autograd.h"
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/register.h"
 #include "jit/jit.h"
 
 static void start(void)
