@@ -39,11 +39,11 @@ int sp__py_making(const char *op, PyObject *const *values, PyObject *names, cons
     return 0;
 }
 
-PyObject *sp__py_made(sp_status status, sp_tensor *out, const sp_py_making *how)
+PyObject *sp__py_made(sp_status status, sp_tensor **out, const sp_py_making *how)
 {
-    if (status == SP_OK && how->requires_grad) status = sp_set_requires_grad(out, true);
-    if (status == SP_OK) return sp__py_object(out);
-    sp_drop(&out);
+    if (status == SP_OK && how->requires_grad) status = sp_set_requires_grad(*out, true);
+    if (status == SP_OK) return sp__py_object(*out);
+    sp_drop(out);
     return sp__py_raise(status);
 }
 
@@ -61,12 +61,12 @@ static PyObject *of_data(const char *op, PyObject *const *args, Py_ssize_t n, Py
         return Py_NewRef(data);
     if (share && PyObject_CheckBuffer(data) && !PyBytes_Check(data) && !sp__py_is_tensor(data)) {
         bool shared = sp__py_tensor_over(data, op, &out) == 0;
-        if (shared && (!dtype || *dtype == (sp_dtype)out->dtype)) return sp__py_made(SP_OK, out, &how);
+        if (shared && (!dtype || *dtype == (sp_dtype)out->dtype)) return sp__py_made(SP_OK, &out, &how);
         sp_drop(&out);
         PyErr_Clear(); /* what cannot be shared is copied */
     }
     if (sp__py_tensor_of(data, dtype, op, &out) < 0) return NULL;
-    return sp__py_made(SP_OK, out, &how);
+    return sp__py_made(SP_OK, &out, &how);
 }
 
 static PyObject *tensor(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -99,7 +99,8 @@ static PyObject *filled(const char *op, int rank, const int64_t *sizes, sp_scala
     sp_full_opt opt = {.size = sizeof opt, .has_dtype = how->has_dtype, .dtype = how->dtype};
     sp_tensor *out = NULL;
     (void)op;
-    return sp__py_made(sp_full(sizes, rank, value, &opt, &out), out, how);
+    sp_status status = sp_full(sizes, rank, value, &opt, &out);
+    return sp__py_made(status, &out, how);
 }
 
 static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, double value)
@@ -205,7 +206,8 @@ static PyObject *arange(PyObject *module, PyObject *const *args, Py_ssize_t n, P
     }
     if (given && sp__py_scalar(given, "arange", "step", &bounds[2]) < 0) return NULL;
     sp_arange_opt opt = {.size = sizeof opt, .has_step = true, .step = bounds[2], .has_dtype = how.has_dtype, .dtype = how.dtype};
-    return sp__py_made(sp_arange(bounds[0], bounds[1], &opt, &out), out, &how);
+    sp_status status = sp_arange(bounds[0], bounds[1], &opt, &out);
+    return sp__py_made(status, &out, &how);
 }
 
 static PyObject *random_of(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, bool normal)
@@ -220,7 +222,7 @@ static PyObject *random_of(const char *op, PyObject *const *args, Py_ssize_t n, 
     sp_rand_opt uniform_opt = {.size = sizeof uniform_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
     sp_randn_opt normal_opt = {.size = sizeof normal_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
     sp_status status = normal ? sp_randn(sizes, rank, &normal_opt, &out) : sp_rand(sizes, rank, &uniform_opt, &out);
-    return sp__py_made(status, out, &how);
+    return sp__py_made(status, &out, &how);
 }
 
 static PyObject *rand_(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -289,7 +291,7 @@ static PyObject *new_tensor(PyObject *self, PyObject *const *args, Py_ssize_t n,
     if (n != 1) return PyErr_Format(PyExc_TypeError, "new_tensor: expected data");
     sp_dtype dtype = how.has_dtype ? how.dtype : (sp_dtype)sp__py_handle(self)->dtype;
     if (sp__py_tensor_of(args[0], &dtype, "new_tensor", &out) < 0) return NULL;
-    return sp__py_made(SP_OK, out, &how);
+    return sp__py_made(SP_OK, &out, &how);
 }
 
 /* ---- tables ----- */

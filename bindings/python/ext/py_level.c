@@ -35,7 +35,8 @@ static PyObject *push(PyObject *module, PyObject *args)
     const char *kind;
     sp_level *level = NULL;
     if (!PyArg_ParseTuple(args, "s:_level_push", &kind)) return NULL;
-    return level_wrap(sp__level_push(strcmp(kind, "jvp") ? SP_LEVEL_GRAD : SP_LEVEL_JVP, &level), level);
+    sp_status status = sp__level_push(strcmp(kind, "jvp") ? SP_LEVEL_GRAD : SP_LEVEL_JVP, &level);
+    return level_wrap(status, level);
 }
 
 static PyObject *push_vmap(PyObject *module, PyObject *args)
@@ -46,9 +47,11 @@ static PyObject *push_vmap(PyObject *module, PyObject *args)
     const char *randomness;
     sp_level *level = NULL;
     if (!PyArg_ParseTuple(args, "Ls:_level_push_vmap", &batch_size, &randomness)) return NULL;
-    for (int i = 0; i < 3; i++)
-        if (strcmp(randomness, choices[i]) == 0)
-            return level_wrap(sp__level_push_vmap(batch_size, (sp_randomness)i, &level), level);
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(randomness, choices[i]) != 0) continue;
+        sp_status status = sp__level_push_vmap(batch_size, (sp_randomness)i, &level);
+        return level_wrap(status, level);
+    }
     return PyErr_Format(PyExc_ValueError, "vmap: randomness must be 'error', 'different' or 'same', not '%s'", randomness);
 }
 
@@ -71,7 +74,7 @@ static PyObject *grad_wrap(PyObject *module, PyObject *args)
     sp_tensor *x, *out = NULL;
     int leaf;
     if (!PyArg_ParseTuple(args, "O&O&p:_grad_wrap", level_converter, &level, tensor_converter, &x, &leaf)) return NULL;
-    return sp__py_result(sp__grad_wrap(level, x, leaf, &out), out);
+    return sp__py_result(sp__grad_wrap(level, x, leaf, &out), &out);
 }
 
 static PyObject *grad_unwrap(PyObject *module, PyObject *args)
@@ -80,7 +83,7 @@ static PyObject *grad_unwrap(PyObject *module, PyObject *args)
     sp_level *level;
     sp_tensor *t, *out = NULL;
     if (!PyArg_ParseTuple(args, "O&O&:_grad_unwrap", level_converter, &level, tensor_converter, &t)) return NULL;
-    return sp__py_result(sp__grad_unwrap(level, t, &out), out);
+    return sp__py_result(sp__grad_unwrap(level, t, &out), &out);
 }
 
 static PyObject *grad_of(PyObject *module, PyObject *args)
@@ -117,7 +120,7 @@ static PyObject *dual(PyObject *module, PyObject *args)
     PyObject *along;
     if (!PyArg_ParseTuple(args, "O&O&O:_dual", level_converter, &level, tensor_converter, &x, &along)) return NULL;
     if (along != Py_None && !tensor_converter(along, &tangent)) return NULL;
-    return sp__py_result(sp__dual(level, x, tangent, &out), out);
+    return sp__py_result(sp__dual(level, x, tangent, &out), &out);
 }
 
 static PyObject *undual(PyObject *module, PyObject *args)
@@ -139,7 +142,7 @@ static PyObject *vmap_wrap(PyObject *module, PyObject *args)
     sp_tensor *x, *out = NULL;
     long long dim;
     if (!PyArg_ParseTuple(args, "O&O&L:_vmap_wrap", level_converter, &level, tensor_converter, &x, &dim)) return NULL;
-    return sp__py_result(sp__vmap_wrap(level, x, dim, &out), out);
+    return sp__py_result(sp__vmap_wrap(level, x, dim, &out), &out);
 }
 
 static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
@@ -149,7 +152,7 @@ static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
     sp_tensor *t, *out = NULL;
     long long dim;
     if (!PyArg_ParseTuple(args, "O&O&L:_vmap_unwrap", level_converter, &level, tensor_converter, &t, &dim)) return NULL;
-    return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), out);
+    return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), &out);
 }
 
 static PyObject *vmap_fallbacks(PyObject *module, PyObject *unused)
