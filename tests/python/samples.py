@@ -30,15 +30,15 @@ class Sample:
     @property
     def differentiable(self):
         """Positions of the arguments that a gradient flows to."""
-        return [self.entry["params"].index(name) for name in self.entry["diff"]]
+        return self.entry["differentiable"]
 
 
 def load():
     table = json.loads(Path(spool.__file__).with_name("_samples.json").read_text())
     samples = []
-    for name, entry in table.items():
+    for entry in table["ops"]:
         for sample in entry["samples"]:
-            samples.append(Sample(name, entry, sample["text"], sample["args"], sample["kwargs"]))
+            samples.append(Sample(entry["name"], entry, sample["text"], sample["args"], sample["kwargs"]))
     return samples
 
 
