@@ -18,8 +18,8 @@ static sp_status loss_of(const sp_tensor *a, const sp_tensor *b, const sp_tensor
     sp_tensor *ax = NULL, *line = NULL, *error = NULL, *square = NULL;
     sp_status status;
     TRY(sp_mul(a, x, &ax));
-    TRY(sp_add(ax, b, NULL, &line));
-    TRY(sp_sub(line, y, NULL, &error));
+    TRY(sp_add(ax, b, &line));
+    TRY(sp_sub(line, y, &error));
     TRY(sp_mul(error, error, &square));
     TRY(sp_mean(square, NULL, loss));
 out:
@@ -34,7 +34,7 @@ static sp_status descend(sp_tensor *p, double rate)
     sp_status status = sp_grad_get(p, &grad);
     if (status != SP_OK) return status;
     bool was = sp_grad_mode(false);
-    status = sp_sub_(p, grad, &(sp_sub_opt){.size = sizeof(sp_sub_opt), .has_alpha = true, .alpha = SP_FLOAT(rate)});
+    status = sp_sub_alpha_(p, grad, SP_FLOAT(rate));
     sp_grad_mode(was);
     sp_drop(&grad);
     return status == SP_OK ? sp_grad_set(p, NULL) : status;

@@ -58,7 +58,7 @@ typedef struct sp_py_making {
 int sp__py_making(const char *op, PyObject *const *values, PyObject *names, const char *also, PyObject **extra,
                   sp_py_making *out);
 /* A call's result, made to require grad if asked for. */
-PyObject *sp__py_made(sp_status status, sp_tensor *out, const sp_py_making *how);
+PyObject *sp__py_made(sp_status status, sp_tensor **out, const sp_py_making *how);
 
 /* ---- tensors of Python data (py_data.c) ----- */
 

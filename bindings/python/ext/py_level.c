@@ -74,7 +74,7 @@ static PyObject *grad_wrap(PyObject *module, PyObject *args)
     sp_tensor *x, *out = NULL;
     int leaf;
     if (!PyArg_ParseTuple(args, "O&O&p:_grad_wrap", level_converter, &level, tensor_converter, &x, &leaf)) return NULL;
-    return sp__py_result(sp__grad_wrap(level, x, leaf, &out), &out);
+    return sp__py_result(sp__grad_wrap(level, x, leaf, &out), out);
 }
 
 static PyObject *grad_unwrap(PyObject *module, PyObject *args)
@@ -83,7 +83,7 @@ static PyObject *grad_unwrap(PyObject *module, PyObject *args)
     sp_level *level;
     sp_tensor *t, *out = NULL;
     if (!PyArg_ParseTuple(args, "O&O&:_grad_unwrap", level_converter, &level, tensor_converter, &t)) return NULL;
-    return sp__py_result(sp__grad_unwrap(level, t, &out), &out);
+    return sp__py_result(sp__grad_unwrap(level, t, &out), out);
 }
 
 static PyObject *grad_of(PyObject *module, PyObject *args)
@@ -120,7 +120,7 @@ static PyObject *dual(PyObject *module, PyObject *args)
     PyObject *along;
     if (!PyArg_ParseTuple(args, "O&O&O:_dual", level_converter, &level, tensor_converter, &x, &along)) return NULL;
     if (along != Py_None && !tensor_converter(along, &tangent)) return NULL;
-    return sp__py_result(sp__dual(level, x, tangent, &out), &out);
+    return sp__py_result(sp__dual(level, x, tangent, &out), out);
 }
 
 static PyObject *undual(PyObject *module, PyObject *args)
@@ -142,7 +142,7 @@ static PyObject *vmap_wrap(PyObject *module, PyObject *args)
     sp_tensor *x, *out = NULL;
     long long dim;
     if (!PyArg_ParseTuple(args, "O&O&L:_vmap_wrap", level_converter, &level, tensor_converter, &x, &dim)) return NULL;
-    return sp__py_result(sp__vmap_wrap(level, x, dim, &out), &out);
+    return sp__py_result(sp__vmap_wrap(level, x, dim, &out), out);
 }
 
 static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
@@ -152,7 +152,7 @@ static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
     sp_tensor *t, *out = NULL;
     long long dim;
     if (!PyArg_ParseTuple(args, "O&O&L:_vmap_unwrap", level_converter, &level, tensor_converter, &t, &dim)) return NULL;
-    return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), &out);
+    return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), out);
 }
 
 static PyObject *vmap_fallbacks(PyObject *module, PyObject *unused)
