@@ -117,34 +117,27 @@ static int iteration_order(const sp_tensor *out, int *dims)
     return n;
 }
 
-/* t's step along dimension d of the iteration space; 0 where it is broadcast. */
-static inline int64_t step_along(const sp_tensor *t, int d, int rank)
+/* Adds the output's dimension d of `size` to the m merged ones: it joins the last if all operands walk the two as one.
+ * `lead` is how many dimensions an operand has less than the output. Returns the new count. */
+static inline int merge_dim(sp_operand *arg, const sp_tensor *const *t, const int *lead, int n, int d, int64_t size, int m)
 {
-    d -= rank - t->rank;
-    return d < 0 || t->shape[d] == 1 ? 0 : t->stride[d];
-}
-
-/* Adds dimension d to the m merged ones: joins the last if all operands walk the two as one. Returns the new count. */
-static int merge_dim(const sp_call *c, sp_kargs *k, int d, int m)
-{
-    const sp_tensor *out = c->out[0];
-    int64_t size = out->shape[d];
     bool joins = m > 0;
-    for (int i = 0; i < k->n_arg; i++) {
-        int64_t step = step_along(operand_of(c, i), d, out->rank);
-        k->arg[i].stride[m] = step;
-        if (m > 0 && k->arg[i].stride[m - 1] != step * size) joins = false;
+    for (int i = 0; i < n; i++) {
+        int own = d - lead[i];
+        int64_t step = own < 0 || t[i]->shape[own] == 1 ? 0 : t[i]->stride[own]; /* 0: broadcast */
+        arg[i].stride[m] = step;
+        joins = joins && arg[i].stride[m - 1] == step * size;
     }
     if (!joins) {
-        k->arg[0].shape[m] = size;
+        arg[0].shape[m] = size;
         return m + 1;
     }
-    for (int i = 0; i < k->n_arg; i++) k->arg[i].stride[m - 1] = k->arg[i].stride[m];
-    k->arg[0].shape[m - 1] *= size;
+    for (int i = 0; i < n; i++) arg[i].stride[m - 1] = arg[i].stride[m];
+    arg[0].shape[m - 1] *= size;
     return m;
 }
 
-static bool row_major(const sp_operand *a)
+static inline bool row_major(const sp_operand *a)
 {
     int64_t step = 1;
     for (int d = a->rank - 1; d >= 0; d--) {
@@ -154,19 +147,27 @@ static bool row_major(const sp_operand *a)
     return true;
 }
 
+/* Pointwise ops have a handful of inputs, so their operands always lie in k->room. */
 static void fill_pointwise(const sp_call *c, sp_kargs *k)
 {
-    int dims[SP_MAX_RANK], n = iteration_order(c->out[0], dims), m = 0;
-    for (int i = 0; i < n; i++) m = merge_dim(c, k, dims[i], m);
+    const sp_tensor *out = c->out[0], *t[SP_KARGS_INLINE];
+    sp_operand *arg = k->room;
+    int dims[SP_MAX_RANK], lead[SP_KARGS_INLINE], n = k->n_arg, m = 0;
+    for (int i = 0; i < n; i++) {
+        t[i] = operand_of(c, i);
+        lead[i] = out->rank - t[i]->rank;
+    }
+    int n_dims = iteration_order(out, dims);
+    for (int i = 0; i < n_dims; i++) m = merge_dim(arg, t, lead, n, dims[i], out->shape[dims[i]], m);
     k->dense = m <= 1;
-    for (int i = 0; i < k->n_arg; i++) {
-        sp_operand *a = &k->arg[i];
-        set_operand(a, operand_of(c, i));
-        a->rank = (uint8_t)m;
-        a->numel = c->out[0]->numel;
-        for (int d = 0; i && d < m; d++) a->shape[d] = k->arg[0].shape[d];
-        a->contiguous = row_major(a);
-        if (m == 1 && a->stride[0] > 1) k->dense = false;
+    for (int i = 0; i < n; i++) {
+        arg[i].data = sp__data(t[i]);
+        arg[i].dtype = t[i]->dtype;
+        arg[i].rank = (uint8_t)m;
+        arg[i].numel = out->numel;
+        for (int d = 0; i && d < m; d++) arg[i].shape[d] = arg[0].shape[d];
+        arg[i].contiguous = row_major(&arg[i]);
+        if (m == 1 && arg[i].stride[0] > 1) k->dense = false;
     }
 }
 
@@ -387,11 +388,8 @@ static inline _Atomic uint16_t *rule_of(const sp_call *c)
     return &rules[c->op][c->in[0]->dtype][c->n_attr ? c->attr[0].tag : 0];
 }
 
-static void learn_rule(const sp_call *c, const sp_meta *result, int flags)
+static void learn_rule(const sp_call *c, const sp_meta *result)
 {
-    if (!(flags & SP_OPF_POINTWISE) || c->n_in < 1 || c->n_out != 1) return;
-    for (int i = 0; i < c->n_in; i++)
-        if (!c->in[i] || c->in[i]->dtype != c->in[0]->dtype) return;
     _Atomic uint16_t *rule = rule_of(c);
     if (!rule) return;
     unsigned compute = result->dtype == SP_BOOL ? common_dtype(c) : result->dtype;
@@ -523,7 +521,7 @@ static sp_status run_body(sp_call *c, const sp_op_info *info)
     return status;
 }
 
-static sp_status run_fresh(sp_call *c, const sp_op_info *info)
+static sp_status run_fresh(sp_call *c, const sp_op_info *info, bool uniform)
 {
     sp_meta meta[SP_MAX_OUT];
     int device;
@@ -536,7 +534,7 @@ static sp_status run_fresh(sp_call *c, const sp_op_info *info)
     if (!kernel && meta[0].view_of < 0) return no_kernel(c, device);
     SP_RETURN_IF(make_outputs(c, meta));
     if (meta[0].view_of >= 0) return SP_OK;
-    learn_rule(c, &meta[0], info->flags);
+    if (uniform) learn_rule(c, &meta[0]);
     sp_status status = launch_kernel(c, kernel, device);
     if (SP_UNLIKELY(status != SP_OK)) drop_outputs(c);
     return status;
@@ -607,7 +605,7 @@ static sp_status run_and_copy(sp_call *c, const sp_op_info *info)
     sp_call fresh = *c;
     sp_status status = SP_OK;
     fresh.flags = 0;
-    SP_RETURN_IF(run_fresh(&fresh, info));
+    SP_RETURN_IF(run_fresh(&fresh, info, false));
     for (int i = 0; i < c->n_out; i++) {
         sp_meta result;
         sp__meta_of(fresh.out[i], &result);
@@ -624,7 +622,7 @@ out:
     return status;
 }
 
-static sp_status run_into(sp_call *c, const sp_op_info *info)
+static sp_status run_into(sp_call *c, const sp_op_info *info, bool uniform)
 {
     sp_meta meta[SP_MAX_OUT];
     int device;
@@ -641,7 +639,7 @@ static sp_status run_into(sp_call *c, const sp_op_info *info)
         copies |= c->out[i]->dtype != meta[i].dtype;
     }
     if (copies) return run_and_copy(c, info);
-    learn_rule(c, &meta[0], info->flags);
+    if (uniform) learn_rule(c, &meta[0]);
     SP_RETURN_IF(launch_kernel(c, kernel, device));
     for (int i = 0; i < c->n_out; i++) c->out[i]->storage->version++;
     return SP_OK;
@@ -650,14 +648,15 @@ static sp_status run_into(sp_call *c, const sp_op_info *info)
 sp_status sp__run(sp_call *c)
 {
     const sp_op_info *info = &sp_op_table[c->op];
-    if ((info->flags & SP_OPF_POINTWISE) && SP_LIKELY(is_uniform(c))) {
+    bool uniform = (info->flags & SP_OPF_POINTWISE) && is_uniform(c);
+    if (SP_LIKELY(uniform)) {
         _Atomic uint16_t *known = rule_of(c);
         unsigned rule = known ? atomic_load_explicit(known, memory_order_relaxed) : 0;
         sp_kernel kernel = kernel_of(c->in[0]->device, c->op);
         if (SP_LIKELY(rule && kernel && !(c->flags && (rule & 255) - 1 != c->in[0]->dtype)))
             return run_uniform(c, rule, kernel);
     }
-    return c->flags ? run_into(c, info) : run_fresh(c, info);
+    return c->flags ? run_into(c, info, uniform) : run_fresh(c, info, uniform);
 }
 
 /* ---- knobs, statistics, synchronising ----- */

@@ -212,12 +212,12 @@ static sp_status no_broadcast(const char *op, sp_tensor *const *in, int n)
 
 sp_status sp__broadcast(const char *op, sp_tensor *const *in, int n, sp_meta *out)
 {
-    int rank = 0;
+    int widest = -1, rank = 0;
     for (int i = 0; i < n; i++)
-        if (in[i] && in[i]->rank > rank) rank = in[i]->rank;
-    for (int d = 0; d < rank; d++) out->shape[d] = 1;
+        if (in[i] && (widest < 0 || in[i]->rank > rank)) rank = in[widest = i]->rank;
+    for (int d = 0; d < rank; d++) out->shape[d] = in[widest]->shape[d];
     for (int i = 0; i < n; i++) {
-        if (!in[i]) continue;
+        if (!in[i] || i == widest) continue;
         int64_t *to = out->shape + (rank - in[i]->rank);
         for (int d = 0; d < in[i]->rank; d++) {
             int64_t size = in[i]->shape[d];
