@@ -128,6 +128,7 @@ static sp_task *heap_pop(run *r)
 /* Makes *g fit what it is a gradient of: casts it; a wrong shape is a wrong formula. */
 static sp_status fit(const sp_node *node, int nr, sp_tensor **g)
 {
+    if (SP_LIKELY(sp__node_out_fits(node, nr, *g))) return SP_OK;
     sp_meta want;
     sp__node_out_meta(node, nr, &want);
     bool same = (*g)->rank == want.rank;
@@ -136,7 +137,6 @@ static sp_status fit(const sp_node *node, int nr, sp_tensor **g)
         return sp_fail(SP_EINTERNAL, "backward: a gradient of shape %s came to %s, whose result has shape %s",
                        SP_SHAPE(*g), sp__node_op(node),
                        sp__shape_text(want.rank, want.shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT));
-    if ((*g)->dtype == want.dtype) return SP_OK;
     sp_tensor *cast = NULL;
     SP_RETURN_IF(sp_cast(*g, (sp_dtype)want.dtype, &cast));
     sp_drop(g);

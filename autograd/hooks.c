@@ -132,11 +132,9 @@ void sp__keeper_move(sp_grad_meta *meta, sp_node *from, sp_node *to, int out_nr)
 
 static sp_status replacement_check(const sp_node *node, int out_nr, const sp_tensor *g)
 {
+    if (sp__node_out_fits(node, out_nr, g)) return SP_OK;
     sp_meta want;
     sp__node_out_meta(node, out_nr, &want);
-    bool same = g->rank == want.rank && g->dtype == want.dtype;
-    for (int i = 0; same && i < g->rank; i++) same = g->shape[i] == want.shape[i];
-    if (same) return SP_OK;
     return sp_fail(SP_ESHAPE, "hook: returned a gradient of shape %s and dtype %s for a tensor of shape %s and dtype %s",
                    SP_SHAPE(g), sp_dtype_name(g->dtype),
                    sp__shape_text(want.rank, want.shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT),

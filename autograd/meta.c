@@ -4,9 +4,9 @@
 sp_status sp__meta(sp_tensor *t, sp_grad_meta **out)
 {
     if (!t->grad_meta) {
-        sp_grad_meta *meta = sp__alloc_zero(sizeof *meta);
+        sp_grad_meta *meta = sp__alloc(sizeof *meta);
         if (!meta) return sp_fail(SP_EMEMORY, "autograd: no memory for a tensor's history");
-        meta->self = t;
+        *meta = (sp_grad_meta){.self = t};
         t->grad_meta = meta;
         t->flags |= SP_T_META;
     }

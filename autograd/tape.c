@@ -85,51 +85,93 @@ void sp__node_release(sp_node *node)
 
 /* ---- geometry ----- */
 
-/* One operand takes 3 + 2 * rank words: kinds, offset, numel, shape, stride; an absent one takes the word -1. */
-static int geometry_words(const sp_tensor *t)
+/* One operand takes a word of kinds, offset, numel, shape, and, unless it is dense, stride; an absent one takes the word
+ * ABSENT. */
+enum { ABSENT = -1, DENSE = SP_T_CONTIGUOUS << 24 };
+
+static inline int geometry_words(const sp_tensor *t) /* at most */
 {
     return t ? 3 + 2 * t->rank : 1;
 }
 
-static int64_t *pack_geometry(const sp_tensor *t, int64_t *to)
+static inline int packed_words(const int64_t *from)
+{
+    return *from == ABSENT ? 1 : 3 + (*from & DENSE ? 1 : 2) * (*from >> 16 & 0xff);
+}
+
+static inline int64_t *pack_geometry(const sp_tensor *t, int64_t *to)
 {
     if (!t) {
-        *to = -1;
+        *to = ABSENT;
         return to + 1;
     }
+    _Static_assert(offsetof(sp_tensor, flags) == offsetof(sp_tensor, dtype) + 3, "dtype, device, rank, flags");
     int rank = t->rank;
-    to[0] = t->dtype | t->device << 8 | rank << 16 | (t->flags & SP_T_CONTIGUOUS ? 1 << 24 : 0);
-    to[1] = t->offset, to[2] = t->numel;
+    bool dense = t->flags & SP_T_CONTIGUOUS;
+    uint32_t kinds; /* dtype, device, rank and flags lie side by side */
+    memcpy(&kinds, &t->dtype, sizeof kinds);
+    to[0] = kinds, to[1] = t->offset, to[2] = t->numel;
     to += 3;
-    for (int i = 0; i < rank; i++) to[i] = t->shape[i], to[rank + i] = t->stride[i];
-    return to + 2 * rank;
+    for (int i = 0; i < rank; i++) to[i] = t->shape[i];
+    to += rank;
+    if (dense) return to;
+    for (int i = 0; i < rank; i++) to[i] = t->stride[i];
+    return to + rank;
 }
 
 static const int64_t *unpack_geometry(const int64_t *from, sp_meta *m)
 {
-    if (*from == -1) {
+    if (*from == ABSENT) {
         m->rank = 0, m->numel = 0;
         return from + 1;
     }
     int rank = from[0] >> 16 & 0xff;
-    m->dtype = from[0] & 0xff, m->device = from[0] >> 8 & 0xff, m->rank = rank;
-    m->contiguous = from[0] >> 24 & 1, m->view_of = -1;
+    m->dtype = from[0] & 0xff, m->device = from[0] >> 8 & 0xff, m->rank = (uint8_t)rank;
+    m->contiguous = (from[0] & DENSE) != 0, m->view_of = -1;
     m->offset = from[1], m->numel = from[2];
     from += 3;
-    for (int i = 0; i < rank; i++) m->shape[i] = from[i], m->stride[i] = from[rank + i];
-    return from + 2 * rank;
+    for (int i = 0; i < rank; i++) m->shape[i] = from[i];
+    from += rank;
+    if (!m->contiguous) {
+        for (int i = 0; i < rank; i++) m->stride[i] = from[i];
+        return from + rank;
+    }
+    for (int64_t i = rank - 1, step = 1; i >= 0; i--) {
+        m->stride[i] = step;
+        step *= m->shape[i] > 1 ? m->shape[i] : 1;
+    }
+    return from;
+}
+
+static const int64_t *packed_out(const sp_node *node, int i)
+{
+    const int64_t *from = node->geometry;
+    int skip = node->kind == SP_NODE_OP ? node->n_in : 0;
+    for (int k = 0; k < skip + i; k++) from += packed_words(from);
+    return from;
 }
 
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out)
 {
+    if (node->kind == SP_NODE_LEAF) sp__meta_of(((const sp_leaf *)node)->handle, out);
+    else unpack_geometry(packed_out(node, i), out);
+}
+
+bool sp__node_out_fits(const sp_node *node, int i, const sp_tensor *g)
+{
+    int dtype, rank;
+    const int64_t *shape;
     if (node->kind == SP_NODE_LEAF) {
-        sp__meta_of(((const sp_leaf *)node)->handle, out);
-        return;
+        const sp_tensor *t = ((const sp_leaf *)node)->handle;
+        dtype = t->dtype, rank = t->rank, shape = t->shape;
+    } else {
+        const int64_t *from = packed_out(node, i);
+        dtype = from[0] & 0xff, rank = from[0] >> 16 & 0xff, shape = from + 3;
     }
-    const int64_t *from = node->geometry;
-    int skip = node->kind == SP_NODE_OP ? node->n_in : 0;
-    for (int k = 0; k < skip + i; k++) from += *from == -1 ? 1 : 3 + 2 * (*from >> 16 & 0xff);
-    unpack_geometry(from, out);
+    if (g->dtype != dtype || g->rank != rank) return false;
+    for (int d = 0; d < rank; d++)
+        if (g->shape[d] != shape[d]) return false;
+    return true;
 }
 
 /* ---- making ----- */
@@ -163,17 +205,14 @@ static sp_status no_memory(const char *op)
 }
 
 /* The empty block: all counts that freeing looks at are zero until the parts are there. */
-static sp_node *node_block(sp_node_kind kind, size_t header, int n_in, int n_saved, int n_attr, int words)
+static inline sp_node *node_block(sp_node_kind kind, size_t header, int n_in, int n_saved, int n_attr, int words)
 {
     size_t bytes = header + (size_t)n_in * sizeof(sp_edge) + (size_t)n_saved * sizeof(sp_saved) +
                    (size_t)n_attr * sizeof(sp_attr) + (size_t)words * sizeof(int64_t);
     sp_node *node = sp__alloc(bytes);
     if (!node) return NULL;
-    memset(node, 0, header);
-    node->refs = 1;
-    node->kind = kind;
-    node->bytes = (uint32_t)bytes;
-    node->n_in = n_in;
+    *node = (sp_node){.refs = 1, .kind = (uint8_t)kind, .bytes = (uint32_t)bytes, .n_in = n_in};
+    if (header > sizeof *node) memset(node + 1, 0, header - sizeof *node);
     node->edges = (sp_edge *)((char *)node + header);
     node->saved = (sp_saved *)(node->edges + n_in);
     node->attr = (sp_attr *)(node->saved + n_saved);
@@ -238,7 +277,9 @@ static sp_status take_edges(sp_node *node, const sp_call *c, uint64_t need)
 sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save, sp_node **out)
 {
     savings what = savings_of(c, need);
-    int words = 0, n_saved = __builtin_popcountll(what.in) + __builtin_popcount(what.out);
+    int words = 0, n_saved = 0;
+    for (uint64_t in = what.in; in; in &= in - 1) n_saved++;
+    for (uint32_t saved = what.out; saved; saved &= saved - 1) n_saved++;
     for (int i = 0; i < c->n_in; i++) words += geometry_words(c->in[i]);
     for (int i = 0; i < c->n_out; i++) words += geometry_words(c->out[i]);
     sp_node *node = node_block(SP_NODE_OP, sizeof(sp_node), c->n_in, n_saved, c->n_attr, words);

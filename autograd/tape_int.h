@@ -107,7 +107,7 @@ typedef struct sp_grad_meta {
     sp_saved *savers;
 
     sp_tensor *base; /* owned; of a view */
-    sp_step *steps;  /* owned; of a view */
+    sp_step *steps;  /* owned; of a view; NULL if view_no_grad: that one never gets a history from its base */
     uint32_t seen;
     uint32_t rebased; /* of a base: how many histories it has had through in-place writes */
     struct sp_grad_meta *views; /* of a base: its live views */
@@ -131,6 +131,8 @@ SP_MUST_USE sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t
 void sp__node_release(sp_node *node);
 /* Geometry of output i, as the node saw it. */
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out);
+/* Whether g has the shape and dtype of that output. */
+bool sp__node_out_fits(const sp_node *node, int i, const sp_tensor *g);
 /* Lets go of what nodes saved of meta's handle, and makes them fail if they are run. */
 void sp__saved_stale(sp_grad_meta *meta);
 

@@ -223,12 +223,14 @@ sp_status sp__view_note(const sp_call *c, const sp_level *level)
     sp_tensor *base = from->base ? from->base : c->in[0];
     SP_RETURN_IF(sp__meta(base, &root));
     SP_RETURN_IF(sp__meta(c->out[0], &meta));
-    bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) && base->offset == 0;
-    SP_RETURN_IF(step_new(c, restart ? NULL : from->steps, &meta->steps));
+    meta->view_no_grad = from->view_no_grad || (sp__tls.no_grad && !(level && level->kind == SP_LEVEL_JVP));
+    if (!meta->view_no_grad) {
+        bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) && base->offset == 0;
+        SP_RETURN_IF(step_new(c, restart ? NULL : from->steps, &meta->steps));
+    }
     meta->base = sp__retain(base);
     meta->seen = root->rebased;
     meta->foreign = from->foreign;
-    meta->view_no_grad = sp__tls.no_grad || from->view_no_grad;
     meta->next_view = root->views, meta->view_slot = &root->views;
     if (root->views) root->views->view_slot = &meta->next_view;
     root->views = meta;
