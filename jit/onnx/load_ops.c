@@ -381,24 +381,6 @@ static sp_status load_unsqueeze(sp_loader *l)
 
 /* ---- indexing ---- */
 
-/* ONNX counts negative indices from the end; the table's ops do not. */
-static sp_status wrapped_index(sp_loader *l, sp_vid index, int64_t size, sp_vid *out)
-{
-    sp_vid negative, moved;
-    const sp_value *v = &l->g->values[index];
-    if (type_of(l, index)->dtype != SP_INT64) return unsupported(l, "indices other than int64");
-    *out = index;
-    if (v->kind == SP_VALUE_CONST) {
-        bool any = false;
-        const int64_t *data = (const int64_t *)(const void *)sp__data(v->constant);
-        for (int64_t i = 0; i < v->constant->numel; i++) any |= data[i] < 0;
-        if (!any) return SP_OK;
-    }
-    SP_RETURN_IF(make1(l, "lt.scalar", index, GIVEN(GIVE_NUMBER("y", 0)), &negative));
-    SP_RETURN_IF(make1(l, "add.scalar", index, GIVEN(GIVE_NUMBER("y", size)), &moved));
-    return node_of(l, "where", (sp_vid[]){negative, moved, index}, 3, NULL, 0, out);
-}
-
 static sp_status axis_of(sp_loader *l, int64_t *out)
 {
     const sp_meta *x = type_of(l, l->node->in[0]);
@@ -415,7 +397,7 @@ static sp_status load_gather(sp_loader *l)
     SP_RETURN_IF(need_inputs(l, 2));
     SP_RETURN_IF(axis_of(l, &axis));
     sp_meta x = *type_of(l, l->node->in[0]), at = *type_of(l, l->node->in[1]);
-    SP_RETURN_IF(wrapped_index(l, l->node->in[1], x.shape[axis], &index));
+    index = l->node->in[1];
     given dim = GIVE_INT("dim", axis);
     if (at.rank == 1) return node_of(l, "index_select", (sp_vid[]){l->node->in[0], index}, 2, &dim, 1, &l->node->out[0]);
     SP_RETURN_IF(make_reshape(l, index, &at.numel, 1, &flat));
@@ -431,11 +413,9 @@ static sp_status load_gather(sp_loader *l)
 static sp_status load_gather_elements(sp_loader *l)
 {
     int64_t axis;
-    sp_vid index;
     SP_RETURN_IF(need_inputs(l, 2));
     SP_RETURN_IF(axis_of(l, &axis));
-    SP_RETURN_IF(wrapped_index(l, l->node->in[1], type_of(l, l->node->in[0])->shape[axis], &index));
-    return node_of(l, "gather", (sp_vid[]){l->node->in[0], index}, 2, GIVEN(GIVE_INT("dim", axis)), &l->node->out[0]);
+    return node_of(l, "gather", l->node->in, 2, GIVEN(GIVE_INT("dim", axis)), &l->node->out[0]);
 }
 
 static sp_status make_like(sp_loader *l, sp_vid x, int64_t value, sp_vid *out)
@@ -453,8 +433,8 @@ static sp_status load_scatter_elements(sp_loader *l)
     sp_vid index, zeros, ones, sums, counts, hit;
     SP_RETURN_IF(need_inputs(l, 3));
     SP_RETURN_IF(axis_of(l, &axis));
-    SP_RETURN_IF(wrapped_index(l, n->in[1], type_of(l, n->in[0])->shape[axis], &index));
     given dim = GIVE_INT("dim", axis);
+    index = n->in[1];
     if (reduction != NULL && sp__bytes_are(reduction->text, "add"))
         return node_of(l, "scatter_add", (sp_vid[]){n->in[0], index, n->in[2]}, 3, &dim, 1, &n->out[0]);
     if (reduction != NULL && !sp__bytes_are(reduction->text, "none")) return unsupported(l, "this reduction");

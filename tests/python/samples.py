@@ -48,6 +48,10 @@ def is_tensor(spec):
 
 def make_array(spec, rng, dtype):
     """The NumPy array a tensor argument stands for; floating ones in `dtype`."""
+    return np.asarray(drawn(spec, rng, dtype))
+
+
+def drawn(spec, rng, dtype):
     kind = spec["tensor"]
     if kind == "data":
         return np.array(spec["values"], dtype=spec["dtype"] if spec["dtype"] != "float32" else dtype)
@@ -58,7 +62,8 @@ def make_array(spec, rng, dtype):
         return rng.random(shape) < 0.5
     if kind == "distinct":
         count = int(np.prod(shape))
-        return (rng.permutation(count).reshape(shape) * 0.1 - 0.05 * count + 0.01).astype(dtype)
+        grid = rng.uniform(0.01, 0.09)  # of its own, so that two tensors do not tie either
+        return (rng.permutation(count).reshape(shape) * 0.1 - 0.05 * count + grid).astype(dtype)
     if kind == "positive":
         return (rng.random(shape) + 0.5).astype(dtype)
     if kind == "unit":
@@ -96,6 +101,8 @@ def python_kwargs(kwargs, library):
 def caller(sample):
     """The op as a function of its arguments, through the name that users call it by."""
     name, variants = sample.entry["python"], sample.entry["variants"]
+    if sample.op.endswith(".rscalar"):
+        return {"sub": lambda x, y: y - x, "div": lambda x, y: y / x}[name]
     if "function" in variants:
         return getattr(spool, name)
     if "method" in variants:

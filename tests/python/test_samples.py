@@ -11,6 +11,7 @@ import spool
 
 SAMPLES = load()
 RANDOM = {"rand", "randn"}
+VIEWS = {"view", "may_view"}
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 smooth = pytest.mark.parametrize(
     "sample", [s for s in SAMPLES if s.differentiable], ids=[s.id for s in SAMPLES if s.differentiable])
@@ -50,6 +51,8 @@ def to_torch(value):
 
 def expected(sample, dtype):
     args, kwargs = arrays_of(sample, dtype)
+    if sample.op in ("gather", "index_select"):  # PyTorch refuses the negative indices that Spool counts from the end
+        args[2] = args[2] % max(1, args[0].shape[args[1]] if args[0].ndim else 1)
     return outputs(torch_op(sample)(*map(to_torch, args), **python_kwargs(kwargs, torch)))
 
 
@@ -112,7 +115,10 @@ def case_of(sample):
     args, kwargs = arrays_of(sample, "float64")
     positions = [i for i in float_positions(args) if i in sample.differentiable]
     rng = np.random.default_rng(1)
-    shapes = [tuple(o.shape) for o in outputs(run(sample, list(map(to_spool, args)), kwargs))]
+    results = outputs(run(sample, list(map(to_spool, args)), kwargs))
+    if not all(r.dtype == spool.float64 for r in results):  # rounded to less than the differences need
+        positions = []
+    shapes = [tuple(r.shape) for r in results]
     weights = [spool.tensor(np.asarray(rng.normal(size=s))) for s in shapes]
     points = [args[i] for i in positions]
     directions = [np.asarray(rng.normal(size=p.shape)) for p in points]
@@ -138,7 +144,7 @@ def gradients(function, points, create_graph=False):
 def test_gradient_first_order(sample):
     function, points, directions = case_of(sample)
     if not points:
-        pytest.skip("no floating argument")
+        pytest.skip("no floating argument, or a result of another dtype")
     grads, _ = gradients(function, points)
     close(dot([g.numpy() for g in grads], directions), finite_difference(function, points, directions, 1e-6), 1e-5, 1e-6)
 
@@ -160,7 +166,7 @@ def first_derivative(function, directions):
 def test_gradient_second_order(sample):
     function, points, directions = case_of(sample)
     if not points:
-        pytest.skip("no floating argument")
+        pytest.skip("no floating argument, or a result of another dtype")
     rng = np.random.default_rng(2)
     others = [np.asarray(rng.normal(size=p.shape)) for p in points]
     derivative = first_derivative(function, directions)
@@ -178,7 +184,7 @@ def test_gradient_second_order(sample):
 def test_forward_mode(sample):
     function, points, directions = case_of(sample)
     if not points:
-        pytest.skip("no floating argument")
+        pytest.skip("no floating argument, or a result of another dtype")
     grads, _ = gradients(function, points)
     _, tangent = spool.func.jvp(function, tuple(map(spool.tensor, points)), tuple(map(spool.tensor, directions)))
     close(tangent.item(), dot([g.numpy() for g in grads], directions), 1e-9, 1e-9)
@@ -234,7 +240,9 @@ def test_compiled_bits_are_eagers(sample):
         for _ in range(4):
             assert bits(jitted(*tensors)) == wanted
     report = spool.explain(jitted, quiet=True)
-    assert report.compiled_ops >= 0.9 * report.ops > 0 or not positions, report.reasons
+    assert report.compiled_ops >= 0.9 * report.ops, report.reasons
+    assert report.breaks == 0, report.reasons
+    assert report.ops > 0 or not VIEWS.isdisjoint(sample.entry["flags"])
 
 
 def test_every_op_has_samples():
