@@ -10,7 +10,7 @@
 #include "ops/launch.h"
 #include "tensor/memory.h"
 
-enum { MAX_TRIMS = 4, MAX_REBUILDS = 16 };
+enum { MAX_TRIMS = 2, MAX_REBUILDS = 16 };
 
 static void hold(sp_region *r)
 {
