@@ -12,6 +12,7 @@
  *
  * Storages are held until the end, so that an address names one storage all along.
  */
+#include <pthread.h>
 #include <string.h>
 
 #include "jit/ir.h"
@@ -343,7 +344,7 @@ static sp_status watched_value_ready(const sp_tensor *t, const char *op)
     return value_ready ? value_ready(t, op) : SP_OK;
 }
 
-void sp__capture_register(void)
+static void watch(void)
 {
     value_ready = sp__handle_hooks.value_ready;
     sp__handle_hooks.value_ready = watched_value_ready;
@@ -381,6 +382,8 @@ sp_status sp_capture_begin(const sp_tensor *const *inputs, int n_inputs)
 {
     sp_status status = SP_OK;
     if (active) return sp_fail(SP_EUNSUPPORTED, "capture: this thread is capturing a graph already; end that one first");
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch);
     capture *c = sp__alloc_zero(sizeof *c);
     if (!c) return no_memory();
     c->tracer.eval = capture_eval;

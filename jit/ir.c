@@ -204,25 +204,25 @@ static sp_status room_for_node(sp_graph *g, int n_out)
     return SP_OK;
 }
 
+/* What is given may point into the graph (a type's shape as an attribute): it is copied before anything grows. */
 sp_status sp__graph_node(sp_graph *g, int op, const sp_vid *in, int n_in, const sp_attr *attr, int n_attr,
                          const sp_meta *types, const sp__where *where, sp_vid *out)
 {
-    sp_meta inferred[SP_MAX_OUT];
-    if (!types) {
-        SP_RETURN_IF(sp__graph_infer(g, op, in, n_in, attr, n_attr, inferred));
-        types = inferred;
-    }
+    sp_meta type[SP_MAX_OUT];
+    if (!types) SP_RETURN_IF(sp__graph_infer(g, op, in, n_in, attr, n_attr, type));
     const sp_op_info *info = &sp_op_table[op];
-    SP_RETURN_IF(room_for_node(g, info->n_out));
-    sp_ir_node node = {.op = (uint16_t)op, .n_out = info->n_out};
+    if (types) memcpy(type, types, info->n_out * sizeof *type);
+    sp_ir_node node = {.op = (uint16_t)op, .n_out = info->n_out, .where = where ? *where : (sp__where){NULL, 0}};
     SP_RETURN_IF(node_parts(in, n_in, attr, n_attr, &node));
-    if (where) {
-        node.where = *where;
-        where_keep(where);
+    where_keep(&node.where);
+    sp_status status = room_for_node(g, info->n_out);
+    if (status) {
+        node_free(&node);
+        return status;
     }
     for (int i = 0; i < info->n_out; i++) {
         out[i] = node.out[i] = g->n_values;
-        value_push(g, &types[i], SP_VALUE_NODE, g->n_nodes)->out_nr = i;
+        value_push(g, &type[i], SP_VALUE_NODE, g->n_nodes)->out_nr = i;
     }
     g->nodes[g->n_nodes++] = node;
     return SP_OK;

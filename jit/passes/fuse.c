@@ -53,9 +53,11 @@ static uint64_t deps_of(const fuser *f, sp_vid v)
 /* With what the groups in the mask depend on in turn. */
 static uint64_t closure(const fuser *f, uint64_t mask)
 {
-    for (uint64_t todo = mask; todo; todo &= todo - 1) {
-        uint64_t more = f->open[__builtin_ctzll(todo)].deps & ~mask;
-        mask |= more, todo |= more;
+    uint64_t todo = mask;
+    while (todo) {
+        const open_group *next = &f->open[__builtin_ctzll(todo)];
+        todo = (todo & (todo - 1)) | (next->deps & ~mask);
+        mask |= next->deps;
     }
     return mask;
 }
