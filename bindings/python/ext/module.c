@@ -16,8 +16,9 @@ static int add_functions(PyObject *module)
 {
     /* Of two with one name the later counts: creation functions take requires_grad=, the generated ones do not. */
     PyMethodDef *const tables[] = {
-        sp__py_functions,        sp__py_boundary_functions, sp__py_copy_functions,  sp__py_create_functions,
-        sp__py_grad_functions,   sp__py_interop_functions,  sp__py_level_functions, sp__py_state_functions,
+        sp__py_functions,      sp__py_boundary_functions, sp__py_copy_functions,  sp__py_create_functions,
+        sp__py_grad_functions, sp__py_interop_functions,  sp__py_level_functions, sp__py_mode_functions,
+        sp__py_state_functions,
 #ifdef SP_PY_WITH_JIT
         sp__py_jit_functions,
 #endif
@@ -35,7 +36,8 @@ static int start(PyObject *module)
     sp__start();
     sp__py_hooks_start();
     if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0 || sp__py_tensor_start(module) < 0) return -1;
-    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0 || add_functions(module) < 0) return -1;
+    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
+    if (add_functions(module) < 0) return -1;
 #ifdef SP_PY_WITH_JIT
     if (sp__py_jit_start(module) < 0) return -1;
 #endif

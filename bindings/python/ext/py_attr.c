@@ -176,33 +176,33 @@ PyGetSetDef sp__py_attr_getset[] = {
 /* ---- methods ----- */
 
 /* All sizes (or strides), or the one of a dimension. */
-static PyObject *per_dim(PyObject *self, PyObject *args, PyObject *kwargs, const char *op, bool strides)
+static PyObject *per_dim(const sp_tensor *t, PyObject *const *args, Py_ssize_t n, PyObject *names, const char *op,
+                         const int64_t *values)
 {
-    static char *names[] = {"dim", NULL};
-    const sp_tensor *t = sp__py_handle(self);
-    PyObject *dim = Py_None;
-    char format[32];
-    snprintf(format, sizeof format, "|O:%s", op);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &dim)) return NULL;
-    const int64_t *values = strides ? t->stride : t->shape;
-    if (dim == Py_None) return sp__py_size(t->rank, values);
+    Py_ssize_t n_names = names ? PyTuple_GET_SIZE(names) : 0;
+    if (n + n_names > 1) return PyErr_Format(PyExc_TypeError, "%s: expected at most a dim, got %zd arguments", op, n + n_names);
+    if (n_names && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "dim"))
+        return PyErr_Format(PyExc_TypeError, "%s: unknown argument %R", op, PyTuple_GET_ITEM(names, 0));
+    if (n + n_names == 0 || args[0] == Py_None) return sp__py_size(t->rank, values);
     int64_t at;
     int normal;
-    if (sp__py_int(dim, op, "dim", &at) < 0) return NULL;
+    if (sp__py_int(args[0], op, "dim", &at) < 0) return NULL;
     if (t->rank == 0)
         return PyErr_Format(PyExc_IndexError, "%s: dim %lld of a tensor without dimensions", op, (long long)at);
     sp_status status = sp__dim_normalize(op, at, t->rank, &normal);
     return status ? sp__py_raise(status) : PyLong_FromLongLong(values[normal]);
 }
 
-static PyObject *size(PyObject *self, PyObject *args, PyObject *kwargs)
+static PyObject *size(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return per_dim(self, args, kwargs, "size", false);
+    const sp_tensor *t = sp__py_handle(self);
+    return per_dim(t, args, n, names, "size", t->shape);
 }
 
-static PyObject *stride(PyObject *self, PyObject *args, PyObject *kwargs)
+static PyObject *stride(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    PyObject *values = per_dim(self, args, kwargs, "stride", true);
+    const sp_tensor *t = sp__py_handle(self);
+    PyObject *values = per_dim(t, args, n, names, "stride", t->stride);
     if (!values || PyLong_Check(values)) return values;
     PyObject *plain = PyTuple_GetSlice(values, 0, PyTuple_GET_SIZE(values));
     Py_DECREF(values);
@@ -284,9 +284,9 @@ static PyObject *format(PyObject *self, PyObject *spec)
 }
 
 PyMethodDef sp__py_attr_methods[] = {
-    {"size", (PyCFunction)(void *)size, METH_VARARGS | METH_KEYWORDS,
+    {"size", (PyCFunction)(void *)size, METH_FASTCALL | METH_KEYWORDS,
      "size($self, dim=None)\n--\n\nThe size of every dimension, or of one."},
-    {"stride", (PyCFunction)(void *)stride, METH_VARARGS | METH_KEYWORDS,
+    {"stride", (PyCFunction)(void *)stride, METH_FASTCALL | METH_KEYWORDS,
      "stride($self, dim=None)\n--\n\nElements from one index to the next, of every dimension or of one."},
     {"dim", dim, METH_NOARGS, "dim($self)\n--\n\nHow many dimensions there are."},
     {"numel", numel, METH_NOARGS, "numel($self)\n--\n\nHow many elements there are."},

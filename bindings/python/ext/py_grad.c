@@ -376,21 +376,7 @@ out:
     return result;
 }
 
-/* ---- grad mode, leaves ----- */
-
-static PyObject *grad_mode(PyObject *module, PyObject *on)
-{
-    (void)module;
-    bool value;
-    if (sp__py_bool(on, "set_grad_enabled", "mode", &value) < 0) return NULL;
-    return PyBool_FromLong(sp_grad_mode(value));
-}
-
-static PyObject *is_grad_enabled(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    return PyBool_FromLong(!sp__tls.no_grad);
-}
+/* ---- leaves ----- */
 
 static PyObject *requires_grad_(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -453,8 +439,6 @@ PyMethodDef sp__py_grad_functions[] = {
      "grad_outputs weighs the outputs, which may be left out where they have one element. create_graph records the computation, "
      "so that it can be differentiated again. An input that no output depends on is an error, None with allow_unused, zeros "
      "with materialize_grads."},
-    {"_grad_mode", grad_mode, METH_O, "_grad_mode(on)\n--\n\nSwitches recording for this thread; returns what it was."},
-    {"is_grad_enabled", is_grad_enabled, METH_NOARGS, "is_grad_enabled()\n--\n\nWhether this thread records gradients."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -68,14 +68,16 @@ PyBufferProcs sp__py_buffer = {get_buffer, release_buffer};
 
 /* ---- NumPy ----- */
 
-/* numpy.<name>, imported when first needed. */
-static PyObject *numpy_attribute(const char *name)
+/* numpy.asarray, imported when first needed; borrowed. */
+static PyObject *numpy_asarray(void)
 {
+    static PyObject *asarray;
+    if (asarray) return asarray;
     PyObject *numpy = PyImport_ImportModule("numpy");
     if (!numpy) return NULL;
-    PyObject *found = PyObject_GetAttrString(numpy, name);
+    asarray = PyObject_GetAttrString(numpy, "asarray");
     Py_DECREF(numpy);
-    return found;
+    return asarray;
 }
 
 static PyObject *as_array(PyObject *self)
@@ -86,12 +88,11 @@ static PyObject *as_array(PyObject *self)
     void *data;
     sp_status status = sp_data(t, &data);
     if (status) return sp__py_raise(status);
-    PyObject *asarray = numpy_attribute("asarray");
+    PyObject *asarray = numpy_asarray();
     if (!asarray) return NULL;
     PyObject *view = PyMemoryView_FromObject(self);
     PyObject *array = view ? PyObject_CallOneArg(asarray, view) : NULL;
     Py_XDECREF(view);
-    Py_DECREF(asarray);
     return array;
 }
 

@@ -192,23 +192,27 @@ static PyObject *wrapped_repr(const sp_tensor *t)
                                 (unsigned long long)t->wrap->level_id, SP_SHAPE(t), t->wrap->inner);
 }
 
-/* sp_to_text() knows no history: it is put in before the closing parenthesis. */
+/* sp_to_text() knows no history: where there is one, its node stands in place of requires_grad. */
+static PyObject *text_with_history(char *text, const char *name)
+{
+    static const char flag[] = ", requires_grad=True)";
+    size_t n = strlen(text), n_flag = sizeof flag - 1;
+    if (!name[0]) return PyUnicode_FromString(text);
+    if (n > n_flag && strcmp(text + n - n_flag, flag) == 0)
+        text[n - n_flag] = 0;
+    else if (n)
+        text[n - 1] = 0;
+    return PyUnicode_FromFormat("%s, grad_fn=<%s>)", text, name);
+}
+
 static PyObject *tensor_repr(PyObject *self)
 {
     sp_tensor *t = sp__py_handle(self);
+    char *text, name[SP_GRAD_FN_TEXT];
     if (t->flags & SP_T_WRAPPED) return wrapped_repr(t);
-    char *text;
     sp_status status = sp_to_text(t, &text);
     if (status) return sp__py_raise(status);
-    char name[SP_GRAD_FN_TEXT];
-    sp__grad_fn_name(t, name, sizeof name);
-    size_t n = strlen(text);
-    if (n && text[n - 1] == ')') text[n - 1] = 0;
-    PyObject *result;
-    if (name[0])
-        result = PyUnicode_FromFormat("%s, grad_fn=<%s>)", text, name);
-    else
-        result = PyUnicode_FromFormat("%s%s)", text, sp_requires_grad(t) ? ", requires_grad=True" : "");
+    PyObject *result = text_with_history(text, sp__grad_fn_name(t, name, sizeof name));
     sp_text_free(text);
     return result;
 }

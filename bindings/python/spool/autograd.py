@@ -1,9 +1,8 @@
 """The tape: ``backward`` and ``grad`` for several tensors at once, and what a recorded op looks like from Python."""
 
 from . import _C
-from ._C import Node, RemovableHandle
+from ._C import Node, RemovableHandle, enable_grad, no_grad, set_grad_enabled
 from ._C import _grad as grad
-from ._grad_mode import enable_grad, no_grad, set_grad_enabled
 
 __all__ = ["Node", "RemovableHandle", "backward", "enable_grad", "grad", "no_grad", "set_grad_enabled"]
 
