@@ -80,7 +80,7 @@ static inline sp_tensor *grad_of(const sp_tensor *t)
 static inline int64_t live_blocks(void)
 {
     sp_memory_stats stats;
-    (void)sp_synchronize();
+    CU_ASSERT_EQUAL(sp_synchronize(), SP_OK);
     sp_memory_stats_get(&stats);
     return stats.live_blocks;
 }
