@@ -46,7 +46,7 @@ SP_MUST_USE sp_status sp__retain_grad(sp_tensor *t);
 bool sp__retains_grad(const sp_tensor *t);
 /* Like sp_hook_add(), for leaves: fn runs after a backward has added to t's gradient, and is given t itself. */
 SP_MUST_USE sp_status sp__hook_add_after(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void *ctx), int64_t *id);
-/* Shows every hook's ctx at t's node: for a garbage collector's traversal. */
+/* Shows the ctx of every hook that lives and dies with t: for a garbage collector's traversal. */
 void sp__hooks_each(const sp_tensor *t, void (*see)(void *arg, void *ctx), void *arg);
 /* Makes t a leaf without history, in place. EGRAD: a view, whose base would keep its history. */
 SP_MUST_USE sp_status sp__detach_(sp_tensor *t);

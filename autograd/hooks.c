@@ -93,6 +93,8 @@ void sp__hooks_each(const sp_tensor *t, void (*see)(void *arg, void *ctx), void 
     sp_grad_meta *meta = t->grad_meta;
     if (!meta) return;
     sp_node *nodes[2] = {meta->leaf ? &meta->leaf->node : NULL, meta->node};
+    /* What other nodes or handles keep as well is not t's to show: a collector would take it for unreachable. */
+    if (nodes[1] && nodes[1]->kind != SP_NODE_LEAF && nodes[1]->refs != 1) nodes[1] = NULL;
     for (int i = 0; i < 2; i++)
         for (sp_hook *h = nodes[i] ? nodes[i]->hooks : NULL; h; h = h->next)
             if (h->ctx) see(arg, h->ctx);
