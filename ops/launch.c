@@ -392,6 +392,7 @@ static void learn_rule(const sp_call *c, const sp_meta *result)
 {
     _Atomic uint16_t *rule = rule_of(c);
     if (!rule) return;
+    if (c->op == SP_OP_POW_SCALAR && result->dtype == SP_INT64) return; /* the exponent's sign is checked */
     unsigned compute = result->dtype == SP_BOOL ? common_dtype(c) : result->dtype;
     atomic_store_explicit(rule, (uint16_t)((result->dtype + 1u) | compute << 8), memory_order_relaxed);
 }
