@@ -46,8 +46,8 @@ sp_status sp__body_cross_entropy(sp_call *c)
     sp_nll_loss_opt opt = {.size = sizeof(sp_nll_loss_opt),
                            .has_reduction = true,
                            .reduction = (sp_reduction)c->attr[SP_CROSS_ENTROPY_REDUCTION].v.i};
-    SP_TRY(sp__infer_nll_loss(
-        c, &meta)); /* for errors in terms of this op; the attributes are the same */
+    /* For errors in terms of this op; the attributes are the same. */
+    SP_TRY(sp__infer_nll_loss(c, &meta));
     SP_TRY(sp_log_softmax(x, x->rank > 1 ? 1 : 0, &logp));
     SP_TRY(sp_nll_loss(logp, c->in[1], &opt, &c->out[0]));
 out:
