@@ -655,8 +655,10 @@ static const struct {
     saver_fn save;
 } savers[] = {
     {"add", save_add_sub},
+    {"add.alpha", save_add_sub},
     {"add.scalar", save_add_sub},
     {"sub", save_add_sub},
+    {"sub.alpha", save_add_sub},
     {"sub.scalar", save_add_sub},
     {"sub.rscalar", save_reversed},
     {"div.rscalar", save_reversed},
