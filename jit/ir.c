@@ -364,15 +364,16 @@ int64_t sp__meta_extent(const sp_meta *m)
 
 bool sp__meta_same(const sp_meta *a, const sp_meta *b)
 {
-    if (a->dtype != b->dtype || a->device != b->device || a->rank != b->rank || a->offset != b->offset) return false;
+    if (a->dtype != b->dtype || a->device != b->device || a->rank != b->rank) return false;
     bool empty = false;
     for (int i = 0; i < a->rank; i++) {
         if (a->shape[i] != b->shape[i]) return false;
         empty |= a->shape[i] == 0;
     }
-    for (int i = 0; i < a->rank && !empty; i++)
+    if (empty) return true;
+    for (int i = 0; i < a->rank; i++)
         if (a->shape[i] > 1 && a->stride[i] != b->stride[i]) return false;
-    return true;
+    return a->offset == b->offset;
 }
 
 /* ---- copying and rewriting ----- */

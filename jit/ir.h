@@ -91,7 +91,7 @@ SP_MUST_USE sp_status sp__graph_copy(const sp_graph *g, sp_graph **out);
 sp_vid sp__graph_root(const sp_graph *g, sp_vid v);
 /* How many elements of the storage a geometry spans, from its first to its last: 0 when empty; -1 when that overflows. */
 int64_t sp__meta_extent(const sp_meta *m);
-/* dtype, shape, strides (of sizes above 1) and offset agree. */
+/* dtype, shape, and, unless there are no elements, strides (of sizes above 1) and offset agree. */
 bool sp__meta_same(const sp_meta *a, const sp_meta *b);
 /* "train.py:12", or "" when unknown. */
 const char *sp__where_text(const sp__where *where, char *buf, size_t n);
