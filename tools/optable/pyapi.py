@@ -109,7 +109,9 @@ def _signature(op, name):
     params = f"params_{op.c_name}" if op.params else "NULL"
     text = op.signature.split(" ->")[0].replace(op.name, name, 1)
     out = "true" if "out" in op.variants and not name.endswith("_") else "false"
-    return wrap_list("    {", [op.opcode, str(len(op.params)), out, params, c_string(text)], "},")
+    counts = [len(op.params), len(op.attrs) + len(op.hidden_attrs), len(op.outputs)]
+    counts = [str(n) for n in counts]
+    return wrap_list("    {", [op.opcode, *counts, out, params, c_string(text)], "},")
 
 
 def _group(symbol, name, members):

@@ -247,6 +247,105 @@ static void add_signature(const sp__py_sig *sig)
     Py_XDECREF(trace);
 }
 
+/* ---- the short way: positional arguments of exact types ----- */
+
+/* An int that 64 bits hold, by the short way; false: it needs the long one. */
+static inline bool short_int(PyObject *o, int64_t *out)
+{
+    int overflow = 0;
+    if (!PyLong_CheckExact(o)) return false;
+    *out = PyLong_AsLongLongAndOverflow(o, &overflow);
+    return overflow == 0;
+}
+
+/* The same for n of them. */
+static bool short_ints(PyObject *const *items, Py_ssize_t n, int64_t *out)
+{
+    if (n > SP_MAX_RANK) return false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!short_int(items[i], &out[i])) return false;
+    }
+    return true;
+}
+
+/* Ints, as separate arguments, as a tuple of them, or as one. */
+static bool plain_ints(PyObject *const *items, Py_ssize_t n, int64_t *list, sp_attr *out)
+{
+    if (n == 1 && PyTuple_CheckExact(items[0])) {
+        PyObject *tuple = items[0];
+        items = &PyTuple_GET_ITEM(tuple, 0), n = PyTuple_GET_SIZE(tuple);
+    }
+    if (!short_ints(items, n, list)) return false;
+    *out = sp__attr_ints(list, (int)n);
+    return true;
+}
+
+static inline bool plain_attr(const sp__py_param *p, PyObject *o, sp_attr *out)
+{
+    int64_t i;
+    sp_scalar number;
+    switch ((sp__py_kind)p->kind) {
+    case SP_PY_INT:
+        if (!short_int(o, &i)) return false;
+        *out = sp__attr_int(i);
+        return true;
+    case SP_PY_BOOL: *out = sp__attr_bool(o == Py_True); return PyBool_Check(o);
+    case SP_PY_SCALAR:
+        if (!sp__py_exact_number(o, &number)) return false;
+        *out = sp__attr_scalar(number);
+        return true;
+    default: return false;
+    }
+}
+
+static inline void start_call(const sp__py_sig *sig, sp__py_mode mode, bound *b)
+{
+    sp_call *c = &b->call;
+    c->op = sig->op, c->n_out = sig->n_out, c->n_attr = sig->n_attr, c->n_in = 0;
+    c->flags = mode == SP_PY_INPLACE ? SP_CALL_INPLACE : 0;
+    c->in = b->inputs;
+    for (int k = 0; k < c->n_out; k++) c->out[k] = NULL;
+    b->n_lists = 0;
+}
+
+/* Fills b->call if every argument is what its parameter wants, exactly; false, without an
+ * exception, if the general way has to look. */
+static bool plain_call(const sp__py_sig *sig, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                       sp__py_mode mode, bound *b)
+{
+    sp_call *c = &b->call;
+    Py_ssize_t used = 0;
+    int n_attr = 0;
+    start_call(sig, mode, b);
+    for (int i = 0; i < sig->n_params; i++) {
+        const sp__py_param *p = &sig->params[i];
+        bool given = (i == 0 && self) || (used < n && !(p->flags & SP_PY_KEYWORD));
+        if (!given) {
+            if ((p->flags & SP_PY_REQUIRED) || p->kind == SP_PY_TENSORS) return false;
+            if (p->kind == SP_PY_TENSOR)
+                b->inputs[c->n_in++] = NULL;
+            else
+                c->attr[n_attr++] = p->fallback;
+            continue;
+        }
+        PyObject *o = i == 0 && self ? self : args[used++];
+        if (p->kind == SP_PY_TENSOR) {
+            if (!sp__py_is_tensor(o)) return false;
+            b->inputs[c->n_in++] = sp__py_handle(o);
+        } else if (p->kind == SP_PY_INTS) {
+            Py_ssize_t count = p->flags & SP_PY_SPREAD ? n - used + 1 : 1;
+            if (!plain_ints(args + used - 1, count, b->lists[b->n_lists++], &c->attr[n_attr++]))
+                return false;
+            used += count - 1;
+        } else if (!plain_attr(p, o, &c->attr[n_attr++])) {
+            return false;
+        }
+    }
+    for (; n_attr < sig->n_attr; n_attr++) c->attr[n_attr] = sp__attr_absent(SP_ATTR_INT);
+    if (mode == SP_PY_INPLACE) c->out[0] = c->in[0];
+    return used == n;
+}
+
 /* ---- converting ----- */
 
 static int convert_tensor(const sp__py_group *g, const sp__py_param *p, PyObject *o, bound *b)
@@ -279,41 +378,12 @@ static int convert_tensors(const sp__py_group *g, const sp__py_param *p, PyObjec
     return 0;
 }
 
-/* An int that 64 bits hold, by the short way; false: it needs the long one. */
-static inline bool short_int(PyObject *o, int64_t *out)
-{
-    int overflow = 0;
-    if (!PyLong_CheckExact(o)) return false;
-    *out = PyLong_AsLongLongAndOverflow(o, &overflow);
-    return overflow == 0;
-}
-
-/* The same for n of them. */
-static bool short_ints(PyObject *const *items, Py_ssize_t n, int64_t *out)
-{
-    if (n > SP_MAX_RANK) return false;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (!short_int(items[i], &out[i])) return false;
-    }
-    return true;
-}
-
 static int convert_ints(const sp__py_group *g, const sp__py_param *p, PyObject *o, bool spread,
                         bound *b, sp_attr *out)
 {
     int64_t *list = b->lists[b->n_lists++];
-    PyObject *const *items = &o;
-    Py_ssize_t n_items = 1;
     int n = 0;
-    if (spread) items = b->spread, n_items = b->n_spread;
-    if (n_items == 1 && PyTuple_CheckExact(items[0])) {
-        PyObject *tuple = items[0];
-        items = &PyTuple_GET_ITEM(tuple, 0), n_items = PyTuple_GET_SIZE(tuple);
-    }
-    if (short_ints(items, n_items, list)) {
-        *out = sp__attr_ints(list, (int)n_items);
-        return 0;
-    }
+    if (plain_ints(spread ? b->spread : &o, spread ? b->n_spread : 1, list, out)) return 0;
     int failed = spread ? sp__py_ints_args(b->spread, b->n_spread, g->name, p->name, list, &n)
                         : sp__py_ints(o, g->name, p->name, list, &n);
     if (!failed) *out = sp__attr_ints(list, n);
@@ -389,11 +459,9 @@ static int convert_attr(const sp__py_group *g, const sp__py_param *p, PyObject *
 /* Fills b->call from the matched arguments. */
 static int convert(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mode, bound *b)
 {
-    const sp_op_info *info = &sp_op_table[sig->op];
     sp_call *c = &b->call;
-    c->op = sig->op, c->n_out = info->n_out, c->n_attr = info->n_attr, c->flags = 0;
-    c->n_in = 0, c->in = b->inputs;
     int n_attr = 0;
+    start_call(sig, mode, b);
     for (int i = 0; i < sig->n_params; i++) {
         const sp__py_param *p = &sig->params[i];
         PyObject *o = b->value[i];
@@ -403,9 +471,8 @@ static int convert(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mod
                          : convert_attr(g, p, o, i == b->spread_at, b, &c->attr[n_attr++]);
         if (failed) return -1;
     }
-    for (; n_attr < info->n_attr; n_attr++) c->attr[n_attr] = sp__attr_absent(SP_ATTR_INT);
-    for (int k = 0; k < info->n_out; k++) c->out[k] = NULL;
-    if (mode == SP_PY_INPLACE) c->flags = SP_CALL_INPLACE, c->out[0] = c->in[0];
+    for (; n_attr < sig->n_attr; n_attr++) c->attr[n_attr] = sp__attr_absent(SP_ATTR_INT);
+    if (mode == SP_PY_INPLACE) c->out[0] = c->in[0];
     if (b->out) {
         if (!sp__py_is_tensor(b->out)) return sp__py_wrong_type(g->name, "out", "a Tensor", b->out);
         c->flags = SP_CALL_OUT, c->out[0] = sp__py_handle(b->out);
@@ -415,25 +482,28 @@ static int convert(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mod
 
 /* ---- calls ----- */
 
+static PyObject *finish(sp_call *c)
+{
+    if (c->n_out == 1) return sp__py_finish(c);
+    sp_status status = sp__dispatch(c);
+    return status == SP_OK ? sp__py_tuple(c->out, c->n_out) : sp__py_raise(status);
+}
+
 static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mode, bound *b)
 {
     PyObject *result = NULL;
-    b->sequence = NULL, b->many = NULL, b->n_lists = 0;
-    if (convert(g, sig, mode, b) < 0) {
+    b->sequence = NULL, b->many = NULL;
+    if (convert(g, sig, mode, b) < 0)
         add_signature(sig);
-    } else if (b->call.n_out == 1) {
-        result = sp__py_finish(&b->call);
-    } else {
-        sp_status status = sp__dispatch(&b->call);
-        result = status == SP_OK ? sp__py_tuple(b->call.out, b->call.n_out) : sp__py_raise(status);
-    }
+    else
+        result = finish(&b->call);
     PyMem_Free(b->many);
     Py_XDECREF(b->sequence);
     return result;
 }
 
-PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
-                      Py_ssize_t n_args, PyObject *names, sp__py_mode mode)
+static PyObject *general_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
+                              Py_ssize_t n_args, PyObject *names, sp__py_mode mode)
 {
     bound b;
     misfit best = {FITS, -1, NULL};
@@ -449,6 +519,18 @@ PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const
     }
     raise_misfit(group, best_sig, best);
     return NULL;
+}
+
+PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
+                      Py_ssize_t n_args, PyObject *names, sp__py_mode mode)
+{
+    if (!names) {
+        bound b;
+        for (int i = 0; i < group->n_sigs; i++) {
+            if (plain_call(&group->sigs[i], self, args, n_args, mode, &b)) return finish(&b.call);
+        }
+    }
+    return general_call(group, self, args, n_args, names, mode);
 }
 
 /* An operand that is a number but fits no scalar: the exception gets the op's name. */

@@ -52,8 +52,8 @@ typedef struct sp__py_param {
 
 typedef struct sp__py_sig {
     uint16_t op;
-    uint8_t n_params;
-    bool has_out; /* takes out= */
+    uint8_t n_params, n_attr, n_out; /* n_attr: of the op, hidden ones included */
+    bool has_out;                    /* takes out= */
     sp__py_param *params;
     const char *text; /* "sum(Tensor x, int[]? dim=None, ...)" */
 } sp__py_sig;
