@@ -169,7 +169,8 @@ static sp_status next_turn(detector *d)
 static sp_status turn(detector *d, sp_call *c)
 {
     int64_t elements = 0;
-    bool same = beats(d, hash_call(c, &elements), elements);
+    uint32_t h = hash_call(c, &elements);
+    bool same = beats(d, h, elements);
     if (!same) SP_RETURN_IF(stop_turns(d));
     else if (d->left == 0) SP_RETURN_IF(next_turn(d));
     if (!d->region) return sp__run(c);
@@ -183,7 +184,8 @@ static sp_status watch(sp_tracer *self, sp_call *c)
     if (SP_UNLIKELY(sp_op_table[c->op].body != NULL) && sp__region_has_only_body(c)) return sp__region_run_body(c);
     if (SP_UNLIKELY(d->region != NULL)) return turn(d, c);
     int64_t elements = 0;
-    bool same = beats(d, hash_call(c, &elements), elements);
+    uint32_t h = hash_call(c, &elements);
+    bool same = beats(d, h, elements);
     if (SP_UNLIKELY(same && d->run >= d->period * min_periods) && d->run % d->period == 0 && start_turns(d)) {
         d->left--;
         return sp__region_eval(&d->region->tracer, c);
