@@ -54,12 +54,14 @@ SP_MUST_USE sp_status sp__rule_linear_w(const sp_tensor *gy, const sp_tensor *x,
 /* Undoes permute(x, dims). */
 SP_MUST_USE sp_status sp__rule_permute_back(const sp_tensor *gy, const sp_attr *dims,
                                             sp_tensor **out);
-/* as_strided from geometry x to geometry y: gy added up at the places of x that it came from. */
-SP_MUST_USE sp_status sp__rule_as_strided_vjp(const sp_tensor *gy, const sp_meta *x,
-                                              const sp_meta *y, sp_tensor **out);
+/* as_strided of an x of geometry m: gy added up at the places of x that it came from. */
+SP_MUST_USE sp_status sp__rule_as_strided_vjp(const sp_tensor *gy, const sp_meta *m,
+                                              const sp_attr *size, const sp_attr *stride,
+                                              const sp_attr *offset, sp_tensor **out);
 /* The same view of a tangent, which need not lie in memory as x does. */
-SP_MUST_USE sp_status sp__rule_as_strided_jvp(const sp_tensor *tx, const sp_meta *x,
-                                              const sp_meta *y, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_as_strided_jvp(const sp_tensor *tx, const sp_meta *m,
+                                              const sp_attr *size, const sp_attr *stride,
+                                              const sp_attr *offset, sp_tensor **out);
 /* The part of gy that as_strided_scatter replaced. */
 SP_MUST_USE sp_status sp__rule_as_strided_part(const sp_tensor *gy, const sp_attr *size,
                                                const sp_attr *stride, const sp_attr *offset,

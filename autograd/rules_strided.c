@@ -141,34 +141,46 @@ out:
     return status;
 }
 
-sp_status sp__rule_as_strided_vjp(const sp_tensor *gy, const sp_meta *x, const sp_meta *y,
-                                  sp_tensor **out)
+/* The result's geometry, from the attributes: a level's results need not lie in x's storage. */
+static sp_meta result_of(const sp_meta *x, const sp_attr *size, const sp_attr *stride,
+                         const sp_attr *offset)
 {
-    piece p = piece_of(x, y);
+    sp_meta y = {.dtype = x->dtype, .device = x->device, .rank = (uint8_t)size->n, .view_of = 0};
+    y.offset = offset->absent ? x->offset : offset->v.i;
+    for (int i = 0; i < size->n; i++) y.shape[i] = size->v.ints[i], y.stride[i] = stride->v.ints[i];
+    sp__meta_update(&y);
+    return y;
+}
+
+/* t, laid out as `from`, seen as `to`. x is the one of both that may name an element twice without
+ * a meaning of its own. */
+static sp_status moved(const sp_tensor *t, const sp_meta *from, const sp_meta *to, const sp_meta *x,
+                       sp_tensor **out)
+{
+    piece p = piece_of(from, to);
     sp_tensor *flat = NULL;
     sp_status status = SP_OK;
     *out = NULL;
-    SP_TRY(lay_out(gy, y, &p, &flat));
+    SP_TRY(lay_out(t, from, &p, &flat));
     if (overlaps(x)) SP_TRY(share_out(&flat, x, &p));
-    SP_TRY(look_at(flat, x, p.low, out));
+    SP_TRY(look_at(flat, to, p.low, out));
 out:
     sp_drop(&flat);
     return status;
 }
 
-sp_status sp__rule_as_strided_jvp(const sp_tensor *tx, const sp_meta *x, const sp_meta *y,
-                                  sp_tensor **out)
+sp_status sp__rule_as_strided_vjp(const sp_tensor *gy, const sp_meta *m, const sp_attr *size,
+                                  const sp_attr *stride, const sp_attr *offset, sp_tensor **out)
 {
-    piece p = piece_of(x, y);
-    sp_tensor *flat = NULL;
-    sp_status status = SP_OK;
-    *out = NULL;
-    SP_TRY(lay_out(tx, x, &p, &flat));
-    if (overlaps(x)) SP_TRY(share_out(&flat, x, &p));
-    SP_TRY(look_at(flat, y, p.low, out));
-out:
-    sp_drop(&flat);
-    return status;
+    sp_meta y = result_of(m, size, stride, offset);
+    return moved(gy, &y, m, m, out);
+}
+
+sp_status sp__rule_as_strided_jvp(const sp_tensor *tx, const sp_meta *m, const sp_attr *size,
+                                  const sp_attr *stride, const sp_attr *offset, sp_tensor **out)
+{
+    sp_meta y = result_of(m, size, stride, offset);
+    return moved(tx, m, &y, m, out);
 }
 
 sp_status sp__rule_as_strided_part(const sp_tensor *gy, const sp_attr *size, const sp_attr *stride,

@@ -127,7 +127,7 @@ sp_status sp__handle_wrap(const sp_meta *meta, struct sp_wrap *wrap, sp_tensor *
     sp_tensor *t = *out = handle_block();
     if (SP_UNLIKELY(!t)) return SP_EMEMORY;
     set_geometry(t, meta);
-    t->offset = 0;
+    t->offset = meta->offset; /* as_strided and its derivatives go by it */
     copy_sizes(t->stride, meta->stride, meta->rank);
     t->flags |= SP_T_WRAPPED;
     t->wrap = wrap;
