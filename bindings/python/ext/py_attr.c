@@ -70,7 +70,10 @@ static PyObject *get_grad(PyObject *self, void *unused)
     sp_tensor *grad = NULL;
     sp_status status = sp_grad_get(sp__py_handle(self), &grad);
     if (status) return sp__py_raise(status);
-    return grad ? sp__py_object(grad) : Py_NewRef(Py_None);
+    if (!grad) Py_RETURN_NONE;
+    /* From here on Python can make a ring of it. */
+    sp__py_track(sp__py_handle(self));
+    return sp__py_object(grad);
 }
 
 static int set_grad(PyObject *self, PyObject *value, void *unused)

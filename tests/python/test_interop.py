@@ -1,0 +1,217 @@
+"""Memory shared with others: NumPy, the buffer protocol, DLPack."""
+
+import array
+import gc
+import threading
+import weakref
+
+import hypothesis.extra.numpy as npst
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+import spool
+
+DTYPES = [np.float32, np.float64, np.int64, np.bool_]
+
+
+@given(npst.arrays(st.sampled_from(DTYPES), npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)), st.data())
+def test_round_trip(original, data):
+    axes = data.draw(st.permutations(range(original.ndim)))
+    view = original.transpose(axes)
+    if view.ndim and view.shape[0]:
+        view = view[data.draw(st.integers(0, view.shape[0] - 1)):]
+    for x in (spool.from_numpy(view), spool.tensor(view)):
+        assert x.dtype.itemsize == view.dtype.itemsize and x.shape == view.shape
+        np.testing.assert_array_equal(x.numpy(), view)
+        assert x.numpy().dtype == view.dtype
+        assert repr(x.tolist()) == repr(view.tolist())
+
+
+def test_from_numpy_shares_both_ways():
+    a = np.arange(6.0).reshape(2, 3)
+    x = spool.from_numpy(a)
+    a[0, 0] = 42
+    assert x[0, 0].item() == 42
+    x[1] = -1
+    assert a[1].tolist() == [-1, -1, -1]
+    x.T[0].mul_(2)
+    assert a[:, 0].tolist() == [84, -2]
+    y = x + 1
+    a[...] = 0
+    assert y[0, 0].item() == 85
+
+
+def test_numpy_shares_both_ways():
+    x = spool.zeros(2, 2)
+    a = x.numpy()
+    a[0, 0] = 3
+    x[1, 1] = 4
+    assert x.tolist() == a.tolist() == [[3, 0], [0, 4]]
+    assert a.base is not None
+    del x
+    gc.collect()
+    assert a.tolist() == [[3, 0], [0, 4]]
+
+
+def test_owner_lives_as_long_as_the_tensor():
+    class Owner(np.ndarray):
+        pass
+
+    a = np.ones(3).view(Owner)
+    reference = weakref.ref(a)
+    x = spool.from_numpy(a)
+    view = x[1:]
+    del a, x
+    gc.collect()
+    assert reference() is not None and view.tolist() == [1, 1]
+    del view
+    gc.collect()
+    assert reference() is None
+
+
+def test_read_only_arrays():
+    a = np.ones(2)
+    a.flags.writeable = False
+    x = spool.from_numpy(a)
+    assert (x + 1).tolist() == [2, 2]
+    with pytest.raises(ValueError):
+        x.add_(1)
+    assert not x.numpy().flags.writeable
+    with pytest.raises(BufferError):
+        x.__dlpack__()
+    with pytest.raises((BufferError, TypeError)):
+        memoryview(x).cast("B")[0] = 1
+    assert a.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("make, error", [
+    (lambda: np.ones(3)[::-1], ValueError), (lambda: np.ones(3, dtype=np.int32), spool.DTypeError),
+    (lambda: np.ones(3, dtype=np.complex64), spool.DTypeError), (lambda: np.array(["a"]), spool.DTypeError),
+    (lambda: np.ones(3, dtype=">f4"), spool.DTypeError), (lambda: np.array([object()]), (spool.DTypeError, ValueError)),
+    (lambda: np.frombuffer(b"\0" * 9, dtype=np.int8)[1:].view(np.float64), ValueError),
+    (lambda: [1, 2], TypeError), (lambda: b"ab", TypeError), (lambda: np.ones((1,) * 13), spool.ShapeError),
+])
+def test_from_numpy_refuses(make, error):
+    with pytest.raises(error):
+        spool.from_numpy(make())
+
+
+@pytest.mark.parametrize("make", [
+    lambda: np.ones(3, dtype=np.complex64), lambda: np.array(["a"]), lambda: np.array([1], dtype="M8[s]"),
+    lambda: np.array([2**63], dtype=np.uint64), lambda: np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+    lambda: "text", lambda: b"bytes", lambda: None, lambda: {}, lambda: object(), lambda: [None], lambda: [1, "a"],
+    lambda: [[1], 2], lambda: [[1, 2], [3]], lambda: [2**70], lambda: 1 + 2j,
+])
+def test_tensor_refuses(make):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        spool.tensor(make())
+
+
+def test_nesting_too_deep_or_endless():
+    deep = []
+    for _ in range(20):
+        deep = [deep]
+    with pytest.raises(spool.ShapeError):
+        spool.tensor(deep)
+    endless = []
+    endless.append(endless)
+    with pytest.raises(spool.ShapeError):
+        spool.tensor(endless)
+
+
+def test_sequences_that_change_while_read():
+    class Trap(list):
+        pass
+
+    data = Trap([[1.0, 2.0], [3.0, 4.0]])
+
+    class Evil(float):
+        def __float__(self):
+            data[1] = []
+            return 1.0
+
+    class Number:
+        def __float__(self):
+            data[1].clear()
+            return 1.0
+
+    data[0][0] = Number()
+    with pytest.raises((RuntimeError, ValueError)):
+        spool.tensor(data)
+
+
+def test_requires_grad_shares_nothing():
+    x = spool.ones(2, requires_grad=True)
+    for share in (lambda: x.numpy(), lambda: np.asarray(x), lambda: x.__dlpack__(), lambda: memoryview(x)):
+        with pytest.raises((RuntimeError, BufferError), match="detach"):
+            share()
+    assert x.detach().numpy().tolist() == x.numpy(force=True).tolist() == [1, 1]
+
+
+def test_numpy_functions_take_tensors():
+    x = spool.tensor([[1.0, 4.0], [9.0, 16.0]])
+    assert np.sqrt(x).tolist() == [[1, 2], [3, 4]]
+    assert np.array(x, dtype=np.float64).dtype == np.float64
+    assert np.asarray(x).base is not None and np.array(x).tolist() == x.tolist()
+    assert np.asarray(spool.tensor([1, 2])).dtype == np.int64
+
+
+def test_buffer_protocol():
+    x = spool.tensor([[1, 2], [3, 4]])
+    view = memoryview(x)
+    assert view.shape == (2, 2) and view.tolist() == [[1, 2], [3, 4]] and view.itemsize == 8
+    assert memoryview(x.T).strides == (8, 16)
+    assert bytes(x.T) == np.ascontiguousarray(x.numpy().T).tobytes()
+    assert spool.tensor(array.array("d", [1.0, 2.0])).dtype is spool.float64
+    assert spool.from_numpy(array.array("q", [1, 2])).tolist() == [1, 2]
+    with pytest.raises(BufferError, match="contiguous"):
+        array.array("b").frombytes(x.T)
+
+
+def test_dlpack():
+    t = torch.arange(6.0).reshape(2, 3)
+    x = spool.from_dlpack(t)
+    t[0, 0] = 9
+    assert x[0, 0].item() == 9
+    y = torch.from_dlpack(x.T)
+    y[0, 0] = 5
+    assert t[0, 0].item() == 5
+    assert np.from_dlpack(spool.ones(2)).tolist() == [1, 1]
+    assert spool.from_dlpack(np.ones(3)).dtype is spool.float64
+    assert torch.from_dlpack(spool.tensor([True])).dtype is torch.bool
+    assert x.__dlpack_device__() == (1, 0)
+    capsule = x.__dlpack__()
+    del capsule
+    used = spool.ones(2).__dlpack__()
+    spool.from_dlpack(used)
+    with pytest.raises(ValueError):
+        spool.from_dlpack(used)
+    with pytest.raises(BufferError):
+        spool.from_dlpack(torch.ones(2, dtype=torch.int32))
+    with pytest.raises((AttributeError, TypeError)):
+        spool.from_dlpack([1])
+
+
+def test_foreign_memory_is_released_from_other_threads():
+    class Owner(np.ndarray):
+        pass
+
+    references = []
+
+    def work():
+        a = np.ones(1000).view(Owner)
+        references.append(weakref.ref(a))
+        x = spool.from_numpy(a)
+        (x * 2).sum().item()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    spool.synchronize()
+    gc.collect()
+    assert all(r() is None for r in references)
