@@ -56,13 +56,16 @@ static inline void stamp(const sp_region *r, sp_tensor *t, int32_t view)
 }
 
 /* A copy of the elements that t can reach, in t's layout: what t holds now. */
-static sp_storage *snapshot(const sp_tensor *t)
+static sp_storage *snapshot(sp_region *r, const sp_tensor *t)
 {
     sp_meta m;
     sp_storage *copy;
     sp__meta_of(t, &m);
     size_t bytes = (size_t)sp__meta_extent(&m) * sp_dtype_size(t->dtype);
-    if (sp__storage_wait(t->storage, false) != SP_OK || sp__storage_new(bytes, t->device, &copy) != SP_OK) return NULL;
+    r->busy = true;
+    sp_status status = sp__storage_wait(t->storage, false);
+    r->busy = false;
+    if (status != SP_OK || sp__storage_new(bytes, t->device, &copy) != SP_OK) return NULL;
     if (bytes) memcpy(copy->data, sp__data(t), bytes);
     return copy;
 }
@@ -71,7 +74,7 @@ static bool bind_snapshot(sp_region *r, const sp_trace_view *v, sp_tensor *t)
 {
     sp_storage *copy;
     if (!(t->storage->flags & SP_S_FOREIGN) || t->storage->region) return false;
-    if (!sp__region_same_geometry(t, &v->meta, t->offset) || !(copy = snapshot(t))) return false;
+    if (!sp__region_same_geometry(t, &v->meta, t->offset) || !(copy = snapshot(r, t))) return false;
     copy->region = r, copy->region_slot = v->slot;
     r->slots[v->slot] = copy, r->base[v->slot] = 0, r->held[v->slot] = 1;
     return true;
@@ -158,10 +161,14 @@ void sp__region_unmatch(sp_region *r, const sp_step *s, const sp_call *c)
     for (int k = 0; k < c->n_in; k++) unstamp(r, s, c->in[k]);
 }
 
-static inline bool checks_pass(const sp_region *r, const sp_step *s, const sp_call *c)
+static bool checks_pass(sp_region *r, const sp_step *s, const sp_call *c)
 {
     if ((s->checks & SP_STEP_BASE) && r->base[c->in[0]->storage->region_slot] != s->base) return false;
-    return !(s->checks & SP_STEP_INDEX) || sp__region_index_fits(c);
+    if (!(s->checks & SP_STEP_INDEX)) return true;
+    r->busy = true; /* looking at the index may wait for it */
+    bool fits = sp__region_index_fits(c);
+    r->busy = false;
+    return fits;
 }
 
 sp_step *sp__region_match(sp_region *r, const sp_call *c)
@@ -238,6 +245,7 @@ out:
 sp_status sp__region_eval(sp_tracer *self, sp_call *c)
 {
     sp_region *r = (sp_region *)self;
+    if (SP_UNLIKELY(r->busy)) sp__region_wait(r);
     if (SP_UNLIKELY(c->n_in == 0 && (sp_op_table[c->op].flags & SP_OPF_RANDOM))) sp__random_issue(c);
     if (SP_LIKELY(r->mode == SP_REGION_FOLLOW)) {
         sp_step *s = sp__region_match(r, c);

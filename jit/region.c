@@ -137,6 +137,20 @@ void sp__region_off(sp_region *r)
     r->mode = SP_REGION_OFF;
 }
 
+/* ---- other threads ----- */
+
+static void let_others_on(void)
+{
+    void *left = sp__blocking_hooks.leave ? sp__blocking_hooks.leave() : NULL;
+    sched_yield();
+    if (left) sp__blocking_hooks.enter(left);
+}
+
+void sp__region_wait(const sp_region *r)
+{
+    while (*(volatile const bool *)&r->busy) let_others_on();
+}
+
 /* ---- ends ----- */
 
 static const char *why_text(sp_region_why why)
@@ -176,6 +190,7 @@ static sp_status run_pending(sp_region *r, sp_exit *e)
 
 sp_status sp__region_end(sp_region *r, sp_region_why why)
 {
+    if (SP_UNLIKELY(r->busy)) sp__region_wait(r);
     sp_exit *e = r->at->exit;
     if (r->mode == SP_REGION_OFF || r->at == r->root) return SP_OK;
     if (!e && sp__step_exit(r->at, &r->jit->exits, &e) != SP_OK) e = NULL;
@@ -195,16 +210,6 @@ sp_status sp__region_end(sp_region *r, sp_region_why why)
 
 /* ---- hooks ----- */
 
-/* Another thread runs the region's kernels without the interpreter lock; it needs it to finish. */
-static void wait_idle(const sp_region *r)
-{
-    while (*(volatile const bool *)&r->busy) {
-        void *left = sp__blocking_hooks.leave ? sp__blocking_hooks.leave() : NULL;
-        sched_yield();
-        if (left) sp__blocking_hooks.enter(left);
-    }
-}
-
 static void free_if_done(sp_region *r)
 {
     if (!r->open && !r->busy && r->mode != SP_REGION_STUCK) sp__jit_region_done(r);
@@ -213,7 +218,8 @@ static void free_if_done(sp_region *r)
 static sp_status flush(sp_region *r, sp_storage *storage)
 {
     if (sp__region_running == r) return SP_OK;
-    if (r->busy) wait_idle(r);
+    /* The region may be gone as soon as it has let go of the storage. */
+    while (storage->region == r && *(volatile bool *)&r->busy) let_others_on();
     if (storage->region != r) return SP_OK;
     sp_status status = sp__region_end(r, SP_END_READ);
     free_if_done(r);

@@ -10,6 +10,9 @@ extern __thread sp_region *sp__region_running;
 
 /* Room for the largest path of the tree. */
 SP_MUST_USE sp_status sp__region_reserve(sp_region *r);
+/* Until no thread runs the region's kernels: they may be let go of the interpreter lock meanwhile, and whoever ends the
+ * region from another thread is as good as its owner. */
+void sp__region_wait(const sp_region *r);
 /* Gives up what is known: storages are let go, steps stay. */
 void sp__region_detach(sp_region *r);
 /* Nothing more is noted in this call; everything noted so far has run. */

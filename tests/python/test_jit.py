@@ -3,6 +3,9 @@
 import functools
 import gc
 import inspect
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -482,27 +485,37 @@ def test_generators_run_outside():
     assert bits(list(f(spool.ones(2)))) == bits([spool.ones(2) * n for n in (2.0, 4.0, 8.0)])
 
 
-def test_threads_on_one_function():
-    w = tensor(16, 16)
+@pytest.mark.parametrize("rows", [8, 300])
+def test_threads_on_one_function(rows):
+    """Threads take turns as often as can be; kernels for 300 rows run without the interpreter lock."""
+    w = tensor(64, 64)
 
     def f(x):
         y = spool.tanh(x @ w)
-        return (y * y).sum(0)
+        y.transpose(0, 1).mul_(0.5)
+        if y.sum().item() > 0:
+            y = y + 1
+        return (y * y).sum(0), y
 
     jitted = spool.jit(f)
-    xs = [tensor(8, 16) for _ in range(4)]
+    xs = [tensor(rows, 64) for _ in range(4)]
     wanted, wrong = [bits(f(x)) for x in xs], []
 
     def work(x, expected):
-        for _ in range(200):
+        for _ in range(300):
             if bits(jitted(x)) != expected:
                 wrong.append(threading.get_ident())
 
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(xs, wanted)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=pair) for pair in zip(xs, wanted)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert not wrong
 
 
@@ -549,3 +562,59 @@ def test_explain_prints(capsys):
     assert "3 ops" in report.text and "mul.scalar" in report.ir
     assert "test_jit.py" in report.ir
     assert repr(report) == "Explanation(graphs=1, ops=3, compiled_ops=3, breaks=0, rebuilds=0)"
+
+
+# ---- hot regions
+
+LOOP = """
+import numpy as np
+import spool
+
+w = spool.tensor(np.full((64, 64), 0.01, np.float32), requires_grad=True)
+x = spool.tensor(np.random.default_rng(0).random((256, 64), np.float32))
+losses = []
+for step in range(60):
+    loss = spool.tanh(x @ w).sum()
+    loss.backward()
+    with spool.no_grad():
+        w.sub_(w.grad, alpha=0.001 / (step + 1))
+        w.grad = None
+    losses.append(loss.detach())
+    if step % 10 == 9:
+        losses = [float(v) for v in losses]
+print(losses, w.detach().numpy().tobytes().hex()[:64])
+print(spool.launch.stats()["plan_runs"])
+"""
+
+
+def run_loop(**knobs):
+    run = subprocess.run([sys.executable, "-c", LOOP], capture_output=True, text=True, env={**os.environ, **knobs}, timeout=120)
+    assert run.returncode == 0, run.stderr
+    results, plan_runs = run.stdout.splitlines()
+    return results, int(plan_runs)
+
+
+def test_hot_loops_are_found():
+    results, plan_runs = run_loop(SPOOL_HOT="0")
+    assert plan_runs == 0
+    for knobs, least in (({}, 20), ({"SPOOL_HOT_MIN": "3"}, 50), ({"SPOOL_HOT_MIN": "1"}, 50)):
+        same, plan_runs = run_loop(**knobs)
+        assert same == results
+        assert plan_runs >= least, knobs
+
+
+def test_hot_is_switched():
+    before = spool.hot(False)
+    try:
+        assert bits(spool.ones(3) + 1) == bits(spool.tensor([2.0, 2.0, 2.0]))
+        with spool.hot(True):
+            pass
+    finally:
+        before.__exit__()
+
+
+def test_jit_is_switched_off():
+    source = "import spool; f = spool.jit(lambda x: x + 1); [f(spool.ones(2)) for _ in range(4)]; " \
+             "print(spool.launch.stats()['plan_runs'])"
+    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, "SPOOL_JIT": "0"})
+    assert run.stdout.split() == ["0"], run.stderr
