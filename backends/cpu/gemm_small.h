@@ -25,7 +25,7 @@
     {                                                                                                                  \
         for (int r = 0; r < rows; r++) {                                                                               \
             if (width >= N_##T) store_##T(c + r * n, acc[r]);                                                          \
-            else memcpy(c + r * n, &acc[r], (size_t)width * sizeof(E_##T));                                            \
+            else store_some_##T(c + r * n, acc[r], width);                                                             \
         }                                                                                                              \
     }                                                                                                                  \
     static void gemm_small_##T(int64_t m, int64_t n, int64_t k, const void *a_, int64_t a_row, int64_t a_col,          \

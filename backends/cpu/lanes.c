@@ -7,6 +7,7 @@
 #include "backends/cpu/lanes.h"
 
 #include "backends/cpu/gemm_small.h"
+#include "backends/cpu/lanes_gather.h"
 #include "backends/cpu/lanes_loop.h"
 #include "backends/cpu/lanes_special.h"
 #include "backends/cpu/reduce_lanes.h"
@@ -56,4 +57,6 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .cast = CASTS,
     .reduce = {[SP_REDUCE_SUM] = REDUCE_ROWS(sum), [SP_REDUCE_MAX] = REDUCE_ROWS(max)},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
+    .gather4 = gather_f32,
+    .gather8 = gather_i64,
 };

@@ -57,6 +57,9 @@ typedef struct sp_isa {
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_REDUCE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
+    /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */
+    void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row, int64_t column);
+    void (*gather8)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row, int64_t column);
 } sp_isa;
 
 /* The instruction set in use: the best one of the machine, or the one that SPOOL_ISA names. Set by sp__isa_start(). */

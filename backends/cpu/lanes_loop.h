@@ -22,15 +22,17 @@ typedef struct cursor {
     cursor c = {operand, (const char *)(operand) + (n - N_##T) * (int64_t)sizeof(E_##T), VB};                          \
     if (splat & (bit)) one = splat_at_##T(operand), c = (cursor){(const char *)&one, (const char *)&one, 0}
 
-/* R: vector type of the results, RN bytes a vector's worth of them. */
-#define DEFINE_LOOPS(T, R, suffix)                                                                                     \
+#define PUT_BYTES(to, bytes, n) memcpy(to, &bytes, (size_t)(n))
+
+/* R: vector type of the results; PUT stores the first n of them. */
+#define DEFINE_LOOPS(T, R, PUT, suffix)                                                                                \
     ALWAYS_INLINE void loop1_##suffix(void *dst, const void *a, int64_t n, unsigned splat, R (*f)(V_##T))              \
     {                                                                                                                  \
         enum { SIZE = sizeof(R) / N_##T };                                                                             \
         char *d = dst;                                                                                                 \
         if (n < N_##T) {                                                                                               \
             R r = f(splat & 1 ? splat_at_##T(a) : pad_##T(a, n));                                                      \
-            memcpy(d, &r, (size_t)n * SIZE);                                                                           \
+            PUT(d, r, n);                                                                                              \
             return;                                                                                                    \
         }                                                                                                              \
         CURSOR(T, x, a, 1, one);                                                                                       \
@@ -51,7 +53,7 @@ typedef struct cursor {
         char *d = dst;                                                                                                 \
         if (n < N_##T) {                                                                                               \
             R r = f(splat & 1 ? splat_at_##T(a) : pad_##T(a, n), splat & 2 ? splat_at_##T(b) : pad_##T(b, n));         \
-            memcpy(d, &r, (size_t)n * SIZE);                                                                           \
+            PUT(d, r, n);                                                                                              \
             return;                                                                                                    \
         }                                                                                                              \
         CURSOR(T, x, a, 1, one_a);                                                                                     \
@@ -66,14 +68,14 @@ typedef struct cursor {
         }                                                                                                              \
         if (rest) memcpy(d - (N_##T - rest) * SIZE, &last, sizeof last);                                               \
     }
-DEFINE_LOOPS(f32, V_f32, f32)
-DEFINE_LOOPS(f64, V_f64, f64)
-DEFINE_LOOPS(i64, V_i64, i64)
-DEFINE_LOOPS(b8, V_b8, b8)
-DEFINE_LOOPS(f32, B_f32, f32_bool)
-DEFINE_LOOPS(f64, B_f64, f64_bool)
-DEFINE_LOOPS(i64, B_i64, i64_bool)
-DEFINE_LOOPS(b8, B_b8, b8_bool)
+DEFINE_LOOPS(f32, V_f32, store_some_f32, f32)
+DEFINE_LOOPS(f64, V_f64, store_some_f64, f64)
+DEFINE_LOOPS(i64, V_i64, store_some_i64, i64)
+DEFINE_LOOPS(b8, V_b8, store_some_b8, b8)
+DEFINE_LOOPS(f32, B_f32, PUT_BYTES, f32_bool)
+DEFINE_LOOPS(f64, B_f64, PUT_BYTES, f64_bool)
+DEFINE_LOOPS(i64, B_i64, PUT_BYTES, i64_bool)
+DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
 
 /* ---- one function of one dtype. C: the type operands are computed as (unsigned where integers shall wrap). ------- */
 

@@ -24,7 +24,7 @@
         if (n < N_##T) {                                                                                               \
             V_##T r = f_where_##T(bytes_mask_##T(m, n), splat & 2 ? splat_at_##T(b) : pad_##T(b, n),                   \
                                   splat & 4 ? splat_at_##T(c) : pad_##T(c, n));                                        \
-            memcpy(d, &r, (size_t)n * SIZE);                                                                           \
+            store_some_##T(d, r, n);                                                                                   \
             return;                                                                                                    \
         }                                                                                                              \
         CURSOR(T, x, b, 2, one_b);                                                                                     \

@@ -16,35 +16,45 @@
 
 /* ---- log_softmax -------------------------------------------------------------------------------------------------------- */
 
+enum { SHORT = 256, ROWS = 64 }; /* exponentials of a short row fit on the stack; rows whose logarithms are taken at once */
+
 typedef struct softmax_job {
     const char *x;
-    char *out, *room;   /* room: as large as out, for the exponentials */
+    char *out, *room;   /* room: as large as out, for the exponentials of long rows */
     int64_t rows, n, size, rows_a_chunk;
     int dtype;
 } softmax_job;
 
-static void softmax_row(const softmax_job *j, const char *x, char *out, char *room)
+/* out = x - max; the sum of its exponentials */
+static void softmax_row(const softmax_job *j, const char *x, char *out, char *room, char *sum)
 {
-    const sp_lanes *const *op = sp__isa->pointwise;
-    sp_lane_fn sub = op[SP_OP_SUB_SCALAR]->fn[j->dtype];
-    double max, sum, log_sum;
+    double max;
     sp__reduce_row(SP_REDUCE_MAX, j->dtype, x, j->n, &max);
-    sub(out, x, &max, NULL, j->n, 2);
-    op[SP_OP_EXP]->fn[j->dtype](room, out, NULL, NULL, j->n, 0);
-    sp__reduce_row(SP_REDUCE_SUM, j->dtype, room, j->n, &sum);
-    op[SP_OP_LOG]->fn[j->dtype](&log_sum, &sum, NULL, NULL, 1, 0);
-    sub(out, out, &log_sum, NULL, j->n, 2);
+    sp__isa->pointwise[SP_OP_SUB_SCALAR]->fn[j->dtype](out, x, &max, NULL, j->n, 2);
+    sp__isa->pointwise[SP_OP_EXP]->fn[j->dtype](room, out, NULL, NULL, j->n, 0);
+    sp__reduce_row(SP_REDUCE_SUM, j->dtype, room, j->n, sum);
+}
+
+static void softmax_some(const softmax_job *j, int64_t first, int64_t rows)
+{
+    double stack[SHORT], sums[ROWS];
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t at = (first + i) * j->n * j->size;
+        char *room = j->n <= SHORT ? (char *)stack : j->room + at;
+        softmax_row(j, j->x + at, j->out + at, room, (char *)sums + i * j->size);
+    }
+    sp__isa->pointwise[SP_OP_LOG]->fn[j->dtype](sums, sums, NULL, NULL, rows, 0);
+    for (int64_t i = 0; i < rows; i++) {
+        char *out = j->out + (first + i) * j->n * j->size;
+        sp__isa->pointwise[SP_OP_SUB_SCALAR]->fn[j->dtype](out, out, (char *)sums + i * j->size, NULL, j->n, 2);
+    }
 }
 
 static void softmax_chunk(void *ctx, int64_t chunk)
 {
     const softmax_job *j = ctx;
-    double stack[256];
-    bool small = j->n <= 256;
-    for (int64_t i = chunk * j->rows_a_chunk; i < j->rows && i < (chunk + 1) * j->rows_a_chunk; i++) {
-        int64_t at = i * j->n * j->size;
-        softmax_row(j, j->x + at, j->out + at, small ? (char *)stack : j->room + at);
-    }
+    int64_t end = (chunk + 1) * j->rows_a_chunk < j->rows ? (chunk + 1) * j->rows_a_chunk : j->rows;
+    for (int64_t i = chunk * j->rows_a_chunk; i < end; i += ROWS) softmax_some(j, i, end - i < ROWS ? end - i : ROWS);
 }
 
 static void softmax_rows(softmax_job *j)
@@ -83,7 +93,7 @@ sp_status sp__cpu_log_softmax(const sp_kargs *args)
     bool plain = in->rank == 0 || (dim == in->rank - 1 && sp__is_dense(in) && sp__is_dense(out));
     if (in->rank > 0) j.n = in->shape[dim], j.rows = out->numel / j.n;
     /* Strided rows are made dense first, and brought to their places afterwards. */
-    size_t values = plain ? 0 : (size_t)(out->numel * j.size), exps = j.n <= 256 ? 0 : (size_t)(out->numel * j.size);
+    size_t values = plain ? 0 : (size_t)(out->numel * j.size), exps = j.n <= SHORT ? 0 : (size_t)(out->numel * j.size);
     char *room = values + exps > 0 ? sp__alloc(values + exps) : NULL;
     if (values + exps > 0 && room == NULL) {
         return sp_fail(SP_EMEMORY, "log_softmax: no memory for %zu bytes of intermediate values", values + exps);

@@ -105,7 +105,7 @@ static void canonicalize(reduction *r, const sp_kargs *args)
 static void prepare(reduction *r, const sp_kargs *args, sp_reduce_kind kind)
 {
     const sp_operand *out = &args->arg[0], *in = &args->arg[1];
-    *r = (reduction){.in = in->data, .out = out->data, .in_dtype = in->dtype, .out_dtype = out->dtype};
+    r->in = in->data, r->out = out->data, r->in_dtype = in->dtype, r->out_dtype = out->dtype, r->part = NULL;
     r->acc_dtype = out->dtype == SP_BOOL ? SP_INT64 : out->dtype;
     r->in_size = sp__size_of(in->dtype), r->out_size = sp__size_of(out->dtype), r->acc_size = sp__size_of(r->acc_dtype);
     r->f = &sp__isa->reduce[kind][r->acc_dtype];
@@ -301,10 +301,31 @@ typedef struct loop {
     int64_t units, units_a_chunk;
 } loop;
 
+/* Dense rows under one another, without the generality. */
+static void plain_rows(const reduction *r, int64_t from, int64_t to)
+{
+    const dim *row = &r->kept[0];
+    for (int64_t i = from; i < to; i++) {
+        double lane[SP_REDUCE_LANES];
+        r->f->tree(r->in + i * row->stride * r->in_size, r->n, lane);
+        r->f->finish(lane, r->out + i * row->out_stride * r->out_size);
+    }
+}
+
+static bool is_plain_rows(const reduction *r)
+{
+    bool dense = r->n_reduced == 1 && r->reduced[0].stride == 1;
+    return r->rows && r->n_kept == 1 && dense && r->in_dtype == r->acc_dtype && r->acc_dtype == r->out_dtype;
+}
+
 static void whole_chunk(void *ctx, int64_t chunk)
 {
     const loop *l = ctx;
     int64_t end = (chunk + 1) * l->units_a_chunk < l->units ? (chunk + 1) * l->units_a_chunk : l->units;
+    if (is_plain_rows(l->r)) {
+        plain_rows(l->r, chunk * l->units_a_chunk, end);
+        return;
+    }
     for (int64_t i = chunk * l->units_a_chunk; i < end; i++) unit_whole(l->r, i);
 }
 
@@ -320,7 +341,7 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
     reduction r;
     if (args->arg[0].numel == 0) return SP_OK;
     prepare(&r, args, kind);
-    if (r.n == 0 && !r.rows) r.rows = true, r.groups = args->arg[0].numel;
+    if (r.n == 0 && !r.rows) r.rows = true, r.groups = args->arg[0].numel, r.tile = SP_REDUCE_LANES;
     int64_t units = r.groups * tiles(&r), numel = args->arg[1].numel;
     double us = (double)numel * (r.in_dtype == r.acc_dtype ? 0.1 : 0.6) * 1e-3 + (double)units * 0.01;
     loop l = {&r, units, 1};

@@ -18,6 +18,20 @@
 #define SCALAR_SUM(x, y) ((x) + (y))
 #define SCALAR_MAX(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))
 
+/* n < N elements, the other lanes from `none`. */
+#define DEFINE_PAD_OR(T)                                                                                               \
+    ALWAYS_INLINE V_##T pad_or_##T(const void *p, int64_t n, V_##T none)                                               \
+    {                                                                                                                  \
+        typedef V_##T V;                                                                                               \
+        typedef M_##T M;                                                                                               \
+        M lane;                                                                                                        \
+        for (int i = 0; i < N_##T; i++) lane[i] = i;                                                                   \
+        return SELECT(lane < (M){0} + (int)n, pad_##T(p, n), none);                                                    \
+    }
+DEFINE_PAD_OR(f32)
+DEFINE_PAD_OR(f64)
+DEFINE_PAD_OR(i64)
+
 /* Vectors of 8, 4 and 2 elements, for the last steps. */
 #define DEFINE_HALVES(T, element)                                                                                      \
     typedef VECTOR(element, 8 * sizeof(element)) H8_E_##T;                                                             \
@@ -33,17 +47,17 @@ DEFINE_HALVES(u64, uint64_t)
     static void block_##name##_##T(const void *p, int64_t n, void *lane)                                               \
     {                                                                                                                  \
         enum { VECTORS = SP_REDUCE_LANES / N_##T };                                                                    \
+        const V none = (V)splat_##T((E_##T)(identity));                                                                \
         V acc[VECTORS];                                                                                                \
         const char *at = p;                                                                                            \
-        C tail[SP_REDUCE_LANES];                                                                                       \
-        for (int i = 0; i < SP_REDUCE_LANES; i++) tail[i] = identity;                                                  \
-        for (int j = 0; j < VECTORS; j++) acc[j] = (V)load_##T(tail);                                                  \
+        for (int j = 0; j < VECTORS; j++) acc[j] = none;                                                               \
         for (int64_t i = n / SP_REDUCE_LANES; i > 0; i--) {                                                            \
             for (int j = 0; j < VECTORS; j++, at += VB) acc[j] = STEP(acc[j], (V)load_##T(at));                        \
         }                                                                                                              \
-        if (n % SP_REDUCE_LANES) {                                                                                     \
-            memcpy(tail, at, (size_t)(n % SP_REDUCE_LANES) * sizeof(C));                                               \
-            for (int j = 0; j < VECTORS; j++) acc[j] = STEP(acc[j], (V)load_##T(tail + j * N_##T));                    \
+        int64_t rest = n % SP_REDUCE_LANES;                                                                            \
+        for (int j = 0; j < VECTORS && rest > 0; j++, at += VB, rest -= N_##T) {                                       \
+            if (rest >= N_##T) acc[j] = STEP(acc[j], (V)load_##T(at));                                                 \
+            else acc[j] = STEP(acc[j], (V)pad_or_##T(at, rest, (V_##T)none));                                          \
         }                                                                                                              \
         memcpy(lane, acc, sizeof acc);                                                                                 \
     }                                                                                                                  \
@@ -72,6 +86,10 @@ DEFINE_HALVES(u64, uint64_t)
     }                                                                                                                  \
     static void tree_##name##_##T(const void *p, int64_t n, void *lane)                                                \
     {                                                                                                                  \
+        if (n <= SP_REDUCE_BLOCK) {                                                                                    \
+            block_##name##_##T(p, n, lane);                                                                            \
+            return;                                                                                                    \
+        }                                                                                                              \
         C level[SP_REDUCE_LEVELS][SP_REDUCE_LANES];                                                                    \
         int top = 0;                                                                                                   \
         const char *at = p;                                                                                            \

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "backends/cpu/lanes.h"
+
 /* A fixed-size memcpy is a load and a store; so every alignment is fine. */
 #define COPY_LOOP(size, to, from)                                                                                      \
     for (int64_t i = 0; i < n; i++) memcpy((char *)dst + (to) * (size), (const char *)src + (from) * (size), size)
@@ -19,8 +21,8 @@ void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t
 {
     if (stride == 1) memcpy(dst, src, (size_t)(n * size));
     else if (stride == 0 && n > 0) fill_run(dst, src, size, n);
-    else if (size == 4) COPY_LOOP(4, i, i * stride);
-    else if (size == 8) COPY_LOOP(8, i, i * stride);
+    else if (size == 4) sp__isa->gather4(dst, src, 1, n, 0, stride);
+    else if (size == 8) sp__isa->gather8(dst, src, 1, n, 0, stride);
     else COPY_LOOP(1, i, i * stride);
 }
 
@@ -89,9 +91,23 @@ static inline __attribute__((always_inline)) void walk(const sp_operand *x, char
     }
 }
 
+/* All of a matrix with strided rows: no odometer. Small transposed operands are common. */
+static void gather_plane(char *to, const sp_operand *x)
+{
+    int64_t size = sp__size_of(x->dtype), rows = x->shape[0], columns = x->shape[1], row = x->stride[0], column = x->stride[1];
+    if (size == 4) {
+        sp__isa->gather4(to, x->data, rows, columns, row, column);
+    } else if (size == 8) {
+        sp__isa->gather8(to, x->data, rows, columns, row, column);
+    } else {
+        for (int64_t i = 0; i < rows; i++) sp__gather_run(to + i * columns, x->data + i * row, 1, columns, column);
+    }
+}
+
 void sp__gather(void *dst, const sp_operand *from, int64_t start, int64_t n)
 {
-    walk(from, dst, start, n, true);
+    if (from->rank == 2 && n == from->numel && from->stride[1] > 1) gather_plane(dst, from);
+    else walk(from, dst, start, n, true);
 }
 
 void sp__scatter(const sp_operand *to, const void *src, int64_t start, int64_t n)

@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "backends/cpu/copy.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
 #include "backends/cpu/tile_int.h"
@@ -198,7 +199,7 @@ void sp__kargs_coalesce(sp_kargs *args)
     args->dense = true;
     for (int i = 0; i < n; i++) {
         if (a[i].rank > 0) a[i].rank = (uint8_t)rank;
-        a[i].contiguous = rank == 0 || (a[i].rank == 1 && a[i].stride[0] == 1) || a[i].numel == 0;
+        a[i].contiguous = (a[i].rank > 0 || rank == 0) && sp__is_dense(&a[i]);
         args->dense = args->dense && (a[i].contiguous || a[i].rank == 0);
     }
 }
@@ -242,11 +243,46 @@ sp_status sp__tile_run(const sp_tile_prog *prog, const sp_kargs *args, const sp_
 
 /* ---- eager: one instruction ----------------------------------------------------------------------------------------- */
 
-typedef struct eager { /* one lane function on whole arrays */
+/* A scalar attribute in the dtype computed in. */
+static inline void number_to(const sp_attr *a, int dtype, double *out)
+{
+    if (SP_LIKELY(dtype == SP_FLOAT32 && a->kind == SP_ATTR_SCALAR)) {
+        float f = a->tag == SP_FLOAT64 ? (float)a->v.f : (float)a->v.i;
+        memcpy(out, &f, sizeof f);
+    } else {
+        sp__scalar_to(sp__attr_to_scalar(a), dtype, out);
+    }
+}
+
+static inline int operand_dtype(const sp_lanes *l, int k, const sp_kargs *args)
+{
+    return k == 0 && l->bool_first ? SP_BOOL : args->compute;
+}
+
+/* Operands as they lie in memory, numbers in `number`. False: some dtype would have to be converted. */
+static inline bool operands_in_place(const sp_kargs *args, const sp_lanes *l, const void **src, unsigned *numbers,
+                                     double *number)
+{
+    const sp_operand *out = &args->arg[0];
+    if (l->fn[args->compute] == NULL || out->dtype != (l->to_bool ? SP_BOOL : args->compute)) return false;
+    for (int k = 0; k < l->n_operands; k++) {
+        int from = l->order[k], dtype = operand_dtype(l, k, args);
+        if (from >= SP_LANE_SCALAR0) {
+            number_to(&args->attr[from - SP_LANE_SCALAR0], dtype, &number[k]);
+            src[k] = &number[k], *numbers |= 1u << k;
+        } else {
+            if (args->arg[1 + from].dtype != dtype) return false;
+            src[k] = args->arg[1 + from].data;
+        }
+    }
+    return true;
+}
+
+typedef struct eager { /* one lane function on rows of n elements, or on one row in chunks */
     sp_lane_fn fn;
     char *dst;
     const char *src[3];
-    int64_t size[3], out_size, n;
+    int64_t step[3], out_step, n, rows, rows_a_chunk; /* steps in bytes: from element to element, or from row to row */
     unsigned splat;
 } eager;
 
@@ -254,37 +290,75 @@ static void eager_chunk(void *ctx, int64_t chunk)
 {
     const eager *e = ctx;
     int64_t start = chunk * CHUNK_ELEMENTS, n = e->n - start < CHUNK_ELEMENTS ? e->n - start : CHUNK_ELEMENTS;
-    const char *src[3];
-    for (int k = 0; k < 3; k++) src[k] = e->splat & (1u << k) ? e->src[k] : e->src[k] + start * e->size[k];
-    e->fn(e->dst + start * e->out_size, src[0], src[1], src[2], n, e->splat);
+    e->fn(e->dst + start * e->out_step, e->src[0] + start * e->step[0], e->src[1] + start * e->step[1],
+          e->src[2] + start * e->step[2], n, e->splat);
+}
+
+static void eager_rows(void *ctx, int64_t chunk)
+{
+    const eager *e = ctx;
+    int64_t i = chunk * e->rows_a_chunk, end = i + e->rows_a_chunk < e->rows ? i + e->rows_a_chunk : e->rows;
+    for (; i < end; i++) {
+        e->fn(e->dst + i * e->out_step, e->src[0] + i * e->step[0], e->src[1] + i * e->step[1], e->src[2] + i * e->step[2],
+              e->n, e->splat);
+    }
+}
+
+static double eager_us(const sp_kargs *args, const sp_lanes *l, int64_t n)
+{
+    double ns = l->ns * (args->compute == SP_FLOAT32 ? 1 : 2) + 0.1 * args->n_arg;
+    return (double)n * ns * 1e-3;
 }
 
 /* Everything dense and in the dtype computed in: no tiles. False: it is not so. */
-static bool run_dense(const sp_kargs *args, const sp_lanes *l)
+static inline bool run_dense(const sp_kargs *args, const sp_lanes *l)
 {
-    const sp_operand *out = &args->arg[0];
-    eager e = {.fn = l->fn[args->compute], .dst = out->data, .n = out->numel};
+    const void *src[3] = {args, args, args}; /* unused ones: any address */
+    unsigned splat = 0;
     double number[3];
-    if (!args->dense || e.fn == NULL || out->dtype != (l->to_bool ? SP_BOOL : args->compute)) return false;
+    int64_t n = args->arg[0].numel;
+    if (!args->dense || !operands_in_place(args, l, src, &splat, number)) return false;
     for (int k = 0; k < l->n_operands; k++) {
-        int from = l->order[k], dtype = k == 0 && l->bool_first ? SP_BOOL : args->compute;
-        if (from >= SP_LANE_SCALAR0) {
-            sp__scalar_to(sp__attr_to_scalar(&args->attr[from - SP_LANE_SCALAR0]), dtype, &number[k]);
-            e.src[k] = (const char *)&number[k], e.splat |= 1u << k;
-            continue;
-        }
-        const sp_operand *x = &args->arg[1 + from];
-        if (x->dtype != dtype) return false;
-        e.src[k] = x->data, e.size[k] = sp__size_of(dtype);
-        if (x->rank == 0 || x->stride[0] == 0) e.splat |= 1u << k;
+        if (l->order[k] >= SP_LANE_SCALAR0) continue;
+        const sp_operand *x = &args->arg[1 + l->order[k]];
+        if (x->rank == 0 || x->stride[0] == 0) splat |= 1u << k;
     }
-    if (SP_LIKELY(e.n < CHUNK_ELEMENTS)) {
-        if (e.n > 0) e.fn(e.dst, e.src[0], e.src[1], e.src[2], e.n, e.splat);
+    if (SP_LIKELY(n < CHUNK_ELEMENTS)) {
+        if (n > 0) l->fn[args->compute](args->arg[0].data, src[0], src[1], src[2], n, splat);
         return true;
     }
-    e.out_size = sp__size_of(out->dtype);
-    double ns = l->ns * (args->compute == SP_FLOAT32 ? 1 : 2) + 0.1 * args->n_arg;
-    sp__pool_for((e.n + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, (double)e.n * ns * 1e-3, eager_chunk, &e);
+    eager e = {.fn = l->fn[args->compute], .dst = args->arg[0].data, .n = n, .splat = splat};
+    for (int k = 0; k < 3; k++) {
+        e.src[k] = src[k];
+        if (k < l->n_operands && !(splat & (1u << k))) e.step[k] = sp__size_of(operand_dtype(l, k, args));
+    }
+    e.out_step = sp__size_of(args->arg[0].dtype);
+    sp__pool_for((n + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, eager_us(args, l, n), eager_chunk, &e);
+    return true;
+}
+
+/* Two dimensions, the inner one dense, or one element for all, in every operand: a call a row. Broadcasting a row or a
+ * column, and slices of columns, are of this kind. */
+static bool run_rows(const sp_kargs *args, const sp_lanes *l)
+{
+    enum { SHORT = 8 };
+    const sp_operand *out = &args->arg[0];
+    const void *src[3] = {args, args, args};
+    double number[3];
+    eager e = {.fn = l->fn[args->compute], .dst = out->data, .rows = out->shape[0], .n = out->shape[1]};
+    if (out->rank != 2 || e.n < SHORT || out->stride[1] != 1) return false;
+    if (!operands_in_place(args, l, src, &e.splat, number)) return false;
+    for (int k = 0; k < 3; k++) {
+        e.src[k] = src[k];
+        if (k >= l->n_operands || l->order[k] >= SP_LANE_SCALAR0) continue;
+        const sp_operand *x = &args->arg[1 + l->order[k]];
+        if (x->rank == 0 || x->stride[1] == 0) e.splat |= 1u << k;
+        else if (x->stride[1] != 1) return false;
+        e.step[k] = x->rank == 0 ? 0 : x->stride[0] * sp__size_of(x->dtype);
+    }
+    e.out_step = out->stride[0] * sp__size_of(out->dtype);
+    e.rows_a_chunk = CHUNK_ELEMENTS / e.n + 1;
+    sp__pool_for((e.rows + e.rows_a_chunk - 1) / e.rows_a_chunk, eager_us(args, l, out->numel), eager_rows, &e);
     return true;
 }
 
@@ -297,7 +371,7 @@ static void run_small(const sp_kargs *args, const sp_lanes *l)
     unsigned splat = 0;
     int64_t n = out->numel;
     for (int k = 0; k < l->n_operands; k++) {
-        int from = l->order[k], dtype = k == 0 && l->bool_first ? SP_BOOL : args->compute;
+        int from = l->order[k], dtype = operand_dtype(l, k, args);
         src[k] = room[k];
         if (from >= SP_LANE_SCALAR0) {
             sp__scalar_to(sp__attr_to_scalar(&args->attr[from - SP_LANE_SCALAR0]), dtype, room[k]), splat |= 1u << k;
@@ -349,7 +423,14 @@ sp_status sp__cpu_pointwise(const sp_kargs *args)
 {
     const sp_lanes *l = sp__isa->pointwise[args->op];
     if (SP_LIKELY(run_dense(args, l))) return SP_OK;
-    if (args->arg[0].numel <= SMALL && l->fn[args->compute] != NULL) {
+    if (args->arg[0].numel == 0 || run_rows(args, l)) return SP_OK;
+    const sp_operand *from = &args->arg[args->op == SP_OP_COPY ? 2 : 1], *out = &args->arg[0];
+    if ((args->op == SP_OP_CLONE || args->op == SP_OP_COPY) && from->dtype == out->dtype) {
+        if (out->contiguous && out->numel <= SMALL) sp__gather(out->data, from, 0, out->numel);
+        else sp__copy_strided(out, from);
+        return SP_OK;
+    }
+    if (out->numel <= SMALL && l->fn[args->compute] != NULL) {
         run_small(args, l);
         return SP_OK;
     }

@@ -76,7 +76,7 @@ typedef VECTOR(int8_t, VB / 8) B_f64;
 typedef VECTOR(int8_t, VB / 8) B_i64;
 typedef VECTOR(int8_t, VB) B_b8;
 
-/* Loads and stores of any alignment; `pad` reads only n < N elements and leaves zeros in the other lanes. */
+/* Loads and stores of any alignment. */
 #define DEFINE_MEMORY(T, BROADCAST)                                                                                               \
     ALWAYS_INLINE V_##T load_##T(const void *p)                                                                        \
     {                                                                                                                  \
@@ -87,12 +87,6 @@ typedef VECTOR(int8_t, VB) B_b8;
     ALWAYS_INLINE void store_##T(void *p, V_##T v)                                                                     \
     {                                                                                                                  \
         memcpy(p, &v, sizeof v);                                                                                       \
-    }                                                                                                                  \
-    ALWAYS_INLINE V_##T pad_##T(const void *p, int64_t n)                                                              \
-    {                                                                                                                  \
-        V_##T v = {0};                                                                                                 \
-        memcpy(&v, p, (size_t)n * sizeof(E_##T));                                                                      \
-        return v;                                                                                                      \
     }                                                                                                                  \
     ALWAYS_INLINE V_##T splat_##T(E_##T e)                                                                             \
     {                                                                                                                  \
@@ -118,6 +112,47 @@ DEFINE_MEMORY(f32, SET1(ps))
 DEFINE_MEMORY(f64, SET1(pd))
 DEFINE_MEMORY(i64, SET1_I64)
 DEFINE_MEMORY(b8, SET1(epi8))
+
+/* pad reads only n < N elements, and leaves zeros in the other lanes; store_some writes only n. Masked where the hardware
+ * can: going through memory costs a stall. */
+#define DEFINE_SOME_BY_COPY(T)                                                                                         \
+    ALWAYS_INLINE V_##T pad_##T(const void *p, int64_t n)                                                              \
+    {                                                                                                                  \
+        V_##T v = {0};                                                                                                 \
+        memcpy(&v, p, (size_t)n * sizeof(E_##T));                                                                      \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    ALWAYS_INLINE void store_some_##T(void *p, V_##T v, int64_t n)                                                     \
+    {                                                                                                                  \
+        memcpy(p, &v, (size_t)n * sizeof(E_##T));                                                                      \
+    }
+#define DEFINE_SOME_MASKED(T, LOAD, STORE)                                                                             \
+    ALWAYS_INLINE V_##T pad_##T(const void *p, int64_t n)                                                              \
+    {                                                                                                                  \
+        return (V_##T)LOAD;                                                                                            \
+    }                                                                                                                  \
+    ALWAYS_INLINE void store_some_##T(void *p, V_##T v, int64_t n)                                                     \
+    {                                                                                                                  \
+        STORE;                                                                                                         \
+    }
+DEFINE_SOME_BY_COPY(b8)
+#if VB == 64
+#define FIRST(n) ((1u << (n)) - 1)
+DEFINE_SOME_MASKED(f32, _mm512_maskz_loadu_ps((__mmask16)FIRST(n), p), _mm512_mask_storeu_ps(p, (__mmask16)FIRST(n), (__m512)v))
+DEFINE_SOME_MASKED(f64, _mm512_maskz_loadu_pd((__mmask8)FIRST(n), p), _mm512_mask_storeu_pd(p, (__mmask8)FIRST(n), (__m512d)v))
+DEFINE_SOME_MASKED(i64, _mm512_maskz_loadu_epi64((__mmask8)FIRST(n), p),
+                   _mm512_mask_storeu_epi64(p, (__mmask8)FIRST(n), (__m512i)v))
+#elif VB == 32
+#define FIRST4(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+#define FIRST8(n) _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))
+DEFINE_SOME_MASKED(f32, _mm256_maskload_ps(p, FIRST4(n)), _mm256_maskstore_ps(p, FIRST4(n), (__m256)v))
+DEFINE_SOME_MASKED(f64, _mm256_maskload_pd(p, FIRST8(n)), _mm256_maskstore_pd(p, FIRST8(n), (__m256d)v))
+DEFINE_SOME_MASKED(i64, _mm256_maskload_epi64(p, FIRST8(n)), _mm256_maskstore_epi64(p, FIRST8(n), (__m256i)v))
+#else
+DEFINE_SOME_BY_COPY(f32)
+DEFINE_SOME_BY_COPY(f64)
+DEFINE_SOME_BY_COPY(i64)
+#endif
 
 /* m ? a : b, lane by lane, where V and M are in scope. */
 #define SELECT(m, a, b) ((V)(((M)(m) & (M)(a)) | (~(M)(m) & (M)(b))))
