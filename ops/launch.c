@@ -665,7 +665,7 @@ sp_status sp__run(sp_call *c)
 sp_knobs sp__knobs = {.quick_numel = -1};
 
 /* Figures in the comment at the head of this file. */
-static const double QUEUE_MIN_US = 200;
+static const double QUEUE_MIN_US = 100;
 enum { QUICK_NUMEL = 8192 }; /* some 5 us at most, as two square matrices */
 
 static pthread_once_t knobs_once = PTHREAD_ONCE_INIT;

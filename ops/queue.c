@@ -4,6 +4,10 @@
  * if it is free, and runs the head of the queue itself, up to what it waits for: an op followed by a read of its result
  * costs no switch of threads. Only when another thread is already running does a caller wait for it.
  *
+ * Whom to wake. Waking the worker costs the caller some 5 us, more than 2 % of most ops, and gains nothing if the caller is
+ * back in a moment to wait. So the queue remembers how long its callers last stayed away between issuing and waiting
+ * (`credit`): if it was worth it, the worker is woken at once; else not, until the caller has been away for WORTH_US.
+ *
  * Sleeping. Whoever goes to sleep announces it (`asleep`, `waiters`), then looks once more; whoever makes progress stores
  * it, then looks for sleepers. Both orders are sequentially consistent, so one of the two sees the other.
  *
@@ -13,10 +17,12 @@
 #include "ops/queue_int.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tensor/memory.h"
 
@@ -24,7 +30,12 @@ enum {
     SLOTS = 256,
     SLOT_INTS = 4 * SP_MAX_RANK, /* of all INTS attributes of an op together */
     SLOT_REFS = SP_KARGS_INLINE,
-    ERROR_TEXT = 1024
+    ERROR_TEXT = 1024,
+    CREDIT = 2,      /* short absences in a row before the worker is left asleep */
+    WORTH_US = 30,   /* a caller that stays away so long makes up for waking the worker */
+    SPIN = 100,      /* then yield, ... */
+    YIELD_US = 50,   /* ... the worker so long, ... */
+    WAIT_US = 2000   /* ... a caller so long; then sleep */
 };
 
 typedef struct slot {
@@ -48,6 +59,8 @@ typedef struct queue {
     _Atomic bool running;
     _Atomic bool asleep;
     _Atomic int waiters;
+    _Atomic int credit;      /* > 0: wake the worker at once */
+    _Atomic int64_t burst;   /* when the oldest op of those not finished was issued, in us */
     _Atomic bool failed;     /* the error below is set; guarded by lock */
     bool started, stop;      /* guarded by lock */
     pthread_t worker;
@@ -80,6 +93,32 @@ static inline void relax(void)
 #else
     atomic_signal_fence(memory_order_seq_cst);
 #endif
+}
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Lets time pass without going to sleep: cheap for others, and awake within a microsecond. False after `us`. */
+typedef struct patience {
+    int spins;
+    int64_t until;
+} patience;
+
+static bool linger(patience *p, int64_t us)
+{
+    if (p->spins < SPIN) {
+        p->spins++;
+        relax();
+        return true;
+    }
+    int64_t now = now_us();
+    if (p->until == 0) p->until = now + us;
+    sched_yield();
+    return now < p->until;
 }
 
 /* ---- waking ----- */
@@ -157,7 +196,7 @@ static inline bool take_role(queue *q)
 static void leave_role(queue *q)
 {
     atomic_store(&q->running, false);
-    if (issued_of(q) != done_of(q)) wake_worker(q);
+    if (issued_of(q) != done_of(q) && atomic_load(&q->credit) > 0) wake_worker(q);
     wake_waiters(q);
 }
 
@@ -168,15 +207,12 @@ static void run_until(queue *q, uint64_t last, sp_count counted_as)
 
 /* ---- the worker ----- */
 
-/* Spinning hands over in some 50 ns what a sleeping thread takes 5 to 50 us for, but takes a core from others. */
-enum { SPIN = 2000 };
-
-static bool idle_spin(queue *q)
+static bool more_comes(queue *q)
 {
-    for (int i = 0; i < SPIN; i++) {
+    patience p = {0};
+    do {
         if (issued_of(q) != done_of(q)) return true;
-        relax();
-    }
+    } while (linger(&p, YIELD_US));
     return false;
 }
 
@@ -199,7 +235,7 @@ static void *worker(void *arg)
             if (!take_role(q)) break;
             run_until(q, UINT64_MAX, SP_COUNT_QUEUED);
             leave_role(q);
-        } while (idle_spin(q));
+        } while (more_comes(q));
     }
     return NULL;
 }
@@ -218,14 +254,12 @@ static void sleep_until_progress(queue *q, uint64_t ticket)
 
 static void wait_or_help(queue *q, uint64_t ticket)
 {
-    int spins = 0;
+    patience p = {0};
     while (done_of(q) < ticket) {
         if (take_role(q)) {
             run_until(q, ticket, SP_COUNT_HELPED);
             leave_role(q);
-        } else if (spins++ < SPIN) {
-            relax();
-        } else {
+        } else if (!linger(&p, WAIT_US)) {
             sleep_until_progress(q, ticket);
         }
     }
@@ -278,6 +312,7 @@ static void init_queue(queue *q)
     atomic_store(&q->running, false);
     atomic_store(&q->asleep, false);
     atomic_store(&q->waiters, 0);
+    atomic_store(&q->credit, CREDIT);
     q->started = false;
 }
 
@@ -336,9 +371,14 @@ static void take_tickets(queue *q, slot *s, sp_storage *const *reads, int n_read
 
 static void close_slot(queue *q)
 {
-    atomic_store(&sp__progress[q - queues].issued, issued_of(q) + 1);
+    uint64_t issued = issued_of(q);
+    int64_t now = now_us();
+    bool first = done_of(q) == issued;
+    if (first) atomic_store(&q->burst, now);
+    else if (now - atomic_load(&q->burst) > WORTH_US) atomic_store(&q->credit, CREDIT);
+    atomic_store(&sp__progress[q - queues].issued, issued + 1);
     pthread_mutex_unlock(&q->lock);
-    wake_worker(q);
+    if (atomic_load(&q->credit) > 0) wake_worker(q);
 }
 
 /* Called without the lock, because a binding's hooks may take its interpreter's. */
@@ -447,6 +487,9 @@ void sp__queue_wait(int device, uint64_t ticket)
 {
     queue *q = &queues[device];
     if (done_of(q) >= ticket) return;
+    int credit = atomic_load(&q->credit);
+    if (now_us() - atomic_load(&q->burst) > WORTH_US) atomic_store(&q->credit, CREDIT);
+    else if (credit > 0) atomic_store(&q->credit, credit - 1);
     void *left = sp__blocking_hooks.leave ? sp__blocking_hooks.leave() : NULL;
     wait_or_help(q, ticket);
     if (left) sp__blocking_hooks.enter(left);
