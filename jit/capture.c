@@ -3,12 +3,13 @@
  * Every op runs as it would anyway and then becomes a node. What is known about a storage:
  *
  *     input      one of those named at the beginning; reading it is reading the graph's input
- *     made here  has a current value, a root of the storage's geometry; a handle on it is that value, or as_strided of it
+ *     made here  has a current value, a root of the storage's geometry; a handle on it is that
+ *                value, or as_strided of it
  *     other      its pieces that are read become constants, by reference
  *
- * In-place ops on what was made here make a new current value (as_strided_scatter where only a part is written). Writing
- * anything else is refused: a graph has no side effects. So is reading a value on the host, which would bake it in; what
- * does not come from the inputs may be read.
+ * In-place ops on what was made here make a new current value (as_strided_scatter where only a part
+ * is written). Writing anything else is refused: a graph has no side effects. So is reading a value
+ * on the host, which would bake it in; what does not come from the inputs may be read.
  *
  * Storages are held until the end, so that an address names one storage all along.
  */
@@ -22,28 +23,28 @@
 #include "tensor/backend.h"
 #include "tensor/memory.h"
 
-typedef struct slot {       /* a storage */
-    sp_storage *storage;    /* owned */
-    bool made, dependent;   /* made here; what it holds comes from the inputs */
-    int32_t version;        /* writes so far */
-    sp_vid value;           /* MADE: current */
-    sp_meta root;           /* MADE: geometry of the storage's first handle */
-    int32_t pieces;         /* last of its pieces; -1 */
+typedef struct slot {     /* a storage */
+    sp_storage *storage;  /* owned */
+    bool made, dependent; /* made here; what it holds comes from the inputs */
+    int32_t version;      /* writes so far */
+    sp_vid value;         /* MADE: current */
+    sp_meta root;         /* MADE: geometry of the storage's first handle */
+    int32_t pieces;       /* last of its pieces; -1 */
 } slot;
 
-typedef struct piece {      /* a geometry on a storage, and the value that it was at some version */
+typedef struct piece { /* a geometry on a storage, and the value that it was at some version */
     sp_meta meta;
     sp_vid value;
     int32_t version, before;
 } piece;
 
 typedef struct capture {
-    sp_tracer tracer;       /* first */
+    sp_tracer tracer; /* first */
     sp_tracer *outer;
     sp_graph *g;
     slot *slots;
     piece *pieces;
-    int32_t *table;         /* storage address -> slot + 1; open addressing, cap_table a power of two */
+    int32_t *table; /* storage address -> slot + 1; open addressing, cap_table a power of two */
     int32_t n_slots, cap_slots, n_pieces, cap_pieces, cap_table;
 } capture;
 
@@ -96,7 +97,8 @@ static sp_status grow(void *block_at, int32_t n, int32_t *cap, size_t item)
     int32_t bigger = *cap ? 2 * *cap : 32;
     void *old, *grown;
     memcpy(&old, block_at, sizeof old);
-    grown = old ? sp__realloc(old, (size_t)*cap * item, (size_t)bigger * item) : sp__alloc((size_t)bigger * item);
+    grown = old ? sp__realloc(old, (size_t)*cap * item, (size_t)bigger * item)
+                : sp__alloc((size_t)bigger * item);
     if (!grown) return no_memory();
     memcpy(block_at, &grown, sizeof grown);
     *cap = bigger;
@@ -116,14 +118,16 @@ static sp_status new_slot(capture *c, sp_storage *s, slot **out)
 static sp_status note_piece(capture *c, slot *s, const sp_meta *m, sp_vid value)
 {
     SP_RETURN_IF(grow(&c->pieces, c->n_pieces, &c->cap_pieces, sizeof *c->pieces));
-    c->pieces[c->n_pieces] = (piece){.meta = *m, .value = value, .version = s->version, .before = s->pieces};
+    c->pieces[c->n_pieces] =
+        (piece){.meta = *m, .value = value, .version = s->version, .before = s->pieces};
     s->pieces = c->n_pieces++;
     return SP_OK;
 }
 
 static const piece *find_piece(const capture *c, const slot *s, const sp_meta *m)
 {
-    for (int32_t i = s->pieces; i >= 0 && c->pieces[i].version == s->version; i = c->pieces[i].before)
+    for (int32_t i = s->pieces; i >= 0 && c->pieces[i].version == s->version;
+         i = c->pieces[i].before)
         if (sp__meta_same(&c->pieces[i].meta, m)) return &c->pieces[i];
     return NULL;
 }
@@ -138,13 +142,17 @@ static void strided_attrs(const slot *s, const sp_meta *m, sp_attr attr[3])
 }
 
 /* A piece of a storage that was there before: of an input a view, of anything else a constant. */
-static sp_status outside_piece(capture *c, const slot *s, const sp_tensor *t, const sp_meta *m, sp_vid *out)
+static sp_status outside_piece(capture *c, const slot *s, const sp_tensor *t, const sp_meta *m,
+                               sp_vid *out)
 {
     if (!s->dependent) return sp__graph_const(c->g, t, out);
     int64_t own = sp__meta_extent(m), root = sp__meta_extent(&s->root);
     if (m->offset < s->root.offset || m->offset + own > s->root.offset + root)
-        return sp_fail(SP_EUNSUPPORTED, "capture: a tensor of shape %s shares memory with an input but lies outside of it; make "
-                                        "it an input of its own", SP_SHAPE(t));
+        return sp_fail(SP_EUNSUPPORTED,
+                       "capture: a tensor of shape %s shares memory with an input but lies outside "
+                       "of it; make "
+                       "it an input of its own",
+                       SP_SHAPE(t));
     sp_attr attr[3];
     strided_attrs(s, m, attr);
     return sp__graph_node(c->g, SP_OP_AS_STRIDED, &s->value, 1, attr, 3, NULL, NULL, out);
@@ -164,7 +172,8 @@ static sp_status value_of(capture *c, const sp_tensor *t, sp_vid *out)
     if (s->made) {
         sp_attr attr[3];
         strided_attrs(s, &m, attr);
-        SP_RETURN_IF(sp__graph_node(c->g, SP_OP_AS_STRIDED, &s->value, 1, attr, 3, NULL, NULL, out));
+        SP_RETURN_IF(
+            sp__graph_node(c->g, SP_OP_AS_STRIDED, &s->value, 1, attr, 3, NULL, NULL, out));
     } else {
         SP_RETURN_IF(outside_piece(c, s, t, &m, out));
     }
@@ -188,12 +197,15 @@ static sp_status own_value(capture *c, const sp_meta *m, const sp__where *where,
         sp_attr dtype = sp__attr_dtype((sp_dtype)m->dtype);
         SP_RETURN_IF(sp__graph_node(c->g, SP_OP_CAST, v, 1, &dtype, 1, NULL, where, v));
     }
-    if (!stands_alone(c, *v, m)) SP_RETURN_IF(sp__graph_node(c->g, SP_OP_CLONE, v, 1, NULL, 0, NULL, where, v));
+    if (!stands_alone(c, *v, m))
+        SP_RETURN_IF(sp__graph_node(c->g, SP_OP_CLONE, v, 1, NULL, 0, NULL, where, v));
     if (stands_alone(c, *v, m)) return SP_OK;
-    return sp_fail(SP_EUNSUPPORTED, "capture: a tensor of unusual strides is written to; clone() it first");
+    return sp_fail(SP_EUNSUPPORTED,
+                   "capture: a tensor of unusual strides is written to; clone() it first");
 }
 
-static sp_status write_part(capture *c, const slot *s, const sp_meta *m, const sp__where *where, sp_vid *v)
+static sp_status write_part(capture *c, const slot *s, const sp_meta *m, const sp__where *where,
+                            sp_vid *v)
 {
     sp_attr attr[3];
     if (c->g->values[*v].type.dtype != m->dtype) {
@@ -206,7 +218,8 @@ static sp_status write_part(capture *c, const slot *s, const sp_meta *m, const s
 }
 
 /* t was written and holds v: its storage has a new current value. */
-static sp_status written(capture *c, const sp_tensor *t, sp_vid v, bool dependent, const sp__where *where)
+static sp_status written(capture *c, const sp_tensor *t, sp_vid v, bool dependent,
+                         const sp__where *where)
 {
     sp_meta m;
     slot *s = find_slot(c, t->storage);
@@ -221,7 +234,8 @@ static sp_status written(capture *c, const sp_tensor *t, sp_vid v, bool dependen
 }
 
 /* t came out of an op as v, on a storage of its own or as a view. */
-static sp_status made(capture *c, const sp_tensor *t, sp_vid v, bool dependent, const sp__where *where)
+static sp_status made(capture *c, const sp_tensor *t, sp_vid v, bool dependent,
+                      const sp__where *where)
 {
     sp_meta m;
     slot *s = find_slot(c, t->storage);
@@ -243,8 +257,11 @@ static sp_status check_written(const capture *c, const sp_call *call)
         const sp_tensor *t = call->flags & SP_CALL_INPLACE ? call->in[0] : call->out[i];
         const slot *s = t && t->storage ? find_slot(c, t->storage) : NULL;
         if (s && s->made) continue;
-        return sp_fail(SP_EUNSUPPORTED, "%s: writes in place to a tensor that was there before the capture; a graph has no side "
-                                        "effects, so clone() the tensor first", sp_op_table[call->op].name);
+        return sp_fail(SP_EUNSUPPORTED,
+                       "%s: writes in place to a tensor that was there before the capture; a graph "
+                       "has no side "
+                       "effects, so clone() the tensor first",
+                       sp_op_table[call->op].name);
     }
     return SP_OK;
 }
@@ -256,11 +273,13 @@ static sp_status record(capture *c, const sp_call *call, const sp_vid *in, bool 
     if (sp__where_hooks.here) sp__where_hooks.here(&where);
     sp_attr attr[SP_MAX_ATTR];
     if (call->n_attr) memcpy(attr, call->attr, call->n_attr * sizeof *attr);
-    if (call->op == SP_OP_AS_STRIDED && !attr[2].absent) { /* from the start of the storage to that of the root */
+    if (call->op == SP_OP_AS_STRIDED &&
+        !attr[2].absent) { /* from the start of the storage to that of the root */
         const slot *s = find_slot(c, call->in[0]->storage);
         attr[2].v.i -= s->made || s->dependent ? s->root.offset : call->in[0]->offset;
     }
-    sp_status status = sp__graph_node(c->g, call->op, in, call->n_in, attr, call->n_attr, NULL, &where, out);
+    sp_status status =
+        sp__graph_node(c->g, call->op, in, call->n_in, attr, call->n_attr, NULL, &where, out);
     for (int i = 0; !status && i < call->n_out; i++)
         status = call->flags ? written(c, call->out[i], out[i], dependent, &where)
                              : made(c, call->out[i], out[i], dependent, &where);
@@ -276,7 +295,8 @@ static sp_status operands(capture *c, const sp_call *call, sp_vid *in, bool *dep
         in[i] = -1;
         if (!call->in[i]) continue;
         if (!call->in[i]->storage)
-            return sp_fail(SP_EUNSUPPORTED, "%s: input %d belongs to a transform that is not active here",
+            return sp_fail(SP_EUNSUPPORTED,
+                           "%s: input %d belongs to a transform that is not active here",
                            sp_op_table[call->op].name, i);
         SP_RETURN_IF(value_of(c, call->in[i], &in[i]));
         *dependent |= find_slot(c, call->in[i]->storage)->dependent;
@@ -317,7 +337,12 @@ static sp_status capture_body(capture *c, sp_call *call)
         return status;
     }
     sp_tensor *in[2] = {target, fresh.out[0]};
-    sp_call copy = {.op = SP_OP_COPY, .n_out = 1, .n_in = 2, .flags = SP_CALL_INPLACE, .in = in, .out = {target}};
+    sp_call copy = {.op = SP_OP_COPY,
+                    .n_out = 1,
+                    .n_in = 2,
+                    .flags = SP_CALL_INPLACE,
+                    .in = in,
+                    .out = {target}};
     status = run_and_record(c, &copy);
     for (int i = 0; i < fresh.n_out; i++) sp_drop(&fresh.out[i]);
     return status;
@@ -327,7 +352,8 @@ static sp_status capture_eval(sp_tracer *self, sp_call *call)
 {
     capture *c = (capture *)self;
     const sp_op_info *info = &sp_op_table[call->op];
-    bool has_kernel = info->infer && sp__backends[SP_DEVICE_CPU] && sp__backends[SP_DEVICE_CPU]->kernel(call->op);
+    bool has_kernel =
+        info->infer && sp__backends[SP_DEVICE_CPU] && sp__backends[SP_DEVICE_CPU]->kernel(call->op);
     return info->body && !has_kernel ? capture_body(c, call) : run_and_record(c, call);
 }
 
@@ -339,8 +365,11 @@ static sp_status watched_value_ready(const sp_tensor *t, const char *op)
 {
     const slot *s = active && t->storage ? find_slot(active, t->storage) : NULL;
     if (s && s->dependent)
-        return sp_fail(SP_EUNSUPPORTED, "%s: reads a value that depends on the inputs while a graph is captured, which would "
-                                        "bake it in; keep it a tensor", op);
+        return sp_fail(
+            SP_EUNSUPPORTED,
+            "%s: reads a value that depends on the inputs while a graph is captured, which would "
+            "bake it in; keep it a tensor",
+            op);
     return value_ready ? value_ready(t, op) : SP_OK;
 }
 
@@ -368,9 +397,14 @@ static sp_status add_input(capture *c, const sp_tensor *t, int nr)
     slot *s;
     sp_vid v;
     if (!t->storage)
-        return sp_fail(SP_EUNSUPPORTED, "capture: input %d belongs to a transform (vmap, jvp, grad); capture outside of it", nr);
+        return sp_fail(
+            SP_EUNSUPPORTED,
+            "capture: input %d belongs to a transform (vmap, jvp, grad); capture outside of it",
+            nr);
     if (find_slot(c, t->storage))
-        return sp_fail(SP_EUNSUPPORTED, "capture: input %d shares its memory with another input; clone() it first", nr);
+        return sp_fail(SP_EUNSUPPORTED,
+                       "capture: input %d shares its memory with another input; clone() it first",
+                       nr);
     sp__meta_of(t, &m);
     SP_RETURN_IF(sp__graph_input(c->g, &m, &v));
     SP_RETURN_IF(new_slot(c, t->storage, &s));
@@ -381,7 +415,9 @@ static sp_status add_input(capture *c, const sp_tensor *t, int nr)
 sp_status sp_capture_begin(const sp_tensor *const *inputs, int n_inputs)
 {
     sp_status status = SP_OK;
-    if (active) return sp_fail(SP_EUNSUPPORTED, "capture: this thread is capturing a graph already; end that one first");
+    if (active)
+        return sp_fail(SP_EUNSUPPORTED,
+                       "capture: this thread is capturing a graph already; end that one first");
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch);
     capture *c = sp__alloc_zero(sizeof *c);
@@ -406,7 +442,8 @@ static sp_status finish(capture *c, const sp_tensor *const *outputs, int n)
     if (!v) return no_memory();
     for (int i = 0; i < n; i++) {
         if (!outputs[i]->storage)
-            SP_TRY(sp_fail(SP_EUNSUPPORTED, "capture: output %d belongs to a transform (vmap, jvp, grad)", i));
+            SP_TRY(sp_fail(SP_EUNSUPPORTED,
+                           "capture: output %d belongs to a transform (vmap, jvp, grad)", i));
         SP_TRY(value_of(c, outputs[i], &v[i]));
     }
     SP_TRY(sp__graph_outputs(c->g, v, n));
@@ -420,7 +457,9 @@ sp_status sp_capture_end(const sp_tensor *const *outputs, int n_outputs, sp_grap
 {
     capture *c = active;
     *out = NULL;
-    if (!c) return sp_fail(SP_EUNSUPPORTED, "capture: nothing is being captured on this thread; begin first");
+    if (!c)
+        return sp_fail(SP_EUNSUPPORTED,
+                       "capture: nothing is being captured on this thread; begin first");
     if (sp__tls.tracer == &c->tracer) sp__tls.tracer = c->outer;
     active = NULL;
     sp_status status = finish(c, outputs, n_outputs);
@@ -438,10 +477,14 @@ static sp_status fit_input(const sp_graph *g, const sp_tensor *t, int nr, sp_ten
     char shape[SP_SHAPE_TEXT];
     *out = NULL;
     if (!t->storage)
-        return sp_fail(SP_EUNSUPPORTED, "graph %s: input %d belongs to a transform (vmap, jvp, grad)", g->name, nr);
-    if (t->dtype != want.dtype || t->rank != want.rank || memcmp(t->shape, want.shape, want.rank * sizeof *want.shape))
-        return sp_fail(t->dtype != want.dtype ? SP_EDTYPE : SP_ESHAPE, "graph %s: input %d is %s%s; the graph was made for %s%s",
-                       g->name, nr, sp_dtype_name((sp_dtype)t->dtype), SP_SHAPE(t), sp_dtype_name((sp_dtype)want.dtype),
+        return sp_fail(SP_EUNSUPPORTED,
+                       "graph %s: input %d belongs to a transform (vmap, jvp, grad)", g->name, nr);
+    if (t->dtype != want.dtype || t->rank != want.rank ||
+        memcmp(t->shape, want.shape, want.rank * sizeof *want.shape))
+        return sp_fail(t->dtype != want.dtype ? SP_EDTYPE : SP_ESHAPE,
+                       "graph %s: input %d is %s%s; the graph was made for %s%s", g->name, nr,
+                       sp_dtype_name((sp_dtype)t->dtype), SP_SHAPE(t),
+                       sp_dtype_name((sp_dtype)want.dtype),
                        sp__shape_text(want.rank, want.shape, shape, sizeof shape));
     if (t->storage->region) SP_RETURN_IF(sp__value_ready(t, "graph"));
     sp__meta_of(t, &has);
@@ -451,28 +494,33 @@ static sp_status fit_input(const sp_graph *g, const sp_tensor *t, int nr, sp_ten
         return SP_OK;
     }
     sp_storage *s;
-    SP_RETURN_IF(sp__storage_new((size_t)sp__meta_extent(&want) * sp_dtype_size((sp_dtype)want.dtype), SP_DEVICE_CPU, &s));
+    SP_RETURN_IF(sp__storage_new(
+        (size_t)sp__meta_extent(&want) * sp_dtype_size((sp_dtype)want.dtype), SP_DEVICE_CPU, &s));
     sp_status status = sp__handle_new(&want, s, out);
     sp__storage_drop(s);
     if (status) return status;
     sp_tensor *in[2] = {*out, (sp_tensor *)t};
-    sp_call copy = {.op = SP_OP_COPY, .n_out = 1, .n_in = 2, .flags = SP_CALL_INPLACE, .in = in, .out = {*out}};
+    sp_call copy = {
+        .op = SP_OP_COPY, .n_out = 1, .n_in = 2, .flags = SP_CALL_INPLACE, .in = in, .out = {*out}};
     status = sp__run(&copy);
     if (status) sp_drop(out);
     return status;
 }
 
-sp_status sp_graph_run(sp_graph *graph, const sp_tensor *const *inputs, int n_inputs, sp_tensor **outputs, int n_outputs)
+sp_status sp_graph_run(sp_graph *graph, const sp_tensor *const *inputs, int n_inputs,
+                       sp_tensor **outputs, int n_outputs)
 {
     sp_status status = SP_OK;
     for (int i = 0; i < n_outputs; i++) outputs[i] = NULL;
     if (n_inputs != graph->n_inputs || n_outputs != graph->n_outputs)
-        return sp_fail(SP_EVALUE, "graph %s: takes %d inputs and yields %d outputs, got room for %d and %d", graph->name,
-                       graph->n_inputs, graph->n_outputs, n_inputs, n_outputs);
+        return sp_fail(SP_EVALUE,
+                       "graph %s: takes %d inputs and yields %d outputs, got room for %d and %d",
+                       graph->name, graph->n_inputs, graph->n_outputs, n_inputs, n_outputs);
     if (!graph->plan) SP_RETURN_IF(sp__plan_new(graph, NULL, &graph->plan));
     size_t bytes = (size_t)n_inputs * sizeof(sp_tensor *);
     sp_tensor **fit = sp__alloc_zero(bytes);
-    if (!fit) return sp_fail(SP_EMEMORY, "graph %s: out of memory for %d inputs", graph->name, n_inputs);
+    if (!fit)
+        return sp_fail(SP_EMEMORY, "graph %s: out of memory for %d inputs", graph->name, n_inputs);
     for (int i = 0; i < n_inputs; i++) SP_TRY(fit_input(graph, inputs[i], i, &fit[i]));
     SP_TRY(sp__plan_run_handles(graph->plan, fit, NULL, outputs));
 out:

@@ -1,13 +1,14 @@
 /* Running plans.
  *
  *     caller     gather addresses --> one launch                 (sp__plan_run)
- *     executor   take a frame and the arena, fill in addresses, run the steps, give both back     (execute)
+ *     executor   take a frame and the arena, fill in addresses, run, give both back     (execute)
  *
  * The executor is the caller itself, or the queue's worker; it touches no handle.
  *
- * The arena. All plans share one block, kept for the next run: on the CPU one plan runs at a time but for callers that run
- * inline on several threads, who take a block of their own. A plan whose frame last pointed into the same block has no
- * inner address to fill in. When the last plan goes, the block goes.
+ * The arena. All plans share one block, kept for the next run: on the CPU one plan runs at a time
+ * but for callers that run inline on several threads, who take a block of their own. A plan whose
+ * frame last pointed into the same block has no inner address to fill in. When the last plan goes,
+ * the block goes.
  */
 #include <sched.h>
 #include <string.h>
@@ -85,7 +86,8 @@ static void fill_addresses(const sp_plan *plan, sp_frame *f, char *const *addres
         set_address(f, plan->io[i].at, address[plan->io[i].source] + plan->io[i].offset);
     if (f->arena == arena_data) return;
     f->arena = arena_data;
-    for (int32_t i = 0; i < plan->n_inner; i++) set_address(f, plan->inner[i].at, arena_data + plan->inner[i].offset);
+    for (int32_t i = 0; i < plan->n_inner; i++)
+        set_address(f, plan->inner[i].at, arena_data + plan->inner[i].offset);
 }
 
 static void fill_attr(sp_attr *a, int kind, sp_scalar s)
@@ -115,8 +117,9 @@ static sp_status run_steps(const sp_plan *plan, const sp_frame *f)
 {
     for (int32_t i = 0; i < plan->n_step; i++) {
         const sp_plan_step *step = &plan->step[i];
-        sp_status status = step->kernel ? step->kernel(&f->kargs[i])
-                                        : sp__tile_run(step->tile, &f->kargs[i], f->scalar + step->scalar);
+        sp_status status = step->kernel
+                               ? step->kernel(&f->kargs[i])
+                               : sp__tile_run(step->tile, &f->kargs[i], f->scalar + step->scalar);
         if (SP_LIKELY(status == SP_OK)) continue;
         sp__fail_prefix(step->what);
         return status;
@@ -142,7 +145,10 @@ static sp_status scratch_take(const sp_plan *plan, char **out, scratch *s)
         if (!out[k]) s->bytes += padded(plan->out_bytes[k]) + SP_ARENA_ALIGN;
     if (SP_LIKELY(s->bytes == 0)) return SP_OK;
     char *at = s->block = sp__alloc(s->bytes);
-    if (!at) return sp_fail(SP_EMEMORY, "plan: out of memory for %zu bytes of results that are not wanted", s->bytes);
+    if (!at)
+        return sp_fail(SP_EMEMORY,
+                       "plan: out of memory for %zu bytes of results that are not wanted",
+                       s->bytes);
     for (int32_t k = 0; k < plan->n_out; k++) {
         if (out[k]) continue;
         out[k] = at;
@@ -172,7 +178,8 @@ out:
     if (unwanted.block) sp__free(unwanted.block, unwanted.bytes);
     arena_give(inner);
     frame_give(plan, f);
-    atomic_fetch_add_explicit(&plan->executed, 1, memory_order_release); /* the last touch: see sp__plan_drop() */
+    atomic_fetch_add_explicit(&plan->executed, 1,
+                              memory_order_release); /* the last touch: see sp__plan_drop() */
     return status;
 }
 
@@ -180,15 +187,16 @@ out:
 
 static size_t args_bytes(const sp_plan *plan)
 {
-    return sizeof(run_args) + (size_t)(plan->n_in + plan->n_out) * sizeof(char *)
-           + (size_t)plan->n_scalars * sizeof(sp_scalar);
+    return sizeof(run_args) + (size_t)(plan->n_in + plan->n_out) * sizeof(char *) +
+           (size_t)plan->n_scalars * sizeof(sp_scalar);
 }
 
 /* Addresses of everything; the storages written go to `writes`. */
-static sp_status gather(const sp_plan *plan, sp_storage *const *in, const int64_t *in_offset, sp_storage *const *out,
-                        char **address, sp_storage **writes, int *n_writes)
+static sp_status gather(const sp_plan *plan, sp_storage *const *in, const int64_t *in_offset,
+                        sp_storage *const *out, char **address, sp_storage **writes, int *n_writes)
 {
-    for (int32_t i = 0; i < plan->n_in; i++) address[i] = in[i]->data + in_offset[i] * plan->in_size[i];
+    for (int32_t i = 0; i < plan->n_in; i++)
+        address[i] = in[i]->data + in_offset[i] * plan->in_size[i];
     address += plan->n_in;
     *n_writes = 0;
     for (int32_t k = 0; k < plan->n_out; k++) {
@@ -203,12 +211,12 @@ static sp_status gather(const sp_plan *plan, sp_storage *const *in, const int64_
     return SP_OK;
 }
 
-static sp_status issue(sp_plan *plan, run_args *args, size_t bytes, sp_storage *const *in, sp_storage *const *writes,
-                       int n_writes)
+static sp_status issue(sp_plan *plan, run_args *args, size_t bytes, sp_storage *const *in,
+                       sp_storage *const *writes, int n_writes)
 {
     plan->issued++;
-    sp_status status =
-        sp__launch_raw(execute, args, bytes, plan->info.predicted_us, in, plan->n_in, writes, n_writes);
+    sp_status status = sp__launch_raw(execute, args, bytes, plan->info.predicted_us, in, plan->n_in,
+                                      writes, n_writes);
     if (SP_UNLIKELY(status && !args->started)) {
         plan->issued--;
         return status;
@@ -217,13 +225,16 @@ static sp_status issue(sp_plan *plan, run_args *args, size_t bytes, sp_storage *
     return status;
 }
 
-sp_status sp__plan_run(sp_plan *plan, sp_storage *const *in, const int64_t *in_offset, const sp_scalar *scalars,
-                       sp_storage *const *out)
+sp_status sp__plan_run(sp_plan *plan, sp_storage *const *in, const int64_t *in_offset,
+                       const sp_scalar *scalars, sp_storage *const *out)
 {
     _Alignas(16) char stack[STACK_BYTES];
-    size_t args_size = args_bytes(plan), bytes = args_size + (size_t)plan->n_out * sizeof(sp_storage *);
+    size_t args_size = args_bytes(plan),
+           bytes = args_size + (size_t)plan->n_out * sizeof(sp_storage *);
     char *block = bytes <= sizeof stack ? stack : sp__alloc(bytes);
-    if (!block) return sp_fail(SP_EMEMORY, "out of memory: %zu bytes of arguments of a compiled region", bytes);
+    if (!block)
+        return sp_fail(SP_EMEMORY, "out of memory: %zu bytes of arguments of a compiled region",
+                       bytes);
     run_args *args = (run_args *)block;
     sp_storage **writes = (sp_storage **)(block + args_size);
     sp_status status = SP_OK;
@@ -231,7 +242,8 @@ sp_status sp__plan_run(sp_plan *plan, sp_storage *const *in, const int64_t *in_o
     args->plan = plan, args->started = false;
     if (!scalars) scalars = plan->g->scalars;
     if (plan->n_scalars)
-        memcpy(args->address + plan->n_in + plan->n_out, scalars, (size_t)plan->n_scalars * sizeof *scalars);
+        memcpy(args->address + plan->n_in + plan->n_out, scalars,
+               (size_t)plan->n_scalars * sizeof *scalars);
     SP_TRY(gather(plan, in, in_offset, out, args->address, writes, &n_writes));
     SP_TRY(issue(plan, args, args_size, in, writes, n_writes));
 out:
@@ -241,7 +253,8 @@ out:
 
 /* ---- handles ----- */
 
-static sp_status new_output(const sp_plan *plan, int32_t k, sp_tensor *const *inputs, sp_tensor **out)
+static sp_status new_output(const sp_plan *plan, int32_t k, sp_tensor *const *inputs,
+                            sp_tensor **out)
 {
     sp_storage *s;
     if (plan->written_input[k] >= 0) return sp__handle_alias(inputs[plan->written_input[k]], out);
@@ -255,18 +268,21 @@ static sp_status new_output(const sp_plan *plan, int32_t k, sp_tensor *const *in
 static sp_status wait_if_checked(const sp_plan *plan, sp_tensor *const *outputs)
 {
     if (!plan->checks_data) return SP_OK;
-    for (int32_t k = 0; k < plan->n_out; k++) SP_RETURN_IF(sp__storage_wait(outputs[k]->storage, false));
+    for (int32_t k = 0; k < plan->n_out; k++)
+        SP_RETURN_IF(sp__storage_wait(outputs[k]->storage, false));
     return SP_OK;
 }
 
-sp_status sp__plan_run_handles(sp_plan *plan, sp_tensor *const *inputs, const sp_scalar *scalars, sp_tensor **outputs)
+sp_status sp__plan_run_handles(sp_plan *plan, sp_tensor *const *inputs, const sp_scalar *scalars,
+                               sp_tensor **outputs)
 {
     sp_status status = SP_OK;
     size_t n_in = (size_t)plan->n_in, n_out = (size_t)plan->n_out;
     sp_storage **in = sp__alloc((n_in + n_out) * sizeof *in), **out = in + n_in;
     int64_t *offset = sp__alloc(n_in * sizeof *offset);
     for (size_t k = 0; k < n_out; k++) outputs[k] = NULL;
-    if (!in || !offset) SP_TRY(sp_fail(SP_EMEMORY, "out of memory: %d inputs of a graph", plan->n_in));
+    if (!in || !offset)
+        SP_TRY(sp_fail(SP_EMEMORY, "out of memory: %d inputs of a graph", plan->n_in));
     for (size_t i = 0; i < n_in; i++) in[i] = inputs[i]->storage, offset[i] = inputs[i]->offset;
     for (size_t k = 0; k < n_out; k++) {
         SP_TRY(new_output(plan, (int32_t)k, inputs, &outputs[k]));
@@ -288,8 +304,9 @@ void sp__plan_born(void)
     atomic_fetch_add(&live_plans, 1);
 }
 
-/* Queued runs are run by the worker in any case and need no lock that the caller holds, so waiting for them by looking is
- * safe; waiting at the queue would take its sticky error away from whoever should see it. */
+/* Queued runs are run by the worker in any case and need no lock that the caller holds, so waiting
+ * for them by looking is safe; waiting at the queue would take its sticky error away from whoever
+ * should see it. */
 void sp__plan_drop(sp_plan **plan)
 {
     sp_plan *p = *plan;

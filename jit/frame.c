@@ -18,7 +18,8 @@ static const sp_vid *operand_values(const sp_graph *g, const sp_stage *stage, sp
     const sp_ir_node *node = &g->nodes[stage->first];
     if (stage->program.tile) {
         memcpy(room, stage->program.out, (size_t)stage->program.n_out * sizeof *room);
-        memcpy(room + stage->program.n_out, stage->program.in, (size_t)stage->program.n_in * sizeof *room);
+        memcpy(room + stage->program.n_out, stage->program.in,
+               (size_t)stage->program.n_in * sizeof *room);
     } else {
         memcpy(room, node->out, node->n_out * sizeof *room);
         if (node->n_in) memcpy(room + node->n_out, node->in, (size_t)node->n_in * sizeof *room);
@@ -29,7 +30,8 @@ static const sp_vid *operand_values(const sp_graph *g, const sp_stage *stage, sp
 static int32_t operand_count(const sp_graph *g, const sp_stage *stage)
 {
     const sp_ir_node *node = &g->nodes[stage->first];
-    return stage->program.tile ? stage->program.n_out + stage->program.n_in : node->n_out + node->n_in;
+    return stage->program.tile ? stage->program.n_out + stage->program.n_in
+                               : node->n_out + node->n_in;
 }
 
 /* A stage without elements is none: kernels are not made for that, and eager runs none either. */
@@ -110,7 +112,8 @@ static sp_status room_for(void *block_at, int32_t n, int32_t *cap, size_t item)
     int32_t bigger = *cap ? 2 * *cap : 16;
     void *old, *grown;
     memcpy(&old, block_at, sizeof old);
-    grown = old ? sp__realloc(old, (size_t)*cap * item, (size_t)bigger * item) : sp__alloc((size_t)bigger * item);
+    grown = old ? sp__realloc(old, (size_t)*cap * item, (size_t)bigger * item)
+                : sp__alloc((size_t)bigger * item);
     if (!grown) return sp_fail(SP_EMEMORY, "plan: out of memory for %d addresses", bigger);
     memcpy(block_at, &grown, sizeof grown);
     *cap = bigger;
@@ -133,9 +136,10 @@ static sp_status patch(sp_plan *plan, bool inner, uint32_t at, int32_t source, i
 static sp_status patch_scalar(sp_plan *plan, const void *at, const sp_attr *attr, bool is_attr)
 {
     SP_RETURN_IF(room_for(&plan->scalar, plan->n_scalar, &plan->cap_scalar, sizeof *plan->scalar));
-    plan->scalar[plan->n_scalar++] = (sp_scalar_patch){.at = (uint32_t)((const char *)at - (char *)plan->blueprint),
-                                                       .scalar = attr->n - 1,
-                                                       .attr_kind = (int8_t)(is_attr ? attr->kind : -1)};
+    plan->scalar[plan->n_scalar++] =
+        (sp_scalar_patch){.at = (uint32_t)((const char *)at - (char *)plan->blueprint),
+                          .scalar = attr->n - 1,
+                          .attr_kind = (int8_t)(is_attr ? attr->kind : -1)};
     return SP_OK;
 }
 
@@ -177,7 +181,8 @@ out:
     return status;
 }
 
-static sp_status kernel_args(sp_plan *plan, const sp_planner *p, const sp_stage *stage, sp_attr *attr, sp_kargs *k)
+static sp_status kernel_args(sp_plan *plan, const sp_planner *p, const sp_stage *stage,
+                             sp_attr *attr, sp_kargs *k)
 {
     const sp_ir_node *node = &p->g->nodes[stage->first];
     SP_RETURN_IF(sp__program_kargs(p->g, node, k));
@@ -196,14 +201,18 @@ static void tile_args(const sp_graph *g, const sp_stage *stage, sp_operand *many
 {
     const sp_program *t = &stage->program;
     const sp_meta *space = &g->values[t->out[0]].type;
-    *k = (sp_kargs){.op = g->nodes[stage->first].op, .n_out = (uint8_t)t->n_out, .n_arg = t->n_out + t->n_in};
+    *k = (sp_kargs){
+        .op = g->nodes[stage->first].op, .n_out = (uint8_t)t->n_out, .n_arg = t->n_out + t->n_in};
     k->arg = k->n_arg > SP_KARGS_INLINE ? many : k->room;
-    for (int32_t i = 0; i < t->n_out; i++) sp__program_operand(&g->values[t->out[i]].type, space, &k->arg[i]);
-    for (int32_t i = 0; i < t->n_in; i++) sp__program_operand(&g->values[t->in[i]].type, space, &k->arg[t->n_out + i]);
+    for (int32_t i = 0; i < t->n_out; i++)
+        sp__program_operand(&g->values[t->out[i]].type, space, &k->arg[i]);
+    for (int32_t i = 0; i < t->n_in; i++)
+        sp__program_operand(&g->values[t->in[i]].type, space, &k->arg[t->n_out + i]);
     sp__kargs_coalesce(k);
 }
 
-static sp_status tile_scalars(sp_plan *plan, const sp_graph *g, const sp_program *t, sp_scalar *scalar)
+static sp_status tile_scalars(sp_plan *plan, const sp_graph *g, const sp_program *t,
+                              sp_scalar *scalar)
 {
     for (int32_t i = 0; i < t->n_scalar; i++) {
         const sp_attr *a = &g->nodes[t->scalar[i].node].attr[t->scalar[i].attr];
@@ -215,7 +224,8 @@ static sp_status tile_scalars(sp_plan *plan, const sp_graph *g, const sp_program
 
 /* ---- steps ----- */
 
-/* For messages; text now, because lines may be asked for only by a thread that holds the interpreter. */
+/* For messages; text now, because lines may be asked for only by a thread that holds the
+ * interpreter. */
 static sp_status describe(const sp_graph *g, const sp_stage *stage, char **out)
 {
     char where[160], text[320];
@@ -223,8 +233,8 @@ static sp_status describe(const sp_graph *g, const sp_stage *stage, char **out)
     sp__where_text(&last->where, where, sizeof where);
     const char *open = *where ? " (" : "", *close = *where ? ")" : "";
     if (stage->n > 1)
-        snprintf(text, sizeof text, "%s ... %s, %d ops fused%s%s%s", sp_op_table[first->op].name, sp_op_table[last->op].name,
-                 stage->n, open, where, close);
+        snprintf(text, sizeof text, "%s ... %s, %d ops fused%s%s%s", sp_op_table[first->op].name,
+                 sp_op_table[last->op].name, stage->n, open, where, close);
     else
         snprintf(text, sizeof text, "%s%s%s%s", sp_op_table[first->op].name, open, where, close);
     *out = sp__dup(text, strlen(text) + 1);
@@ -235,7 +245,9 @@ static sp_status find_kernel(const sp_ir_node *node, sp_kernel *out)
 {
     const sp_backend *cpu = sp__backends[SP_DEVICE_CPU];
     *out = cpu ? cpu->kernel(node->op) : NULL;
-    return *out ? SP_OK : sp_fail(SP_EUNSUPPORTED, "plan: %s has no kernel on the CPU", sp_op_table[node->op].name);
+    return *out ? SP_OK
+                : sp_fail(SP_EUNSUPPORTED, "plan: %s has no kernel on the CPU",
+                          sp_op_table[node->op].name);
 }
 
 typedef struct cursor { /* the next free entry in each part of the frame */
@@ -274,7 +286,8 @@ sp_status sp__plan_frame(sp_plan *plan, sp_planner *p)
     plan->cap_step = n.steps ? n.steps : 1;
     plan->step = sp__alloc((size_t)plan->cap_step * sizeof *plan->step);
     plan->blueprint = frame_new(n);
-    if (!plan->step || !plan->blueprint) return sp_fail(SP_EMEMORY, "plan: out of memory for %d steps", n.steps);
+    if (!plan->step || !plan->blueprint)
+        return sp_fail(SP_EMEMORY, "plan: out of memory for %d steps", n.steps);
     cursor c = {plan->blueprint->operand, plan->blueprint->attr, plan->blueprint->scalar};
     for (int32_t s = 0; s < p->n_stage; s++)
         if (!is_empty(p->g, &p->stage[s])) SP_RETURN_IF(make_step(plan, p, &p->stage[s], &c));

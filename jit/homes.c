@@ -3,14 +3,15 @@
  * Every root value (one with bytes of its own) gets a home:
  *
  *     OUTPUT k   the first output that is exactly this value's bytes
- *     INPUT i    it is written back to input i, and nobody reads the old value once this one is written
+ *     INPUT i    it is written back to input i, and nobody reads the old value afterwards
  *     ARENA      the rest; a value may take over the home of an operand that dies in its stage
  *
- * Where that cannot be, a copy is appended at the end. Copies come in the order that keeps reads before writes: outputs
- * first, then inputs that are both read and written, saved, then writebacks.
+ * Where that cannot be, a copy is appended at the end. Copies come in the order that keeps reads
+ * before writes: outputs first, then inputs that are both read and written, saved, then writebacks.
  *
- * Writing over an operand is allowed where every element is read before it is written: pointwise stages whose operand has
- * the result's geometry, and ops that are the functional form of an in-place op, in their first operand.
+ * Writing over an operand is allowed where every element is read before it is written: pointwise
+ * stages whose operand has the result's geometry, and ops that are the functional form of an
+ * in-place op, in their first operand.
  */
 #include <string.h>
 
@@ -51,14 +52,15 @@ static bool same_walk(const sp_meta *a, const sp_meta *b)
 {
     sp_meta as_a = *b;
     as_a.dtype = a->dtype;
-    return sp_dtype_size((sp_dtype)a->dtype) == sp_dtype_size((sp_dtype)b->dtype) && sp__meta_same(a, &as_a);
+    return sp_dtype_size((sp_dtype)a->dtype) == sp_dtype_size((sp_dtype)b->dtype) &&
+           sp__meta_same(a, &as_a);
 }
 
 /* Kernels whose result may be their first operand's memory, because x.op_() runs them so. */
 static bool updates_first(int op)
 {
-    return op == SP_OP_AS_STRIDED_SCATTER || op == SP_OP_SLICE_SCATTER || op == SP_OP_SELECT_SCATTER
-           || op == SP_OP_SCATTER_ADD || op == SP_OP_INDEX_ADD;
+    return op == SP_OP_AS_STRIDED_SCATTER || op == SP_OP_SLICE_SCATTER ||
+           op == SP_OP_SELECT_SCATTER || op == SP_OP_SCATTER_ADD || op == SP_OP_INDEX_ADD;
 }
 
 /* Whether `node` may read its input k from memory where `result` is being written. */
@@ -75,8 +77,11 @@ static void give_home(sp_planner *p, sp_vid root, sp_home_kind kind, int32_t ind
 {
     int32_t made = made_in(p, root), last = p->last[root] > made ? p->last[root] : made;
     p->home[root] = p->n_homes;
-    p->homes[p->n_homes++] =
-        (sp_home){.kind = (uint8_t)kind, .index = index, .first = made, .last = last, .bytes = bytes_of(p, root)};
+    p->homes[p->n_homes++] = (sp_home){.kind = (uint8_t)kind,
+                                       .index = index,
+                                       .first = made,
+                                       .last = last,
+                                       .bytes = bytes_of(p, root)};
 }
 
 static void note_reads(sp_planner *p, int32_t node)
@@ -106,7 +111,8 @@ static sp_status unexpanded(sp_planner *p, sp_vid *v)
         if (m.stride[i] == 0 && m.shape[i] > 1) m.shape[i] = 1, expanded = true;
     if (!expanded) return SP_OK;
     sp_vid root = sp__graph_root(p->g, *v);
-    sp_attr attr[] = {sp__attr_ints(m.shape, m.rank), sp__attr_ints(m.stride, m.rank), sp__attr_int(m.offset)};
+    sp_attr attr[] = {sp__attr_ints(m.shape, m.rank), sp__attr_ints(m.stride, m.rank),
+                      sp__attr_int(m.offset)};
     sp__where where = where_of(p, *v);
     return sp__graph_node(p->g, SP_OP_AS_STRIDED, &root, 1, attr, 3, NULL, &where, v);
 }
@@ -164,11 +170,13 @@ static bool nothing_to_do(const sp_planner *p, sp_vid v, sp_vid input)
     return sp__graph_root(p->g, v) == input && sp__meta_same(type_of(p, v), type_of(p, input));
 }
 
-/* Old values of inputs that are about to be overwritten, saved if they are written back elsewhere (x, y = y, x). */
+/* Old values of inputs that are about to be overwritten, saved if they are written back elsewhere
+ * (x, y = y, x). */
 static sp_status save_inputs(sp_planner *p)
 {
     for (int32_t i = 0; i < p->opt->n_writebacks; i++) {
-        sp_vid *v = &p->g->outputs[p->opt->writebacks[i].output], input = p->g->inputs[p->opt->writebacks[i].input];
+        sp_vid *v = &p->g->outputs[p->opt->writebacks[i].output],
+               input = p->g->inputs[p->opt->writebacks[i].input];
         if (nothing_to_do(p, *v, input) || !is_written_input(p, sp__graph_root(p->g, *v))) continue;
         SP_RETURN_IF(append_copy(p, *v, type_of(p, input), v));
     }
@@ -193,19 +201,23 @@ static bool safe_to_overwrite(const sp_planner *p, sp_vid root, sp_vid input)
 static sp_status place_writebacks(sp_planner *p)
 {
     int32_t n = p->opt->n_writebacks;
-    for (int32_t i = 0; i < n; i++) { /* straight into the input, where that is safe: all are judged before copies come */
+    for (int32_t i = 0; i < n; i++) { /* where it is safe; all are judged before copies come */
         const sp_writeback *w = &p->opt->writebacks[i];
-        sp_vid v = p->g->outputs[w->output], input = p->g->inputs[w->input], root = sp__graph_root(p->g, v);
+        sp_vid v = p->g->outputs[w->output], input = p->g->inputs[w->input],
+               root = sp__graph_root(p->g, v);
         if (!is_made(p, root) || p->home[root] >= 0 || !covers(p, v, root)) continue;
-        if (!sp__meta_same(type_of(p, v), type_of(p, input)) || !safe_to_overwrite(p, root, input)) continue;
+        if (!sp__meta_same(type_of(p, v), type_of(p, input)) || !safe_to_overwrite(p, root, input))
+            continue;
         give_home(p, root, SP_HOME_INPUT, w->input);
         p->info->in_place++;
     }
     for (int32_t i = 0; i < n; i++) {
         const sp_writeback *w = &p->opt->writebacks[i];
-        sp_vid v = p->g->outputs[w->output], input = p->g->inputs[w->input], root = sp__graph_root(p->g, v);
+        sp_vid v = p->g->outputs[w->output], input = p->g->inputs[w->input],
+               root = sp__graph_root(p->g, v);
         if (nothing_to_do(p, v, input)) continue;
-        if (p->home[root] >= 0 && p->homes[p->home[root]].kind == SP_HOME_INPUT && p->homes[p->home[root]].index == w->input)
+        if (p->home[root] >= 0 && p->homes[p->home[root]].kind == SP_HOME_INPUT &&
+            p->homes[p->home[root]].index == w->input)
             continue;
         SP_RETURN_IF(append_copy(p, v, type_of(p, input), &v));
         give_home(p, v, SP_HOME_INPUT, w->input);
@@ -216,14 +228,17 @@ static sp_status place_writebacks(sp_planner *p)
 /* ---- donation ----- */
 
 /* Whether `root` dies in this stage, and is read there only in step with `result`. */
-static bool dies_into(const sp_planner *p, sp_vid root, const sp_stage *stage, int32_t nr, sp_vid result)
+static bool dies_into(const sp_planner *p, sp_vid root, const sp_stage *stage, int32_t nr,
+                      sp_vid result)
 {
-    if (!is_made(p, root) || p->home[root] >= 0 || p->last[root] != nr || bytes_of(p, root) != bytes_of(p, result))
+    if (!is_made(p, root) || p->home[root] >= 0 || p->last[root] != nr ||
+        bytes_of(p, root) != bytes_of(p, result))
         return false;
     for (int32_t i = stage->first; i < stage->first + stage->n; i++) {
         const sp_ir_node *node = &p->g->nodes[i];
         for (int k = 0; k < node->n_in; k++)
-            if (node->in[k] >= 0 && sp__graph_root(p->g, node->in[k]) == root && !reads_in_step(p, node, k, result))
+            if (node->in[k] >= 0 && sp__graph_root(p->g, node->in[k]) == root &&
+                !reads_in_step(p, node, k, result))
                 return false;
     }
     return made_in(p, root) < nr;
@@ -256,7 +271,8 @@ static bool has_bytes(const sp_stage *stage, sp_vid v)
     return false;
 }
 
-/* From the last stage to the first, so that a chain of updates ends up in one home: the one of its last value. */
+/* From the last stage to the first, so that a chain of updates ends up in one home: the one of its
+ * last value. */
 static void place_rest(sp_planner *p)
 {
     for (int32_t s = p->n_stage - 1; s >= 0; s--) {
@@ -278,7 +294,8 @@ static bool meet(const sp_home *a, const sp_home *b)
     return a->first <= b->last && b->first <= a->last;
 }
 
-/* Into the lowest gap between those placed before that live at the same time; `placed` is sorted by offset. */
+/* Into the lowest gap between those placed before that live at the same time; `placed` is sorted by
+ * offset. */
 static void place_in_arena(sp_home **placed, int32_t n, sp_home *home)
 {
     int64_t at = 0;
@@ -338,7 +355,8 @@ static sp_status fill_arena(sp_planner *p)
     sp_home **list = sp__alloc(homes * sizeof *list), **placed = sp__alloc(homes * sizeof *placed);
     int64_t *delta = sp__alloc_zero(stages * sizeof *delta);
     int32_t n = 0;
-    if (!list || !placed || !delta) SP_TRY(sp_fail(SP_EMEMORY, "plan: out of memory for %d values", p->n_homes));
+    if (!list || !placed || !delta)
+        SP_TRY(sp_fail(SP_EMEMORY, "plan: out of memory for %d values", p->n_homes));
     for (int32_t i = 0; i < p->n_homes; i++) {
         sp_home *home = &p->homes[i];
         if (home->kind != SP_HOME_ARENA) continue;

@@ -1,7 +1,7 @@
 /* Graphs in memory: building, copying, inference of types, rewriting.
  *
- * Invariant: every builder grows what it needs before it changes anything, so that a failed allocation leaves the graph
- * as it was.
+ * Invariant: every builder grows what it needs before it changes anything, so that a failed
+ * allocation leaves the graph as it was.
  */
 #include "jit/ir.h"
 
@@ -27,7 +27,8 @@ static sp_status grow(void *block_at, int32_t n, int32_t *cap, size_t item, cons
     if (bigger > INT32_MAX) return no_memory(what, bigger);
     void *old, *grown = NULL;
     memcpy(&old, block_at, sizeof old);
-    grown = old ? sp__realloc(old, (size_t)*cap * item, (size_t)bigger * item) : sp__alloc((size_t)bigger * item);
+    grown = old ? sp__realloc(old, (size_t)*cap * item, (size_t)bigger * item)
+                : sp__alloc((size_t)bigger * item);
     if (!grown) return no_memory(what, bigger);
     memcpy(block_at, &grown, sizeof grown);
     *cap = (int32_t)bigger;
@@ -82,11 +83,13 @@ static void value_free(sp_value *v)
 }
 
 /* Owned copies of a node's inputs and attributes; all or nothing. */
-static sp_status node_parts(const sp_vid *in, int n_in, const sp_attr *attr, int n_attr, sp_ir_node *out)
+static sp_status node_parts(const sp_vid *in, int n_in, const sp_attr *attr, int n_attr,
+                            sp_ir_node *out)
 {
     out->in = NULL, out->attr = NULL, out->n_in = n_in, out->n_attr = (uint8_t)n_attr;
     sp_status status = SP_OK;
-    if (n_in && !(out->in = sp__dup(in, (size_t)n_in * sizeof *in))) return no_memory("node inputs", n_in);
+    if (n_in && !(out->in = sp__dup(in, (size_t)n_in * sizeof *in)))
+        return no_memory("node inputs", n_in);
     if (!n_attr) return SP_OK;
     sp_attr *copy = sp__alloc(n_attr * sizeof *attr);
     status = copy ? sp__attrs_copy(attr, n_attr, copy) : no_memory("node attributes", n_attr);
@@ -176,7 +179,8 @@ sp_status sp__graph_input(sp_graph *g, const sp_meta *type, sp_vid *out)
 sp_status sp__graph_const(sp_graph *g, const sp_tensor *value, sp_vid *out)
 {
     if (value->flags & SP_T_WRAPPED)
-        return sp_fail(SP_EUNSUPPORTED, "graph: a tensor of a transform (vmap, jvp, grad) cannot be a constant");
+        return sp_fail(SP_EUNSUPPORTED,
+                       "graph: a tensor of a transform (vmap, jvp, grad) cannot be a constant");
     SP_RETURN_IF(grow(&g->values, g->n_values, &g->cap_values, sizeof *g->values, "values"));
     sp_meta type;
     sp__meta_of(value, &type);
@@ -200,19 +204,22 @@ static sp_status room_for_node(sp_graph *g, int n_out)
 {
     SP_RETURN_IF(grow(&g->nodes, g->n_nodes, &g->cap_nodes, sizeof *g->nodes, "nodes"));
     for (int i = 0; i < n_out; i++)
-        SP_RETURN_IF(grow(&g->values, g->n_values + i, &g->cap_values, sizeof *g->values, "values"));
+        SP_RETURN_IF(
+            grow(&g->values, g->n_values + i, &g->cap_values, sizeof *g->values, "values"));
     return SP_OK;
 }
 
-/* What is given may point into the graph (a type's shape as an attribute): it is copied before anything grows. */
-sp_status sp__graph_node(sp_graph *g, int op, const sp_vid *in, int n_in, const sp_attr *attr, int n_attr,
-                         const sp_meta *types, const sp__where *where, sp_vid *out)
+/* What is given may point into the graph (a type's shape as an attribute): it is copied before
+ * anything grows. */
+sp_status sp__graph_node(sp_graph *g, int op, const sp_vid *in, int n_in, const sp_attr *attr,
+                         int n_attr, const sp_meta *types, const sp__where *where, sp_vid *out)
 {
     sp_meta type[SP_MAX_OUT];
     if (!types) SP_RETURN_IF(sp__graph_infer(g, op, in, n_in, attr, n_attr, type));
     const sp_op_info *info = &sp_op_table[op];
     if (types) memcpy(type, types, info->n_out * sizeof *type);
-    sp_ir_node node = {.op = (uint16_t)op, .n_out = info->n_out, .where = where ? *where : (sp__where){NULL, 0}};
+    sp_ir_node node = {
+        .op = (uint16_t)op, .n_out = info->n_out, .where = where ? *where : (sp__where){NULL, 0}};
     SP_RETURN_IF(node_parts(in, n_in, attr, n_attr, &node));
     where_keep(&node.where);
     sp_status status = room_for_node(g, info->n_out);
@@ -292,12 +299,14 @@ static void fake_fill(const sp_graph *g, sp_vid v, fake *out)
 
 static sp_status check_arity(const char *graph, int op, int n_in, int n_attr)
 {
-    if (op < 0 || op >= SP_OP_COUNT) return sp_fail(SP_EINTERNAL, "graph %s: no op has the number %d", graph, op);
+    if (op < 0 || op >= SP_OP_COUNT)
+        return sp_fail(SP_EINTERNAL, "graph %s: no op has the number %d", graph, op);
     const sp_op_info *info = &sp_op_table[op];
     if (info->n_in >= 0 && n_in != info->n_in)
         return sp_fail(SP_ETYPE, "%s: takes %d tensors, got %d", info->name, info->n_in, n_in);
     if (n_attr != info->n_attr)
-        return sp_fail(SP_ETYPE, "%s: takes %d attributes, got %d", info->name, info->n_attr, n_attr);
+        return sp_fail(SP_ETYPE, "%s: takes %d attributes, got %d", info->name, info->n_attr,
+                       n_attr);
     return SP_OK;
 }
 
@@ -305,19 +314,23 @@ static sp_status check_arity(const char *graph, int op, int n_in, int n_attr)
 static void types_finish(const sp_graph *g, const sp_vid *in, int n_out, sp_meta *types)
 {
     for (int i = 0; i < n_out; i++) {
-        if (types[i].view_of < 0 || in[types[i].view_of] < 0) types[i].view_of = -1, types[i].offset = 0;
-        types[i].device = types[i].view_of < 0 ? types[i].device : g->values[in[types[i].view_of]].type.device;
+        if (types[i].view_of < 0 || in[types[i].view_of] < 0)
+            types[i].view_of = -1, types[i].offset = 0;
+        types[i].device =
+            types[i].view_of < 0 ? types[i].device : g->values[in[types[i].view_of]].type.device;
         sp__meta_update(&types[i]);
     }
 }
 
-sp_status sp__graph_infer(const sp_graph *g, int op, const sp_vid *in, int n_in, const sp_attr *attr, int n_attr,
-                          sp_meta *types)
+sp_status sp__graph_infer(const sp_graph *g, int op, const sp_vid *in, int n_in,
+                          const sp_attr *attr, int n_attr, sp_meta *types)
 {
     SP_RETURN_IF(check_arity(g->name, op, n_in, n_attr));
     const sp_op_info *info = &sp_op_table[op];
     if (!info->infer)
-        return sp_fail(SP_EUNSUPPORTED, "%s: a graph holds the ops that it is made of, not the composite", info->name);
+        return sp_fail(SP_EUNSUPPORTED,
+                       "%s: a graph holds the ops that it is made of, not the composite",
+                       info->name);
     fake room[INFER_ROOM], *fakes = room;
     sp_tensor *handle_room[INFER_ROOM], **handles = handle_room;
     sp_status status = SP_OK;
@@ -326,7 +339,11 @@ sp_status sp__graph_infer(const sp_graph *g, int op, const sp_vid *in, int n_in,
         handles = sp__alloc((size_t)n_in * sizeof *handles);
         if (!fakes || !handles) SP_TRY(no_memory("inputs of a node", n_in));
     }
-    sp_call c = {.op = (uint16_t)op, .n_in = n_in, .n_out = info->n_out, .n_attr = (uint8_t)n_attr, .in = handles};
+    sp_call c = {.op = (uint16_t)op,
+                 .n_in = n_in,
+                 .n_out = info->n_out,
+                 .n_attr = (uint8_t)n_attr,
+                 .in = handles};
     for (int i = 0; i < n_in; i++) {
         handles[i] = in[i] < 0 ? NULL : &fakes[i].t;
         if (handles[i]) fake_fill(g, in[i], &fakes[i]);
@@ -345,7 +362,8 @@ out:
 
 sp_vid sp__graph_root(const sp_graph *g, sp_vid v)
 {
-    while (g->values[v].type.view_of >= 0) v = g->nodes[g->values[v].def].in[g->values[v].type.view_of];
+    while (g->values[v].type.view_of >= 0)
+        v = g->nodes[g->values[v].def].in[g->values[v].type.view_of];
     return v;
 }
 
@@ -381,7 +399,8 @@ bool sp__meta_same(const sp_meta *a, const sp_meta *b)
 static sp_status copy_values(const sp_graph *g, sp_graph *to)
 {
     for (int32_t i = 0; i < g->n_values; i++) {
-        SP_RETURN_IF(grow(&to->values, to->n_values, &to->cap_values, sizeof *to->values, "values"));
+        SP_RETURN_IF(
+            grow(&to->values, to->n_values, &to->cap_values, sizeof *to->values, "values"));
         char *name;
         SP_RETURN_IF(text_copy(g->values[i].name, &name));
         sp_value *v = &to->values[to->n_values++];
@@ -397,7 +416,8 @@ static sp_status copy_nodes(const sp_graph *g, sp_graph *to)
     for (int32_t i = 0; i < g->n_nodes; i++) {
         SP_RETURN_IF(grow(&to->nodes, to->n_nodes, &to->cap_nodes, sizeof *to->nodes, "nodes"));
         sp_ir_node node = g->nodes[i];
-        SP_RETURN_IF(node_parts(g->nodes[i].in, g->nodes[i].n_in, g->nodes[i].attr, g->nodes[i].n_attr, &node));
+        SP_RETURN_IF(node_parts(g->nodes[i].in, g->nodes[i].n_in, g->nodes[i].attr,
+                                g->nodes[i].n_attr, &node));
         where_keep(&node.where);
         to->nodes[to->n_nodes++] = node;
     }
@@ -407,10 +427,12 @@ static sp_status copy_nodes(const sp_graph *g, sp_graph *to)
 static sp_status copy_lists(const sp_graph *g, sp_graph *to)
 {
     for (int32_t i = 0; i < g->n_inputs; i++) {
-        SP_RETURN_IF(grow(&to->inputs, to->n_inputs, &to->cap_inputs, sizeof *to->inputs, "inputs"));
+        SP_RETURN_IF(
+            grow(&to->inputs, to->n_inputs, &to->cap_inputs, sizeof *to->inputs, "inputs"));
         to->inputs[to->n_inputs++] = g->inputs[i];
     }
-    for (int32_t i = 0, k; i < g->n_scalars; i++) SP_RETURN_IF(sp__graph_scalar(to, g->scalars[i], &k));
+    for (int32_t i = 0, k; i < g->n_scalars; i++)
+        SP_RETURN_IF(sp__graph_scalar(to, g->scalars[i], &k));
     for (int32_t i = 0; i < g->n_metadata; i++)
         SP_RETURN_IF(sp__graph_metadata(to, g->metadata[2 * i], g->metadata[2 * i + 1]));
     return sp__graph_outputs(to, g->outputs, g->n_outputs);
@@ -454,7 +476,8 @@ void sp__remap_outputs(const sp_remap *map, sp_graph *g)
     for (int i = 0; i < g->n_outputs; i++) g->outputs[i] = sp__remap_at(map, g->outputs[i]);
 }
 
-sp_status sp__graph_renode(sp_graph *g, int32_t node, int op, const sp_vid *in, int n_in, const sp_attr *attr, int n_attr)
+sp_status sp__graph_renode(sp_graph *g, int32_t node, int op, const sp_vid *in, int n_in,
+                           const sp_attr *attr, int n_attr)
 {
     sp_ir_node *old = &g->nodes[node];
     SP_ASSERT(sp_op_table[op].n_out == old->n_out);
@@ -482,7 +505,8 @@ static void mark_values(const sp_graph *g, const uint8_t *keep, sp_vid *number)
     for (int32_t i = 0; i < g->n_outputs; i++) number[g->outputs[i]] = 1;
 }
 
-/* Turns marks into new numbers, inputs first, then constants, then nodes' outputs; -1: goes. Returns how many stay. */
+/* Turns marks into new numbers, inputs first, then constants, then nodes' outputs; -1: goes.
+ * Returns how many stay. */
 static int32_t number_values(const sp_graph *g, const uint8_t *keep, sp_vid *number)
 {
     int32_t n = 0;
@@ -506,7 +530,8 @@ static void move_nodes(sp_graph *g, const uint8_t *keep, const sp_vid *number, s
         }
         for (int k = 0; k < node.n_in; k++)
             if (node.in[k] >= 0) node.in[k] = number[node.in[k]];
-        for (int k = 0; k < node.n_out; k++) node.out[k] = number[node.out[k]], values[node.out[k]].def = n;
+        for (int k = 0; k < node.n_out; k++)
+            node.out[k] = number[node.out[k]], values[node.out[k]].def = n;
         g->nodes[n++] = node;
     }
     g->n_nodes = n;

@@ -1,7 +1,7 @@
 /* Reads the textual form of a graph (text.c describes it).
  *
- * The text may come from anywhere: every number is range-checked, every list bounded by the text's length, and the graph
- * must pass sp__graph_verify(). Errors say line and column.
+ * The text may come from anywhere: every number is range-checked, every list bounded by the text's
+ * length, and the graph must pass sp__graph_verify(). Errors say line and column.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -27,7 +27,8 @@ typedef struct parser {
 
 /* ---- errors ----- */
 
-static sp_status fail_at(const parser *p, const char *at, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static sp_status fail_at(const parser *p, const char *at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static sp_status fail_at(const parser *p, const char *at, const char *format, ...)
 {
     char what[400];
@@ -90,7 +91,8 @@ static bool accept_word(parser *p, const char *expected)
 {
     size_t n = strlen(expected);
     skip(p);
-    if (strncmp(p->at, expected, n) || isalnum((unsigned char)p->at[n]) || p->at[n] == '_') return false;
+    if (strncmp(p->at, expected, n) || isalnum((unsigned char)p->at[n]) || p->at[n] == '_')
+        return false;
     p->at += n;
     return true;
 }
@@ -120,7 +122,8 @@ static sp_status string_char(parser *p, char *out, bool *done)
         return SP_OK;
     }
     int high = c == 'x' ? hex_digit(p->at[1]) : -1, low = high < 0 ? -1 : hex_digit(p->at[2]);
-    if (low < 0 || high + low == 0) return fail_at(p, p->at, "expected '\"', '\\' or x and two hex digits after '\\'");
+    if (low < 0 || high + low == 0)
+        return fail_at(p, p->at, "expected '\"', '\\' or x and two hex digits after '\\'");
     *out = (char)(high * 16 + low);
     p->at += 3;
     return SP_OK;
@@ -144,7 +147,8 @@ static sp_status integer(parser *p, int64_t *out)
 {
     skip(p);
     char *end;
-    if (!isdigit((unsigned char)*p->at) && *p->at != '-') return fail_at(p, p->at, "expected an integer");
+    if (!isdigit((unsigned char)*p->at) && *p->at != '-')
+        return fail_at(p, p->at, "expected an integer");
     errno = 0;
     *out = strtoll(p->at, &end, 10);
     if (end == p->at) return fail_at(p, p->at, "expected an integer");
@@ -159,8 +163,8 @@ static sp_status bounded(parser *p, const char *what, int64_t low, int64_t high,
     const char *at = p->at;
     SP_RETURN_IF(integer(p, out));
     if (*out < low || *out > high)
-        return fail_at(p, at, "%s %lld is not between %lld and %lld", what, (long long)*out, (long long)low,
-                       (long long)high);
+        return fail_at(p, at, "%s %lld is not between %lld and %lld", what, (long long)*out,
+                       (long long)low, (long long)high);
     return SP_OK;
 }
 
@@ -193,7 +197,8 @@ static sp_status number(parser *p, sp_scalar *out)
     size_t n = strspn(p->at, "-+0123456789.einfa");
     char *end;
     out->v.f = strtod(p->at, &end);
-    if (n == 0 || end == p->at || (size_t)(end - p->at) > n) return fail_at(p, p->at, "expected a number");
+    if (n == 0 || end == p->at || (size_t)(end - p->at) > n)
+        return fail_at(p, p->at, "expected a number");
     if (!memchr(p->at, '.', n) && !memchr(p->at, 'e', n) && !memchr(p->at, 'n', n)) {
         out->kind = SP_INT64;
         return integer(p, &out->v.i);
@@ -259,13 +264,15 @@ static sp_status type(parser *p, sp_meta *m)
 
 /* ---- values ----- */
 
-static sp_status value_definition(parser *p, sp_vid expected, char name[static MAX_STRING], sp_meta *m)
+static sp_status value_definition(parser *p, sp_vid expected, char name[static MAX_STRING],
+                                  sp_meta *m)
 {
     int64_t n;
     SP_RETURN_IF(expect(p, '%'));
     const char *at = p->at;
     SP_RETURN_IF(integer(p, &n));
-    if (n != expected) return fail_at(p, at, "expected %%%d: values are numbered in order", expected);
+    if (n != expected)
+        return fail_at(p, at, "expected %%%d: values are numbered in order", expected);
     name[0] = '\0';
     skip(p);
     if (*p->at == '"') SP_RETURN_IF(string(p, name));
@@ -280,13 +287,15 @@ static sp_status value_use(parser *p)
     if (!accept_word(p, "none")) {
         SP_RETURN_IF(expect(p, '%'));
         SP_RETURN_IF(integer(p, &v));
-        if (v < 0 || v >= p->g->n_values) return fail_at(p, at, "%%%lld is not defined here", (long long)v);
+        if (v < 0 || v >= p->g->n_values)
+            return fail_at(p, at, "%%%lld is not defined here", (long long)v);
     }
     if (p->n_list == p->cap_list) {
         int32_t cap = p->cap_list ? 2 * p->cap_list : 16;
         size_t old = (size_t)p->cap_list * sizeof *p->list, bytes = (size_t)cap * sizeof *p->list;
         sp_vid *grown = p->list ? sp__realloc(p->list, old, bytes) : sp__alloc(bytes);
-        if (!grown) return sp_fail(SP_EMEMORY, "graph text: out of memory for a list of %d values", cap);
+        if (!grown)
+            return sp_fail(SP_EMEMORY, "graph text: out of memory for a list of %d values", cap);
         p->list = grown, p->cap_list = cap;
     }
     p->list[p->n_list++] = (sp_vid)v;
@@ -343,7 +352,8 @@ static sp_status base64(parser *p, size_t bytes, char *to)
     int bits = 0;
     for (size_t n = 0; n < bytes; p->at++) {
         int digit = base64_digit(*p->at);
-        if (digit < 0) return fail_at(p, p->at, "expected base64 digits for %zu bytes, found %zu", bytes, n);
+        if (digit < 0)
+            return fail_at(p, p->at, "expected base64 digits for %zu bytes, found %zu", bytes, n);
         word_ = word_ << 6 | (unsigned)digit, bits += 6;
         if (bits < 8) continue;
         bits -= 8;
@@ -382,9 +392,11 @@ static sp_status constant(parser *p, const char *at, const sp_meta *m, const cha
     size_t bytes = (size_t)m->numel * sp_dtype_size((sp_dtype)m->dtype);
     if (m->offset) return fail_at(p, at, "a constant has no offset");
     if ((uint64_t)m->numel > strlen(p->at) || sp__meta_extent(m) / MAX_SPARSE > m->numel)
-        return fail_at(p, at, "the type wants %lld elements, which are not there", (long long)m->numel);
+        return fail_at(p, at, "the type wants %lld elements, which are not there",
+                       (long long)m->numel);
     char *to = sp__alloc(bytes);
-    if (!to) return sp_fail(SP_EMEMORY, "graph text: out of memory for a constant of %zu bytes", bytes);
+    if (!to)
+        return sp_fail(SP_EMEMORY, "graph text: out of memory for a constant of %zu bytes", bytes);
     SP_TRY(accept_word(p, "base64") ? base64(p, bytes, to) : elements(p, m, to));
     SP_TRY(scatter_tensor(m, to, &t));
     SP_TRY(sp__graph_const(p->g, t, &v));
@@ -408,7 +420,8 @@ static sp_status scalar_use(parser *p, sp_attr *a)
     const char *at = p->at;
     p->at++;
     SP_RETURN_IF(integer(p, &k));
-    if (k < 0 || k >= p->g->n_scalars) return fail_at(p, at, "$%lld is no scalar of this graph", (long long)k);
+    if (k < 0 || k >= p->g->n_scalars)
+        return fail_at(p, at, "$%lld is no scalar of this graph", (long long)k);
     sp_scalar s = p->g->scalars[k];
     if (a->kind == SP_ATTR_FLOAT)
         a->v.f = s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
@@ -480,7 +493,8 @@ static sp_status attribute(parser *p, const sp_op_info *info, attrs *out)
 
 static sp_status attributes(parser *p, const sp_op_info *info, attrs *out)
 {
-    for (int i = 0; i < info->n_attr; i++) out->at[i] = (sp_attr){.kind = info->attr_kinds[i], .absent = true};
+    for (int i = 0; i < info->n_attr; i++)
+        out->at[i] = (sp_attr){.kind = info->attr_kinds[i], .absent = true};
     if (!accept(p, '{')) return SP_OK;
     if (accept(p, '}')) return SP_OK;
     do SP_RETURN_IF(attribute(p, info, out));
@@ -509,9 +523,9 @@ static sp_status check_results(parser *p, const char *at, const results *r, cons
     for (int i = 0; i < r->n; i++) {
         const sp_meta *got = &p->g->values[out[i]].type;
         if (sp__meta_same(got, &r->type[i])) continue;
-        return fail_at(p, at, "result %d is %s%s, the text says %s%s (or strides or offset differ)", i,
-                       sp_dtype_name((sp_dtype)got->dtype), SP_SHAPE(got), sp_dtype_name((sp_dtype)r->type[i].dtype),
-                       SP_SHAPE(&r->type[i]));
+        return fail_at(p, at, "result %d is %s%s, the text says %s%s (or strides or offset differ)",
+                       i, sp_dtype_name((sp_dtype)got->dtype), SP_SHAPE(got),
+                       sp_dtype_name((sp_dtype)r->type[i].dtype), SP_SHAPE(&r->type[i]));
     }
     return SP_OK;
 }
@@ -521,14 +535,16 @@ static sp_status node(parser *p, const results *r, const char *name, const char 
     int op = sp__op_by_name(name);
     if (op < 0) return fail_at(p, at, "there is no op '%s'", name);
     const sp_op_info *info = &sp_op_table[op];
-    if (info->n_out != r->n) return fail_at(p, at, "%s has %d results, not %d", name, info->n_out, r->n);
+    if (info->n_out != r->n)
+        return fail_at(p, at, "%s has %d results, not %d", name, info->n_out, r->n);
     attrs a;
     sp_vid out[SP_MAX_OUT];
     int64_t group = 0;
     SP_RETURN_IF(arguments(p));
     SP_RETURN_IF(attributes(p, info, &a));
     if (accept(p, '@')) SP_RETURN_IF(bounded(p, "group", 1, INT32_MAX, &group));
-    sp_status status = sp__graph_node(p->g, op, p->list, p->n_list, a.at, info->n_attr, NULL, NULL, out);
+    sp_status status =
+        sp__graph_node(p->g, op, p->list, p->n_list, a.at, info->n_attr, NULL, NULL, out);
     if (status) return fail_again(p, at, status);
     p->g->nodes[p->g->n_nodes - 1].group = (int32_t)group;
     SP_RETURN_IF(check_results(p, at, r, out));
@@ -565,13 +581,16 @@ static sp_status scalar_param(parser *p)
     sp_scalar s;
     const char *at = p->at++;
     SP_RETURN_IF(integer(p, &n));
-    if (n != p->g->n_scalars) return fail_at(p, at, "expected $%d: scalars are numbered in order", p->g->n_scalars);
+    if (n != p->g->n_scalars)
+        return fail_at(p, at, "expected $%d: scalars are numbered in order", p->g->n_scalars);
     SP_RETURN_IF(expect(p, ':'));
     SP_RETURN_IF(word(p, "bool, int or float", kind));
     SP_RETURN_IF(expect(p, '='));
     SP_RETURN_IF(number(p, &s));
     const char *spelled = s.kind == SP_FLOAT64 ? "float" : s.kind == SP_BOOL ? "bool" : "int";
-    if (strcmp(kind, spelled)) return fail_at(p, at, "$%lld is said to be %s, its value is %s", (long long)n, kind, spelled);
+    if (strcmp(kind, spelled))
+        return fail_at(p, at, "$%lld is said to be %s, its value is %s", (long long)n, kind,
+                       spelled);
     return sp__graph_scalar(p->g, s, &k);
 }
 

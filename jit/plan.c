@@ -1,4 +1,5 @@
-/* From a graph to a plan: passes on a private copy, then stages, homes and a frame. See plan_int.h for the files. */
+/* From a graph to a plan: passes on a private copy, then stages, homes and a frame. See plan_int.h
+ * for the files. */
 #include "jit/plan.h"
 
 #include <ctype.h>
@@ -17,7 +18,8 @@ static sp_status no_memory(int32_t n)
 
 /* ---- passes ----- */
 
-/* SPOOL_IR_DUMP=dir: the graph after each pass as dir/<name>.<plan>.<n>-<pass>.txt. What cannot be written is not. */
+/* SPOOL_IR_DUMP=dir: the graph after each pass as dir/<name>.<plan>.<n>-<pass>.txt. What cannot be
+ * written is not. */
 static void dump(const sp_graph *g, int64_t plan, int n, const char *pass)
 {
     const char *dir = getenv("SPOOL_IR_DUMP");
@@ -52,8 +54,11 @@ static sp_status optimise(sp_graph *g, bool fuse)
     static const struct {
         const char *name;
         sp_status (*run)(sp_graph *g);
-    } passes[] = {{"fold", sp__pass_fold},   {"canonicalize", sp__pass_canonicalize}, {"cse", sp__pass_cse},
-                  {"dce", sp__pass_dce},     {"fuse", sp__pass_fuse}};
+    } passes[] = {{"fold", sp__pass_fold},
+                  {"canonicalize", sp__pass_canonicalize},
+                  {"cse", sp__pass_cse},
+                  {"dce", sp__pass_dce},
+                  {"fuse", sp__pass_fuse}};
     static _Atomic int64_t plans;
     int64_t nr = atomic_fetch_add(&plans, 1);
     int n = (int)(sizeof passes / sizeof *passes) - !fuse;
@@ -73,7 +78,8 @@ sp_status sp__plan_stage(sp_planner *p, int32_t first, int32_t n)
 {
     if (p->n_stage == p->cap_stage) {
         int32_t cap = p->cap_stage ? 2 * p->cap_stage : 16;
-        size_t old = (size_t)p->cap_stage * sizeof *p->stage, bytes = (size_t)cap * sizeof *p->stage;
+        size_t old = (size_t)p->cap_stage * sizeof *p->stage,
+               bytes = (size_t)cap * sizeof *p->stage;
         sp_stage *grown = p->stage ? sp__realloc(p->stage, old, bytes) : sp__alloc(bytes);
         if (!grown) return no_memory(cap);
         p->stage = grown, p->cap_stage = cap;
@@ -209,7 +215,8 @@ static sp_status note_outputs(sp_plan *plan, const sp_graph *g, const sp_plan_op
     plan->out_type = sp__alloc((size_t)plan->n_out * sizeof *plan->out_type);
     plan->out_bytes = sp__alloc((size_t)plan->n_out * sizeof *plan->out_bytes);
     plan->in_size = sp__alloc((size_t)plan->n_in);
-    if (!plan->written_input || !plan->out_type || !plan->out_bytes || !plan->in_size) return no_memory(g->n_nodes);
+    if (!plan->written_input || !plan->out_type || !plan->out_bytes || !plan->in_size)
+        return no_memory(g->n_nodes);
     for (int32_t i = 0; i < plan->n_in; i++)
         plan->in_size[i] = (uint8_t)sp_dtype_size((sp_dtype)g->values[g->inputs[i]].type.dtype);
     for (int32_t k = 0; k < plan->n_out; k++) {
@@ -222,7 +229,8 @@ static sp_status note_outputs(sp_plan *plan, const sp_graph *g, const sp_plan_op
     for (int32_t i = 0; i < opt->n_writebacks; i++) {
         const sp_writeback *w = &opt->writebacks[i];
         if (w->output < 0 || w->output >= plan->n_out || w->input < 0 || w->input >= plan->n_in)
-            return sp_fail(SP_EINTERNAL, "plan: no output %d or no input %d to write back", w->output, w->input);
+            return sp_fail(SP_EINTERNAL, "plan: no output %d or no input %d to write back",
+                           w->output, w->input);
         plan->written_input[w->output] = w->input;
     }
     return SP_OK;
@@ -270,7 +278,8 @@ void sp__plan_free(sp_plan *plan)
     free_steps(plan);
     sp__frame_free(plan->blueprint);
     sp__frame_free(atomic_load(&plan->idle));
-    if (plan->written_input) sp__free(plan->written_input, (size_t)plan->n_out * sizeof *plan->written_input);
+    if (plan->written_input)
+        sp__free(plan->written_input, (size_t)plan->n_out * sizeof *plan->written_input);
     if (plan->out_type) sp__free(plan->out_type, (size_t)plan->n_out * sizeof *plan->out_type);
     if (plan->in_size) sp__free(plan->in_size, (size_t)plan->n_in);
     if (plan->out_bytes) sp__free(plan->out_bytes, (size_t)plan->n_out * sizeof *plan->out_bytes);

@@ -9,7 +9,8 @@ enum { SCALARS_A_NODE = 2 };
 
 /* ---- single nodes ----- */
 
-/* Enough of a handle for sp__kargs_fill(). The address stands for none: operands get theirs when a plan runs. */
+/* Enough of a handle for sp__kargs_fill(). The address stands for none: operands get theirs when a
+ * plan runs. */
 static void geometry_handle(const sp_meta *m, sp_storage *nowhere, sp_tensor *out)
 {
     memset(out, 0, offsetof(sp_tensor, shape));
@@ -28,8 +29,10 @@ sp_status sp__program_kargs(const sp_graph *g, const sp_ir_node *node, sp_kargs 
     sp_storage nowhere = {.data = nothing};
     sp_tensor handle[SP_KARGS_INLINE], *in[SP_KARGS_INLINE] = {NULL};
     if (node->n_out + node->n_in > SP_KARGS_INLINE)
-        return sp_fail(SP_EUNSUPPORTED, "plan: %s with %d operands", sp_op_table[node->op].name, node->n_in);
-    sp_call c = {.op = node->op, .n_out = node->n_out, .n_attr = node->n_attr, .n_in = node->n_in, .in = in};
+        return sp_fail(SP_EUNSUPPORTED, "plan: %s with %d operands", sp_op_table[node->op].name,
+                       node->n_in);
+    sp_call c = {
+        .op = node->op, .n_out = node->n_out, .n_attr = node->n_attr, .n_in = node->n_in, .in = in};
     for (int i = 0; i < node->n_out; i++) {
         c.out[i] = &handle[i];
         geometry_handle(&g->values[node->out[i]].type, &nowhere, c.out[i]);
@@ -56,7 +59,8 @@ static sp_dtype compute_dtype(const sp_graph *g, const sp_ir_node *node)
 bool sp__program_can(const sp_graph *g, const sp_ir_node *node)
 {
     const sp_op_info *info = &sp_op_table[node->op];
-    if (!(info->flags & SP_OPF_POINTWISE) || node->n_out != 1 || node->n_in < 1 || node->n_in > 3) return false;
+    if (!(info->flags & SP_OPF_POINTWISE) || node->n_out != 1 || node->n_in < 1 || node->n_in > 3)
+        return false;
     const sp_meta *out = &g->values[node->out[0]].type;
     if (out->view_of >= 0 || out->device != SP_DEVICE_CPU) return false;
     int scalars = 0;
@@ -142,7 +146,8 @@ static sp_status rooms(sp_program *p, int32_t n)
     return p->in && p->out && p->scalar ? SP_OK : no_memory(n);
 }
 
-sp_status sp__program_build(const sp_graph *g, int32_t first, int32_t n, const uint8_t *leaves, sp_program *out)
+sp_status sp__program_build(const sp_graph *g, int32_t first, int32_t n, const uint8_t *leaves,
+                            sp_program *out)
 {
     sp_status status = SP_OK;
     *out = (sp_program){.tile = NULL};
@@ -180,5 +185,6 @@ void sp__program_operand(const sp_meta *v, const sp_meta *space, sp_operand *out
     *out = (sp_operand){.dtype = v->dtype, .rank = space->rank, .numel = space->numel};
     memcpy(out->shape, space->shape, space->rank * sizeof *space->shape);
     for (int i = 0; i < space->rank; i++)
-        out->stride[i] = i < lead || v->shape[i - lead] != space->shape[i] ? 0 : v->stride[i - lead];
+        out->stride[i] =
+            i < lead || v->shape[i - lead] != space->shape[i] ? 0 : v->stride[i - lead];
 }

@@ -1,7 +1,7 @@
 /* Starting the library: every layer registers what it provides, from the bottom up.
  *
- * A constructor, so that no program has to remember it; in the one object file that both the Python extension and the C
- * library always link. Safe to call again.
+ * A constructor, so that no program has to remember it; in the one object file that both the Python
+ * extension and the C library always link. Safe to call again.
  */
 #include "jit/start.h"
 

@@ -3,19 +3,20 @@
  *     meta "producer" = "spool"
  *     graph "net"(%0 "x": float32[64,784], $0: float = 0.1) {
  *       %1 "w": float32[2,2] = const [1, 2, 3, 4]
- *       %2: float32[2] = const base64 "AACAPwAAAEA="           (row-major order, the machine's bytes)
+ *       %2: float32[2] = const base64 "AACAPwAAAEA="
  *       %3: float32[784,64]{1,784} = transpose(%0) {dim0=0, dim1=1}   # train.py:12
  *       %4: float32[784,64] = mul.scalar(%3) {y=$0} @1
- *       %5: float32[784], %6: int64[784] = max.dim(%4) {dim=1, keepdim=false}
  *       return %4
  *     }
  *
  * Invariants
  * 1. Values are numbered in the order in which they are defined: inputs, constants, nodes.
  * 2. {strides} stand where they are not row-major, +n behind them is a view's offset from its root.
- * 3. Attributes that are absent are left out; numbers have the digits to read the same bits back; a float has a point,
- *    an exponent, or is inf, nan or bits:<16 hex digits>.
- * 4. @n is the fusion group. What follows # is for people.
+ * 3. Attributes that are absent are left out; numbers have the digits to read the same bits back; a
+ *    float has a point, an exponent, or is inf, nan or bits:<16 hex digits>.
+ * 4. Constants list their elements in row-major order, or hold the machine's bytes of them in
+ *    base64, in the same order.
+ * 5. @n is the fusion group. What follows # is for people.
  */
 #include <inttypes.h>
 #include <locale.h>
@@ -34,8 +35,8 @@ typedef struct text {
     char *at;
     size_t n, cap;
     const sp_graph *g;
-    sp_vid *number;     /* printed numbers of values */
-    sp_status status;   /* the first failure; later writes do nothing */
+    sp_vid *number;   /* printed numbers of values */
+    sp_status status; /* the first failure; later writes do nothing */
 } text;
 
 /* ---- writing ----- */
@@ -201,7 +202,8 @@ static sp_status constant_bytes(const sp_tensor *c, char **out, size_t *bytes)
 {
     *bytes = (size_t)c->numel * sp_dtype_size((sp_dtype)c->dtype);
     *out = sp__alloc(*bytes);
-    if (!*out) return sp_fail(SP_EMEMORY, "graph text: out of memory for a constant of %zu bytes", *bytes);
+    if (!*out)
+        return sp_fail(SP_EMEMORY, "graph text: out of memory for a constant of %zu bytes", *bytes);
     sp_status status = sp_copy_out(c, *out, *bytes);
     if (status) {
         sp__free(*out, *bytes);
@@ -335,7 +337,8 @@ static void put_graph(text *t)
         if (g->values[i].kind == SP_VALUE_CONST) put_constant(t, i);
     for (int i = 0; i < g->n_nodes; i++) put_node(t, &g->nodes[i]);
     put(t, "  return");
-    for (int i = 0; i < g->n_outputs; i++) put(t, "%s%%%d", i ? ", " : " ", t->number[g->outputs[i]]);
+    for (int i = 0; i < g->n_outputs; i++)
+        put(t, "%s%%%d", i ? ", " : " ", t->number[g->outputs[i]]);
     put(t, "\n}\n");
 }
 
@@ -365,7 +368,8 @@ sp_status sp_graph_text(const sp_graph *graph, char **out)
     if (reserve(&t, 1)) {
         t.at[t.n] = '\0';
         *out = sp__dup(t.at, t.n + 1);
-        if (!*out) t.status = sp_fail(SP_EMEMORY, "graph text: out of memory for %zu bytes", t.n + 1);
+        if (!*out)
+            t.status = sp_fail(SP_EMEMORY, "graph text: out of memory for %zu bytes", t.n + 1);
     }
     if (t.at) sp__free(t.at, t.cap);
     sp__remap_free(&number);

@@ -1,7 +1,7 @@
 /* Checks a graph against the invariants in ir.h.
  *
- * Nothing is trusted: numbers are checked before they index anything, so that a broken graph yields a message and never a
- * crash. The message names the node, its op and its line.
+ * Nothing is trusted: numbers are checked before they index anything, so that a broken graph yields
+ * a message and never a crash. The message names the node, its op and its line.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +12,8 @@
 
 /* ---- messages ----- */
 
-static sp_status broken(const sp_graph *g, int32_t node, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static sp_status broken(const sp_graph *g, int32_t node, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static sp_status broken(const sp_graph *g, int32_t node, const char *format, ...)
 {
     char what[400], where[200] = "", line[208] = "";
@@ -32,17 +33,23 @@ static sp_status broken(const sp_graph *g, int32_t node, const char *format, ...
 static sp_status check_geometry(const sp_graph *g, int32_t node, sp_vid v)
 {
     const sp_meta *m = &g->values[v].type;
-    if (m->dtype >= SP_DTYPE_COUNT) return broken(g, node, "value %d has the unknown dtype %d", v, m->dtype);
+    if (m->dtype >= SP_DTYPE_COUNT)
+        return broken(g, node, "value %d has the unknown dtype %d", v, m->dtype);
     if (m->rank > SP_MAX_RANK) return broken(g, node, "value %d has rank %d", v, m->rank);
     int64_t numel = 1;
     for (int i = 0; i < m->rank; i++) {
-        if (m->shape[i] < 0 || m->stride[i] < 0) return broken(g, node, "value %d has a negative size or stride", v);
-        if (__builtin_mul_overflow(numel, m->shape[i], &numel)) return broken(g, node, "value %d overflows", v);
+        if (m->shape[i] < 0 || m->stride[i] < 0)
+            return broken(g, node, "value %d has a negative size or stride", v);
+        if (__builtin_mul_overflow(numel, m->shape[i], &numel))
+            return broken(g, node, "value %d overflows", v);
     }
-    if (numel != m->numel) return broken(g, node, "value %d says %lld elements, its shape %lld", v, (long long)m->numel,
-                                         (long long)numel);
-    if (sp__meta_extent(m) < 0 || m->offset < 0) return broken(g, node, "the extent of value %d overflows", v);
-    if (m->view_of < 0 && m->offset) return broken(g, node, "value %d has an offset but is no view", v);
+    if (numel != m->numel)
+        return broken(g, node, "value %d says %lld elements, its shape %lld", v,
+                      (long long)m->numel, (long long)numel);
+    if (sp__meta_extent(m) < 0 || m->offset < 0)
+        return broken(g, node, "the extent of value %d overflows", v);
+    if (m->view_of < 0 && m->offset)
+        return broken(g, node, "value %d has an offset but is no view", v);
     return SP_OK;
 }
 
@@ -58,8 +65,8 @@ static sp_status check_defined(const sp_graph *g, sp_vid v)
         if (!val->constant) return broken(g, -1, "constant %d has no value", v);
         break;
     case SP_VALUE_NODE:
-        if (val->def < 0 || val->def >= g->n_nodes || val->out_nr < 0 || val->out_nr >= g->nodes[val->def].n_out
-            || g->nodes[val->def].out[val->out_nr] != v)
+        if (val->def < 0 || val->def >= g->n_nodes || val->out_nr < 0 ||
+            val->out_nr >= g->nodes[val->def].n_out || g->nodes[val->def].out[val->out_nr] != v)
             return broken(g, -1, "value %d is not output %d of node %d", v, val->out_nr, val->def);
         return SP_OK; /* its geometry is checked with its node */
     default: return broken(g, -1, "value %d is of the unknown kind %d", v, val->kind);
@@ -73,20 +80,23 @@ static sp_status check_constant(const sp_graph *g, sp_vid v)
     sp_meta m;
     sp__meta_of(g->values[v].constant, &m);
     m.offset = 0;
-    if (!sp__meta_same(&m, &g->values[v].type)) return broken(g, -1, "constant %d has another type than its value", v);
+    if (!sp__meta_same(&m, &g->values[v].type))
+        return broken(g, -1, "constant %d has another type than its value", v);
     return SP_OK;
 }
 
 static sp_status check_values(const sp_graph *g)
 {
     for (int32_t i = 0; i < g->n_inputs; i++)
-        if (g->inputs[i] < 0 || g->inputs[i] >= g->n_values) return broken(g, -1, "input %d is no value", i);
+        if (g->inputs[i] < 0 || g->inputs[i] >= g->n_values)
+            return broken(g, -1, "input %d is no value", i);
     for (int32_t i = 0; i < g->n_values; i++) {
         SP_RETURN_IF(check_defined(g, i));
         if (g->values[i].kind == SP_VALUE_CONST) SP_RETURN_IF(check_constant(g, i));
     }
     for (int32_t i = 0; i < g->n_outputs; i++)
-        if (g->outputs[i] < 0 || g->outputs[i] >= g->n_values) return broken(g, -1, "output %d is no value", i);
+        if (g->outputs[i] < 0 || g->outputs[i] >= g->n_values)
+            return broken(g, -1, "output %d is no value", i);
     return SP_OK;
 }
 
@@ -116,9 +126,11 @@ static sp_status check_inputs(const sp_graph *g, int32_t node)
     const sp_ir_node *n = &g->nodes[node];
     for (int i = 0; i < n->n_in; i++) {
         if (n->in[i] == -1) continue;
-        if (n->in[i] < 0 || n->in[i] >= g->n_values) return broken(g, node, "input %d is no value", i);
+        if (n->in[i] < 0 || n->in[i] >= g->n_values)
+            return broken(g, node, "input %d is no value", i);
         const sp_value *v = &g->values[n->in[i]];
-        if (v->kind == SP_VALUE_NODE && v->def >= node) return broken(g, node, "input %d is defined later", i);
+        if (v->kind == SP_VALUE_NODE && v->def >= node)
+            return broken(g, node, "input %d is defined later", i);
     }
     return SP_OK;
 }
@@ -129,8 +141,10 @@ static sp_status check_view(const sp_graph *g, int32_t node, sp_vid v)
     const sp_ir_node *n = &g->nodes[node];
     const sp_meta *m = &g->values[v].type;
     if (m->view_of < 0) return SP_OK;
-    if (m->view_of >= n->n_in || n->in[m->view_of] < 0) return broken(g, node, "a view of no input");
-    int64_t own = sp__meta_extent(m), end, root = sp__meta_extent(&g->values[sp__graph_root(g, v)].type);
+    if (m->view_of >= n->n_in || n->in[m->view_of] < 0)
+        return broken(g, node, "a view of no input");
+    int64_t own = sp__meta_extent(m), end,
+            root = sp__meta_extent(&g->values[sp__graph_root(g, v)].type);
     if (own && (__builtin_add_overflow(m->offset, own, &end) || end > root))
         return broken(g, node, "elements %lld to %lld of a value of %lld", (long long)m->offset,
                       (long long)(m->offset + own - 1), (long long)root);
@@ -150,9 +164,11 @@ static sp_status check_types(const sp_graph *g, int32_t node)
     for (int i = 0; i < n->n_out; i++) {
         const sp_meta *m = &g->values[n->out[i]].type;
         if (!sp__meta_same(m, &types[i]) || m->view_of != types[i].view_of)
-            return broken(g, node, "output %d is %s%s here and %s%s by inference (or strides or offset differ)", i,
-                          sp_dtype_name((sp_dtype)m->dtype), SP_SHAPE(m), sp_dtype_name((sp_dtype)types[i].dtype),
-                          SP_SHAPE(&types[i]));
+            return broken(
+                g, node,
+                "output %d is %s%s here and %s%s by inference (or strides or offset differ)", i,
+                sp_dtype_name((sp_dtype)m->dtype), SP_SHAPE(m),
+                sp_dtype_name((sp_dtype)types[i].dtype), SP_SHAPE(&types[i]));
     }
     return SP_OK;
 }
@@ -162,15 +178,16 @@ static sp_status check_node(const sp_graph *g, int32_t i)
     const sp_ir_node *n = &g->nodes[i];
     if (n->op >= SP_OP_COUNT) return broken(g, i, "no op has the number %d", n->op);
     const sp_op_info *info = &sp_op_table[n->op];
-    if (n->n_in < 0 || (info->n_in >= 0 && n->n_in != info->n_in)) return broken(g, i, "%d inputs", n->n_in);
+    if (n->n_in < 0 || (info->n_in >= 0 && n->n_in != info->n_in))
+        return broken(g, i, "%d inputs", n->n_in);
     if (n->n_out != info->n_out) return broken(g, i, "%d outputs", n->n_out);
     if (n->n_attr != info->n_attr) return broken(g, i, "%d attributes", n->n_attr);
     SP_RETURN_IF(check_inputs(g, i));
     for (int k = 0; k < n->n_attr; k++) SP_RETURN_IF(check_attr(g, i, k));
     for (int k = 0; k < n->n_out; k++) {
         sp_vid v = n->out[k];
-        if (v < 0 || v >= g->n_values || g->values[v].kind != SP_VALUE_NODE || g->values[v].def != i
-            || g->values[v].out_nr != k)
+        if (v < 0 || v >= g->n_values || g->values[v].kind != SP_VALUE_NODE ||
+            g->values[v].def != i || g->values[v].out_nr != k)
             return broken(g, i, "output %d is not a value of its own", k);
         SP_RETURN_IF(check_geometry(g, i, v));
         SP_RETURN_IF(check_view(g, i, v));
@@ -193,11 +210,12 @@ static sp_status check_group(const sp_graph *g, int32_t i)
         return broken(g, i, "is in fusion group %d but not pointwise", n->group);
     for (int32_t k = 0; k < i; k++) {
         if (g->nodes[k].group != n->group) continue;
-        if (g->nodes[i - 1].group != n->group) return broken(g, i, "is away from the others of fusion group %d", n->group);
+        if (g->nodes[i - 1].group != n->group)
+            return broken(g, i, "is away from the others of fusion group %d", n->group);
         break;
     }
-    if (i && g->nodes[i - 1].group == n->group
-        && !same_shape(&g->values[n->out[0]].type, &g->values[g->nodes[i - 1].out[0]].type))
+    if (i && g->nodes[i - 1].group == n->group &&
+        !same_shape(&g->values[n->out[0]].type, &g->values[g->nodes[i - 1].out[0]].type))
         return broken(g, i, "has another shape than the others of fusion group %d", n->group);
     return SP_OK;
 }

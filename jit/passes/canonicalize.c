@@ -3,8 +3,8 @@
  *     transpose(transpose(x))                 -> x
  *     select(slice(reshape(x), ...), ...)     -> as_strided(x, ...)        one step from the root
  *
- * Types are what they were, so whoever reads the value sees the same geometry. For plans, not for saving: as_strided says
- * less than what it replaces.
+ * Types are what they were, so whoever reads the value sees the same geometry. For plans, not for
+ * saving: as_strided says less than what it replaces.
  */
 #include "jit/ir.h"
 #include "ops/attr.h"
@@ -34,7 +34,8 @@ static sp_status to_root(sp_graph *g, int32_t node, sp_vid v)
 {
     sp_meta *m = &g->values[v].type;
     sp_vid root = sp__graph_root(g, v);
-    sp_attr attr[] = {sp__attr_ints(m->shape, m->rank), sp__attr_ints(m->stride, m->rank), sp__attr_int(m->offset)};
+    sp_attr attr[] = {sp__attr_ints(m->shape, m->rank), sp__attr_ints(m->stride, m->rank),
+                      sp__attr_int(m->offset)};
     SP_RETURN_IF(sp__graph_renode(g, node, SP_OP_AS_STRIDED, &root, 1, attr, 3));
     m->view_of = 0;
     return SP_OK;

@@ -1,7 +1,7 @@
 /* Common subexpressions: a node that computes what an earlier one did is replaced by it.
  *
- * Same op, same inputs in the same order (the order decides which NaN survives), same attributes bit for bit. Nodes are
- * pure, random ones too: equal seed and offset give equal numbers.
+ * Same op, same inputs in the same order (the order decides which NaN survives), same attributes
+ * bit for bit. Nodes are pure, random ones too: equal seed and offset give equal numbers.
  */
 #include <string.h>
 
@@ -21,7 +21,8 @@ static uint64_t mix(uint64_t h, uint64_t x)
 
 static uint64_t hash_attr(uint64_t h, const sp_attr *a)
 {
-    h = mix(h, (uint64_t)a->kind << 40 | (uint64_t)a->tag << 33 | (uint64_t)a->absent << 32 | (uint32_t)a->n);
+    h = mix(h, (uint64_t)a->kind << 40 | (uint64_t)a->tag << 33 | (uint64_t)a->absent << 32 |
+                   (uint32_t)a->n);
     if (a->kind != SP_ATTR_INTS) return a->n ? h : mix(h, (uint64_t)a->v.i);
     for (int i = 0; i < a->n; i++) h = mix(h, (uint64_t)a->v.ints[i]);
     return h;
@@ -38,8 +39,10 @@ static uint64_t hash_node(const sp_ir_node *node)
 /* n of a number says which scalar input it reads; its value then only says what was seen. */
 static bool same_attr(const sp_attr *a, const sp_attr *b)
 {
-    if (a->kind != b->kind || a->tag != b->tag || a->absent != b->absent || a->n != b->n) return false;
-    if (a->kind == SP_ATTR_INTS) return a->n == 0 || !memcmp(a->v.ints, b->v.ints, (size_t)a->n * sizeof *a->v.ints);
+    if (a->kind != b->kind || a->tag != b->tag || a->absent != b->absent || a->n != b->n)
+        return false;
+    if (a->kind == SP_ATTR_INTS)
+        return a->n == 0 || !memcmp(a->v.ints, b->v.ints, (size_t)a->n * sizeof *a->v.ints);
     return a->n || a->v.i == b->v.i;
 }
 
@@ -69,7 +72,8 @@ static void replace_all(sp_graph *g, table *t, sp_remap *map)
         sp__remap_node(map, node);
         if (sp_op_table[node->op].flags & SP_OPF_EFFECT) continue;
         int32_t same = find(t, g, i);
-        for (int k = 0; same != i && k < node->n_out; k++) map->to[node->out[k]] = g->nodes[same].out[k];
+        for (int k = 0; same != i && k < node->n_out; k++)
+            map->to[node->out[k]] = g->nodes[same].out[k];
     }
     sp__remap_outputs(map, g);
 }

@@ -1,7 +1,8 @@
 /* Folding: what depends on constants alone is computed now, what changes no bit goes.
  *
- * Constants are computed by eager's own kernels. Kept for the run: results of more than MAX_FOLDED elements (they would
- * only move memory from the arena into the plan), random numbers, and ops that can fail on values.
+ * Constants are computed by eager's own kernels. Kept for the run: results of more than MAX_FOLDED
+ * elements (they would only move memory from the arena into the plan), random numbers, and ops that
+ * can fail on values.
  *
  * Identities, result and operand being of one type:
  *     x * 1, x / 1        exact
@@ -61,7 +62,8 @@ static sp_vid identity(const sp_graph *g, const sp_ir_node *node)
     if (i >= 0) same = node->in[i];
     if (node->op == SP_OP_NEG) {
         const sp_value *x = &g->values[node->in[0]];
-        if (x->kind == SP_VALUE_NODE && g->nodes[x->def].op == SP_OP_NEG) same = g->nodes[x->def].in[0];
+        if (x->kind == SP_VALUE_NODE && g->nodes[x->def].op == SP_OP_NEG)
+            same = g->nodes[x->def].in[0];
     }
     if (same < 0 || g->values[v].type.view_of >= 0 || g->values[same].type.view_of >= 0) return v;
     return sp__meta_same(&g->values[v].type, &g->values[same].type) ? same : v;
@@ -69,7 +71,8 @@ static sp_vid identity(const sp_graph *g, const sp_ir_node *node)
 
 /* ---- constants ----- */
 
-/* A handle on the value of v, which is a constant or a view of one; NULL without an error when it is neither. */
+/* A handle on the value of v, which is a constant or a view of one; NULL without an error when it
+ * is neither. */
 static sp_status constant_handle(const sp_graph *g, sp_vid v, sp_tensor **out)
 {
     *out = NULL;
@@ -103,7 +106,8 @@ static sp_status compute(sp_graph *g, int32_t i, sp_remap *map)
     sp_tensor *in[MAX_FOLD_INPUTS] = {NULL};
     const sp_ir_node *node = &g->nodes[i];
     int n_in = node->n_in, n_out = node->n_out;
-    sp_call c = {.op = node->op, .n_out = node->n_out, .n_attr = node->n_attr, .n_in = n_in, .in = in};
+    sp_call c = {
+        .op = node->op, .n_out = node->n_out, .n_attr = node->n_attr, .n_in = n_in, .in = in};
     for (int k = 0; k < node->n_attr; k++) c.attr[k] = node->attr[k];
     for (int k = 0; k < n_in; k++)
         if (node->in[k] >= 0) SP_TRY(constant_handle(g, node->in[k], &in[k]));
@@ -111,7 +115,8 @@ static sp_status compute(sp_graph *g, int32_t i, sp_remap *map)
     for (int k = 0; k < n_out; k++) {
         sp_vid v;
         SP_TRY(sp__graph_const(g, c.out[k], &v));
-        if (sp__meta_same(&g->values[v].type, &g->values[g->nodes[i].out[k]].type)) map->to[g->nodes[i].out[k]] = v;
+        if (sp__meta_same(&g->values[v].type, &g->values[g->nodes[i].out[k]].type))
+            map->to[g->nodes[i].out[k]] = v;
     }
 out:
     for (int k = 0; k < n_in; k++) sp_drop(&in[k]);

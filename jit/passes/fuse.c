@@ -1,16 +1,19 @@
-/* Fusion: pointwise nodes over one iteration space become groups, each of which one tile program computes in one go.
+/* Fusion: pointwise nodes over one iteration space become groups, each of which one tile program
+ * computes in one go.
  *
  *     %2 = mul(%0, %1)            %2 = mul(%0, %1) @1
  *     %3 = matmul(%0, %9)    ->   %4 = relu(%2) @1
  *     %4 = relu(%2)               %3 = matmul(%0, %9)
  *
- * A node joins the groups of the producers that it reads element by element; groups that it connects become one. A group
- * runs at one moment, so it must not depend on itself by way of nodes outside: for every value that it reads from outside,
- * what that depends on must not contain the group. Dependencies are masks over the groups that may still grow, 64 at a
- * time; when there are more, all are closed, and masks start anew: a closed group gains no member, so no cycle can close
+ * A node joins the groups of the producers that it reads element by element; groups that it
+ * connects become one. A group runs at one moment, so it must not depend on itself by way of nodes
+ * outside: for every value that it reads from outside, what that depends on must not contain the
+ * group. Dependencies are masks over the groups that may still grow, 64 at a time; when there are
+ * more, all are closed, and masks start anew: a closed group gains no member, so no cycle can close
  * through it. That makes the pass linear.
  *
- * Afterwards the nodes are put in an order in which groups are contiguous, otherwise as close to the old one as may be.
+ * Afterwards the nodes are put in an order in which groups are contiguous, otherwise as close to
+ * the old one as may be.
  *
  * Each node computes in its own dtype inside the program, so fusing changes no bit.
  */
@@ -22,15 +25,15 @@
 enum { MAX_OPEN = 64, MAX_NODES = 48, MAX_READS = 32, NO_SLOT = -1 };
 
 typedef struct open_group {
-    uint64_t deps;          /* groups that it depends on, direct ones at least */
-    int32_t first, last;    /* members, linked by fuser.next, in order of joining */
+    uint64_t deps;       /* groups that it depends on, direct ones at least */
+    int32_t first, last; /* members, linked by fuser.next, in order of joining */
     int32_t n;
 } open_group;
 
 typedef struct fuser {
     sp_graph *g;
-    int8_t *slot;           /* per node: its group among the open ones */
-    uint64_t *deps;         /* per node outside groups: the groups it depends on */
+    int8_t *slot;   /* per node: its group among the open ones */
+    uint64_t *deps; /* per node outside groups: the groups it depends on */
     int32_t *next;
     open_group open[MAX_OPEN];
     int32_t n_open, n_groups;
@@ -62,8 +65,8 @@ static uint64_t closure(const fuser *f, uint64_t mask)
     return mask;
 }
 
-/* How many values the members listed from `first` read from outside of groups a and b; -1 if one of these depends on a or
- * b, so that the two cannot run at one moment. */
+/* How many values the members listed from `first` read from outside of groups a and b; -1 if one of
+ * these depends on a or b, so that the two cannot run at one moment. */
 static int32_t outside_reads(const fuser *f, int32_t first, int a, int b)
 {
     uint64_t both = UINT64_C(1) << a | UINT64_C(1) << b;
@@ -107,7 +110,8 @@ static void merge(fuser *f, int a, int b)
     open_group *to = &f->open[a], *from = &f->open[b];
     uint64_t bits = UINT64_C(1) << a | UINT64_C(1) << b;
     int32_t group = f->g->nodes[to->first].group;
-    for (int32_t i = from->first; i >= 0; i = f->next[i]) f->slot[i] = (int8_t)a, f->g->nodes[i].group = group;
+    for (int32_t i = from->first; i >= 0; i = f->next[i])
+        f->slot[i] = (int8_t)a, f->g->nodes[i].group = group;
     f->next[to->last] = from->first;
     to->last = from->last;
     to->n += from->n;
@@ -125,8 +129,10 @@ static bool may_merge(const fuser *f, int a, int b)
 
 static bool same_space(const sp_graph *g, int32_t a, int32_t b)
 {
-    const sp_meta *x = &g->values[g->nodes[a].out[0]].type, *y = &g->values[g->nodes[b].out[0]].type;
-    return x->rank == y->rank && x->device == y->device && !memcmp(x->shape, y->shape, x->rank * sizeof *x->shape);
+    const sp_meta *x = &g->values[g->nodes[a].out[0]].type,
+                  *y = &g->values[g->nodes[b].out[0]].type;
+    return x->rank == y->rank && x->device == y->device &&
+           !memcmp(x->shape, y->shape, x->rank * sizeof *x->shape);
 }
 
 /* A node starts as a group of its own and joins those of its producers. */
@@ -146,19 +152,20 @@ static void pass_by(fuser *f, int32_t node)
 {
     f->slot[node] = NO_SLOT;
     f->deps[node] = 0;
-    for (int k = 0; k < f->g->nodes[node].n_in; k++) f->deps[node] |= deps_of(f, f->g->nodes[node].in[k]);
+    for (int k = 0; k < f->g->nodes[node].n_in; k++)
+        f->deps[node] |= deps_of(f, f->g->nodes[node].in[k]);
 }
 
 /* ---- order ----- */
 
 typedef struct order { /* units: single nodes, and groups, which go by their last member */
-    int32_t *unit;      /* per node: the last node of its unit */
-    int32_t *pending;   /* per unit: reads of nodes that are not placed yet */
-    int32_t *edge_at;   /* per node: first of its readers in `edge`; n + 1 entries */
+    int32_t *unit;     /* per node: the last node of its unit */
+    int32_t *pending;  /* per unit: reads of nodes that are not placed yet */
+    int32_t *edge_at;  /* per node: first of its readers in `edge`; n + 1 entries */
     int32_t *edge;
-    int32_t *heap;      /* units that are ready, smallest first */
+    int32_t *heap; /* units that are ready, smallest first */
     int32_t n_heap;
-    int32_t *before;    /* per node: the member before it in its group; -1 */
+    int32_t *before; /* per node: the member before it in its group; -1 */
     sp_ir_node *nodes;
     int32_t n_nodes;
 } order;
@@ -189,7 +196,8 @@ static void units(const sp_graph *g, order *o, int32_t *last_of_group)
         o->before[i] = group ? last_of_group[group] : -1;
         if (group) last_of_group[group] = i;
     }
-    for (int32_t i = 0; i < g->n_nodes; i++) o->unit[i] = g->nodes[i].group ? last_of_group[g->nodes[i].group] : i;
+    for (int32_t i = 0; i < g->n_nodes; i++)
+        o->unit[i] = g->nodes[i].group ? last_of_group[g->nodes[i].group] : i;
 }
 
 static bool crosses(const order *o, int32_t p, int32_t i)
@@ -244,10 +252,12 @@ static int32_t count_reads(const sp_graph *g)
 static sp_status reorder(sp_graph *g, int32_t n_groups)
 {
     sp_status status = SP_OK;
-    size_t n = (size_t)g->n_nodes, reads = (size_t)count_reads(g), ints = 5 * n + 1 + reads + (size_t)n_groups + 1;
+    size_t n = (size_t)g->n_nodes, reads = (size_t)count_reads(g),
+           ints = 5 * n + 1 + reads + (size_t)n_groups + 1;
     int32_t *block = sp__alloc_zero(ints * sizeof *block);
     order o = {.nodes = sp__alloc(n * sizeof *o.nodes)};
-    if (!block || !o.nodes) SP_TRY(sp_fail(SP_EMEMORY, "fuse: out of memory for %d nodes", g->n_nodes));
+    if (!block || !o.nodes)
+        SP_TRY(sp_fail(SP_EMEMORY, "fuse: out of memory for %d nodes", g->n_nodes));
     o.unit = block, o.pending = o.unit + n, o.heap = o.pending + n, o.before = o.heap + n;
     o.edge_at = o.before + n, o.edge = o.edge_at + n + 1;
     int32_t *last_of_group = o.edge + reads;
@@ -257,7 +267,8 @@ static sp_status reorder(sp_graph *g, int32_t n_groups)
     for (int32_t i = 0; i < g->n_nodes; i++)
         if (o.unit[i] == i && o.pending[i] == 0) heap_push(&o, i);
     while (o.n_heap) emit_unit(g, &o, heap_pop(&o));
-    if (o.n_nodes != g->n_nodes) SP_TRY(sp_fail(SP_EINTERNAL, "fuse: groups that depend on each other"));
+    if (o.n_nodes != g->n_nodes)
+        SP_TRY(sp_fail(SP_EINTERNAL, "fuse: groups that depend on each other"));
     write_back(g, &o);
 out:
     if (o.nodes) sp__free(o.nodes, n * sizeof *o.nodes);
@@ -288,8 +299,10 @@ static sp_status group_nodes(fuser *f)
 {
     sp_status status = SP_OK;
     size_t n = (size_t)f->g->n_nodes;
-    f->slot = sp__alloc(n), f->deps = sp__alloc(n * sizeof *f->deps), f->next = sp__alloc(n * sizeof *f->next);
-    if (!f->slot || !f->deps || !f->next) SP_TRY(sp_fail(SP_EMEMORY, "fuse: out of memory for %d nodes", f->g->n_nodes));
+    f->slot = sp__alloc(n), f->deps = sp__alloc(n * sizeof *f->deps),
+    f->next = sp__alloc(n * sizeof *f->next);
+    if (!f->slot || !f->deps || !f->next)
+        SP_TRY(sp_fail(SP_EMEMORY, "fuse: out of memory for %d nodes", f->g->n_nodes));
     close_all(f);
     for (int32_t i = 0; i < f->g->n_nodes; i++) {
         f->g->nodes[i].group = 0;

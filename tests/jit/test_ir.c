@@ -1,4 +1,5 @@
-/* Graphs as text and in memory: round trips, errors with line and column, hostile text, what verify finds. */
+/* Graphs as text and in memory: round trips, errors with line and column, hostile text, what verify
+ * finds. */
 #include "jit/ir.h"
 #include "jit/plan.h"
 #include "ops_gen.h"
@@ -36,7 +37,8 @@ static const char *const samples[] = {
     "graph \"empty\"() {\n  return\n}\n",
     "graph \"same\"(%0: float32[]) {\n  return %0, %0\n}\n",
     "meta \"producer\" = \"a \\\"b\\\" \\\\ \\x0a\"\n"
-    "graph \"mlp\"(%0 \"x\": float32[4,8], %1 \"w 1\": float32[3,8], $0: float = 0.1, $1: int = -3) {\n"
+    "graph \"mlp\"(%0 \"x\": float32[4,8], %1 \"w 1\": float32[3,8], $0: float = 0.1, $1: int = "
+    "-3) {\n"
     "  %2 \"b\": float32[3] = const [1, -2.5, 3.00000011e-07]\n"
     "  %3: float32[8,3]{1,8} = transpose(%1) {dim0=0, dim1=1}\n"
     "  %4: float32[4,3] = matmul(%0, %3)\n"
@@ -112,7 +114,8 @@ static void errors_say_where(void)
 {
     fails_at("", "graph text:1:1: expected 'graph'");
     fails_at("graph x() {}", "graph text:1:7: expected '\"'");
-    fails_at("graph \"a\"(%1: float32[]) { return }", "1:12: expected %0: values are numbered in order");
+    fails_at("graph \"a\"(%1: float32[]) { return }",
+             "1:12: expected %0: values are numbered in order");
     fails_at("graph \"a\"(%0: float16[]) { return }", "'float16' is no dtype");
     fails_at("graph \"a\"(%0: float32[-1]) { return }", "-1");
     fails_at("graph \"a\"(%0: float32[4611686018427387904,4]) { return }", "too large");
@@ -120,31 +123,50 @@ static void errors_say_where(void)
     fails_at("graph \"a\"(%0: float32[2]{-1}) { return }", "a negative stride");
     fails_at("graph \"a\"(%0: float32[2]+3) { return }", "an input has no offset");
     fails_at("graph \"a\"($0: int = 1.0) { return }", "said to be int, its value is float");
-    fails_at("graph \"a\"(%0: float32[]) {\n return %1\n}", "graph text:2:9: %1 is not defined here");
-    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = nope(%0)\n  return %1\n}", "2:19: there is no op 'nope'");
-    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = neg(%0) {x=1}\n return\n}", "neg has no attribute 'x'");
-    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = neg(%0, %0)\n  return\n}", "takes 1 tensors, got 2");
-    fails_at("graph \"a\"(%0: float32[2]) {\n  %1: float64[2] = neg(%0)\n  return\n}", "result 0 is float32(2,), the text says float64(2,)");
-    fails_at("graph \"a\"(%0: float32[2],%1: float32[3]) {\n  %2: float32[2] = mul(%0, %1)\n  return\n}", "2:20: mul");
-    fails_at("graph \"a\"() {\n  %0: float32[1000000000] = const [1]\n  return\n}", "elements, which are not there");
-    fails_at("graph \"a\"() {\n  %0: float32[2]{4611686018427387904} = const [1,2]\n  return\n}", "");
+    fails_at("graph \"a\"(%0: float32[]) {\n return %1\n}",
+             "graph text:2:9: %1 is not defined here");
+    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = nope(%0)\n  return %1\n}",
+             "2:19: there is no op 'nope'");
+    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = neg(%0) {x=1}\n return\n}",
+             "neg has no attribute 'x'");
+    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = neg(%0, %0)\n  return\n}",
+             "takes 1 tensors, got 2");
+    fails_at("graph \"a\"(%0: float32[2]) {\n  %1: float64[2] = neg(%0)\n  return\n}",
+             "result 0 is float32(2,), the text says float64(2,)");
+    fails_at(
+        "graph \"a\"(%0: float32[2],%1: float32[3]) {\n  %2: float32[2] = mul(%0, %1)\n  return\n}",
+        "2:20: mul");
+    fails_at("graph \"a\"() {\n  %0: float32[1000000000] = const [1]\n  return\n}",
+             "elements, which are not there");
+    fails_at("graph \"a\"() {\n  %0: float32[2]{4611686018427387904} = const [1,2]\n  return\n}",
+             "");
     fails_at("graph \"a\"() {\n  %0: float32[2] = const [1]\n  return\n}", "expected ','");
     fails_at("graph \"a\"() {\n  %0: int64[1] = const [1.5]\n  return\n}", "expected an integer");
-    fails_at("graph \"a\"() {\n  %0: float32[2] = const base64 \"AA\"\n  return\n}", "base64 digits for 8 bytes, found 1");
+    fails_at("graph \"a\"() {\n  %0: float32[2] = const base64 \"AA\"\n  return\n}",
+             "base64 digits for 8 bytes, found 1");
     fails_at("graph \"a\"() { return } x", "text after the graph");
-    fails_at("graph \"a\"(%0: float32[4]) {\n  %1: float32[9]{1} = as_strided(%0) {size=[9], stride=[1], storage_offset=0}\n"
-             "  return %1\n}", "as_strided");
-    fails_at("graph \"a\"(%0: float32[2]) {\n  %1: float32[2] = sum(%0) {keepdim=false} @1\n return\n}", "");
+    fails_at("graph \"a\"(%0: float32[4]) {\n  %1: float32[9]{1} = as_strided(%0) {size=[9], "
+             "stride=[1], storage_offset=0}\n"
+             "  return %1\n}",
+             "as_strided");
+    fails_at(
+        "graph \"a\"(%0: float32[2]) {\n  %1: float32[2] = sum(%0) {keepdim=false} @1\n return\n}",
+        "");
 }
 
 static void groups_are_checked(void)
 {
-    fails_at("graph \"a\"(%0: float32[2,2]) {\n  %1: float32[2,2] = matmul(%0, %0) @1\n  return %1\n}", "not pointwise");
-    fails_at("graph \"a\"(%0: float32[2,2]) {\n  %1: float32[2,2] = neg(%0) @1\n  %2: float32[2,2] = neg(%1)\n"
-             "  %3: float32[2,2] = neg(%2) @1\n  return %3\n}", "away from the others");
+    fails_at(
+        "graph \"a\"(%0: float32[2,2]) {\n  %1: float32[2,2] = matmul(%0, %0) @1\n  return %1\n}",
+        "not pointwise");
+    fails_at("graph \"a\"(%0: float32[2,2]) {\n  %1: float32[2,2] = neg(%0) @1\n  %2: float32[2,2] "
+             "= neg(%1)\n"
+             "  %3: float32[2,2] = neg(%2) @1\n  return %3\n}",
+             "away from the others");
 }
 
-/* Every prefix of every sample, and every sample with each byte replaced: an error or a graph, never a crash. */
+/* Every prefix of every sample, and every sample with each byte replaced: an error or a graph,
+ * never a crash. */
 static void hostile_text_is_survived(void)
 {
     static const char bytes[] = {'\0', '"', '%', '9', '-', '{', ',', (char)0xff};
@@ -195,8 +217,7 @@ static void every_allocation_may_fail(void)
 {
     int64_t before = live_blocks();
     for (int i = 0; i < N_SAMPLES; i++)
-        for (int64_t n = 1; out_of_memory_at(n, samples[i]); n++)
-            CHECK(live_blocks() == before);
+        for (int64_t n = 1; out_of_memory_at(n, samples[i]); n++) CHECK(live_blocks() == before);
     CHECK(live_blocks() == before);
 }
 
@@ -274,9 +295,11 @@ static void builder_infers(void)
     same_text(g, "graph \"built\"(%0: float32[2,3], $0: float = 0.5) {\n"
                  "  %1 \"half\": float32[2,3] = mul.scalar(%0) {y=$0}\n"
                  "  return %1\n}\n");
-    FAILS(sp__graph_node(g, SP_OP_MUL_SCALAR, &x, 1, NULL, 0, NULL, NULL, &y), SP_ETYPE, "takes 1 attributes, got 0");
+    FAILS(sp__graph_node(g, SP_OP_MUL_SCALAR, &x, 1, NULL, 0, NULL, NULL, &y), SP_ETYPE,
+          "takes 1 attributes, got 0");
     sp_graph_drop(&g);
 }
 
-SUITE("jit/ir", TEST(text_reads_back), TEST(large_constants_read_back), TEST(errors_say_where), TEST(groups_are_checked),
-      TEST(hostile_text_is_survived), TEST(every_allocation_may_fail), TEST(verify_finds), TEST(builder_infers))
+SUITE("jit/ir", TEST(text_reads_back), TEST(large_constants_read_back), TEST(errors_say_where),
+      TEST(groups_are_checked), TEST(hostile_text_is_survived), TEST(every_allocation_may_fail),
+      TEST(verify_finds), TEST(builder_infers))

@@ -245,7 +245,8 @@ static void groups_have_a_size(void)
 
 static void passes_survive_lack_of_memory(void)
 {
-    static const pass passes[] = {sp__pass_fold, sp__pass_canonicalize, sp__pass_cse, sp__pass_dce, sp__pass_fuse};
+    static const pass passes[] = {sp__pass_fold, sp__pass_canonicalize, sp__pass_cse, sp__pass_dce,
+                                  sp__pass_fuse};
     for (int i = 0; i < 5; i++)
         for (int64_t n = 1, again = 1; again; n++) {
             sp_graph *g;
@@ -256,7 +257,8 @@ static void passes_survive_lack_of_memory(void)
                               "  %4: float32[4]{4}+1 = select(%3) {dim=0, index=1}\n"
                               "  %5: float32[4] = neg(%4)\n"
                               "  %6: float32[4] = exp(%5)\n"
-                              "  return %6, %2\n}\n", &g));
+                              "  return %6, %2\n}\n",
+                              &g));
             sp_memory_fail_nth(n, false);
             sp_status status = passes[i](g);
             again = sp_memory_requests() >= n;
@@ -266,6 +268,7 @@ static void passes_survive_lack_of_memory(void)
         }
 }
 
-SUITE("jit/passes", TEST(constants_are_computed), TEST(identities_keep_bits), TEST(chains_of_views_become_one),
-      TEST(equal_nodes_become_one), TEST(unread_nodes_go), TEST(chains_fuse), TEST(groups_do_not_wait_for_themselves),
-      TEST(spaces_do_not_mix), TEST(groups_have_a_size), TEST(passes_survive_lack_of_memory))
+SUITE("jit/passes", TEST(constants_are_computed), TEST(identities_keep_bits),
+      TEST(chains_of_views_become_one), TEST(equal_nodes_become_one), TEST(unread_nodes_go),
+      TEST(chains_fuse), TEST(groups_do_not_wait_for_themselves), TEST(spaces_do_not_mix),
+      TEST(groups_have_a_size), TEST(passes_survive_lack_of_memory))

@@ -1,5 +1,6 @@
-/* Plans give the bits of eager: on random graphs, fused or not, queued or not, with results written back, with scalars that
- * change, with memory that runs out. And what planning promises: in-place updates, a small arena, one launch a run.
+/* Plans give the bits of eager: on random graphs, fused or not, queued or not, with results written
+ * back, with scalars that change, with memory that runs out. And what planning promises: in-place
+ * updates, a small arena, one launch a run.
  *
  * The reference runs a graph node by node through sp__run().
  */
@@ -38,10 +39,14 @@ static void fill(const sp_meta *m, char *data, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         double f = draw_float();
-        if (m->dtype == SP_FLOAT32) ((float *)data)[i] = (float)f;
-        else if (m->dtype == SP_FLOAT64) ((double *)data)[i] = f;
-        else if (m->dtype == SP_INT64) ((int64_t *)data)[i] = (int64_t)draw(200) - 100;
-        else ((uint8_t *)data)[i] = (uint8_t)draw(2);
+        if (m->dtype == SP_FLOAT32)
+            ((float *)data)[i] = (float)f;
+        else if (m->dtype == SP_FLOAT64)
+            ((double *)data)[i] = f;
+        else if (m->dtype == SP_INT64)
+            ((int64_t *)data)[i] = (int64_t)draw(200) - 100;
+        else
+            ((uint8_t *)data)[i] = (uint8_t)draw(2);
     }
 }
 
@@ -88,21 +93,24 @@ static bool same_bits(const sp_tensor *a, const sp_tensor *b)
 
 /* ---- the reference ----- */
 
-static void run_node(const sp_graph *g, const sp_ir_node *n, const sp_scalar *scalars, sp_tensor **value)
+static void run_node(const sp_graph *g, const sp_ir_node *n, const sp_scalar *scalars,
+                     sp_tensor **value)
 {
     sp_tensor *in[8];
     sp_call c = {.op = n->op, .n_out = n->n_out, .n_attr = n->n_attr, .n_in = n->n_in, .in = in};
     for (int i = 0; i < n->n_in; i++) in[i] = n->in[i] < 0 ? NULL : value[n->in[i]];
     for (int i = 0; i < n->n_attr; i++) {
         c.attr[i] = n->attr[i];
-        if (n->attr[i].kind == SP_ATTR_SCALAR && n->attr[i].n) c.attr[i] = sp__attr_scalar(scalars[n->attr[i].n - 1]);
+        if (n->attr[i].kind == SP_ATTR_SCALAR && n->attr[i].n)
+            c.attr[i] = sp__attr_scalar(scalars[n->attr[i].n - 1]);
     }
     OK(sp__run(&c));
     for (int i = 0; i < n->n_out; i++) value[n->out[i]] = c.out[i];
     (void)g;
 }
 
-static void run_eagerly(const sp_graph *g, sp_tensor *const *inputs, const sp_scalar *scalars, sp_tensor **outputs)
+static void run_eagerly(const sp_graph *g, sp_tensor *const *inputs, const sp_scalar *scalars,
+                        sp_tensor **outputs)
 {
     sp_tensor **value = calloc((size_t)g->n_values, sizeof *value);
     for (int i = 0; i < g->n_values; i++)
@@ -129,9 +137,10 @@ static void drop_all(sp_tensor **t, int n)
     for (int i = 0; i < n; i++) sp_drop(&t[i]);
 }
 
-/* Runs a plan of g on copies of the inputs twice and compares outputs and writebacks with `expected`. */
-static void check_plan(const sp_graph *g, const sp_plan_opt *opt, sp_tensor *const *inputs, const sp_scalar *scalars,
-                       sp_tensor *const *expected)
+/* Runs a plan of g on copies of the inputs twice and compares outputs and writebacks with
+ * `expected`. */
+static void check_plan(const sp_graph *g, const sp_plan_opt *opt, sp_tensor *const *inputs,
+                       const sp_scalar *scalars, sp_tensor *const *expected)
 {
     sp_plan *plan;
     OK(sp__plan_new(g, opt, &plan));
@@ -141,7 +150,9 @@ static void check_plan(const sp_graph *g, const sp_plan_opt *opt, sp_tensor *con
         OK(sp__plan_run_handles(plan, in, scalars, out));
         for (int k = 0; k < g->n_outputs; k++) {
             bool same = same_bits(out[k], expected[k]);
-            if (!same) fprintf(stderr, "\noutput %d differs (%s)\n", k, opt->no_fuse ? "not fused" : "fused");
+            if (!same)
+                fprintf(stderr, "\noutput %d differs (%s)\n", k,
+                        opt->no_fuse ? "not fused" : "fused");
             CHECK(same);
             if (!same) describe(g, "graph");
         }
@@ -177,10 +188,12 @@ static sp_attr any_scalar(sp_graph *g)
     return a;
 }
 
-static const int pointwise[] = {SP_OP_ADD, SP_OP_SUB, SP_OP_MUL, SP_OP_DIV, SP_OP_MAXIMUM, SP_OP_LT, SP_OP_EQ};
+static const int pointwise[] = {SP_OP_ADD,     SP_OP_SUB, SP_OP_MUL, SP_OP_DIV,
+                                SP_OP_MAXIMUM, SP_OP_LT,  SP_OP_EQ};
 static const int unary[] = {SP_OP_NEG, SP_OP_RELU, SP_OP_EXP, SP_OP_TANH, SP_OP_SQRT, SP_OP_CLONE};
-static const int with_scalar[] = {SP_OP_ADD_SCALAR, SP_OP_SUB_SCALAR, SP_OP_SUB_RSCALAR, SP_OP_MUL_SCALAR, SP_OP_DIV_SCALAR,
-                                  SP_OP_GT_SCALAR, SP_OP_FILL_SCALAR};
+static const int with_scalar[] = {SP_OP_ADD_SCALAR, SP_OP_SUB_SCALAR, SP_OP_SUB_RSCALAR,
+                                  SP_OP_MUL_SCALAR, SP_OP_DIV_SCALAR, SP_OP_GT_SCALAR,
+                                  SP_OP_FILL_SCALAR};
 
 static sp_status add_view(sp_graph *g, sp_vid x, sp_vid *out)
 {
@@ -189,11 +202,15 @@ static sp_status add_view(sp_graph *g, sp_vid x, sp_vid *out)
     sp_attr a[4] = {sp__attr_int(0), sp__attr_int(m->rank - 1)};
     switch (draw(5)) {
     case 0: return sp__graph_node(g, SP_OP_TRANSPOSE, &x, 1, a, 2, NULL, NULL, out);
-    case 1: a[0] = sp__attr_ints(shape, 1); return sp__graph_node(g, SP_OP_RESHAPE, &x, 1, a, 1, NULL, NULL, out);
+    case 1:
+        a[0] = sp__attr_ints(shape, 1);
+        return sp__graph_node(g, SP_OP_RESHAPE, &x, 1, a, 1, NULL, NULL, out);
     case 2:
         a[1] = sp__attr_int(draw(2)), a[2] = sp__attr_int(3), a[3] = sp__attr_int(1 + draw(2));
         return sp__graph_node(g, SP_OP_SLICE, &x, 1, a, 4, NULL, NULL, out);
-    case 3: a[1] = sp__attr_int(draw(2)); return sp__graph_node(g, SP_OP_SELECT, &x, 1, a, 2, NULL, NULL, out);
+    case 3:
+        a[1] = sp__attr_int(draw(2));
+        return sp__graph_node(g, SP_OP_SELECT, &x, 1, a, 2, NULL, NULL, out);
     default:
         for (int i = 0; i < m->rank; i++) shape[i + 1] = m->shape[i];
         shape[0] = 2;
@@ -206,7 +223,8 @@ static sp_status add_scatter(sp_graph *g, sp_vid x, sp_vid src, sp_vid *out)
 {
     const sp_meta *m = &g->values[src].type;
     sp_vid in[] = {x, src};
-    sp_attr a[] = {sp__attr_ints(m->shape, m->rank), sp__attr_ints(m->stride, m->rank), sp__attr_int(draw(3))};
+    sp_attr a[] = {sp__attr_ints(m->shape, m->rank), sp__attr_ints(m->stride, m->rank),
+                   sp__attr_int(draw(3))};
     return sp__graph_node(g, SP_OP_AS_STRIDED_SCATTER, in, 2, a, 3, NULL, NULL, out);
 }
 
@@ -224,11 +242,14 @@ static sp_status add_node(sp_graph *g, sp_vid *out)
     case 3: return sp__graph_node(g, unary[draw(6)], in, 1, NULL, 0, NULL, NULL, out);
     case 4: return sp__graph_node(g, with_scalar[draw(7)], in, 1, a, 1, NULL, NULL, out);
     case 5: return sp__graph_node(g, SP_OP_WHERE, in, 3, NULL, 0, NULL, NULL, out);
-    case 6: a[0] = sp__attr_dtype((sp_dtype)draw(4)); return sp__graph_node(g, SP_OP_CAST, in, 1, a, 1, NULL, NULL, out);
+    case 6:
+        a[0] = sp__attr_dtype((sp_dtype)draw(4));
+        return sp__graph_node(g, SP_OP_CAST, in, 1, a, 1, NULL, NULL, out);
     case 7: return add_view(g, in[0], out);
     case 8:
         if (draw(2)) return add_scatter(g, in[0], in[1], out);
-        a[0] = sp__attr_ints(&dim, 1), a[1] = sp__attr_bool(draw(2)), a[2] = sp__attr_absent(SP_ATTR_DTYPE);
+        a[0] = sp__attr_ints(&dim, 1), a[1] = sp__attr_bool(draw(2)),
+        a[2] = sp__attr_absent(SP_ATTR_DTYPE);
         return sp__graph_node(g, SP_OP_SUM, in, 1, a, 3, NULL, NULL, out);
     default:
         return draw(2) ? sp__graph_node(g, SP_OP_MATMUL, in, 2, NULL, 0, NULL, NULL, out)
@@ -245,10 +266,12 @@ static sp_graph *random_graph(int n_nodes)
     int n_in = 2 + (int)draw(4), n_out = 1 + (int)draw(6);
     const int64_t *shape = shapes[draw(7)];
     for (int i = 0; i < n_in; i++) {
-        sp_meta m = dense(draw(4) ? SP_FLOAT32 : (sp_dtype)draw(4), (int)draw(3), draw(3) ? shape : shapes[draw(7)]);
+        sp_meta m = dense(draw(4) ? SP_FLOAT32 : (sp_dtype)draw(4), (int)draw(3),
+                          draw(3) ? shape : shapes[draw(7)]);
         OK(sp__graph_input(g, &m, &v));
     }
-    for (int tries = 0; g->n_nodes < n_nodes && tries < 20 * n_nodes; tries++) (void)!add_node(g, &v);
+    for (int tries = 0; g->n_nodes < n_nodes && tries < 20 * n_nodes; tries++)
+        (void)!add_node(g, &v);
     for (int i = 0; i < n_out; i++) outputs[i] = any_value(g);
     OK(sp__graph_outputs(g, outputs, n_out));
     OK(sp__graph_verify(g));
@@ -263,8 +286,8 @@ static int random_writebacks(const sp_graph *g, sp_writeback *w)
     for (int k = 0; k < g->n_outputs; k++)
         for (int i = 0; i < g->n_inputs; i++) {
             const sp_meta *o = &g->values[g->outputs[k]].type, *t = &g->values[g->inputs[i]].type;
-            if (taken[i] || draw(3) == 0 || o->dtype != t->dtype || o->rank != t->rank
-                || memcmp(o->shape, t->shape, o->rank * sizeof *o->shape))
+            if (taken[i] || draw(3) == 0 || o->dtype != t->dtype || o->rank != t->rank ||
+                memcmp(o->shape, t->shape, o->rank * sizeof *o->shape))
                 continue;
             taken[i] = true;
             w[n++] = (sp_writeback){.output = k, .input = i};
@@ -280,7 +303,8 @@ static void check_random(int n_nodes)
     sp_tensor *in[MAX_IO], *expected[MAX_IO];
     sp_scalar scalars[MAX_IO];
     for (int i = 0; i < g->n_scalars; i++)
-        scalars[i] = g->scalars[i].kind == SP_FLOAT64 ? SP_FLOAT(draw_float()) : SP_INT((int64_t)draw(9) - 4);
+        scalars[i] = g->scalars[i].kind == SP_FLOAT64 ? SP_FLOAT(draw_float())
+                                                      : SP_INT((int64_t)draw(9) - 4);
     for (int i = 0; i < g->n_inputs; i++) in[i] = tensor_of(&g->values[g->inputs[i]].type);
     run_eagerly(g, in, scalars, expected);
     sp_plan_opt opt = {.n_writebacks = 0};
@@ -359,13 +383,15 @@ static sp_plan_info planned(const char *text, const sp_writeback *w, int n)
 
 static void a_chain_is_one_step(void)
 {
-    sp_plan_info i = planned("graph \"chain\"(%0: float32[64,64], %1: float32[64], $0: float = 0.5) {\n"
-                             "  %2: float32[64,64] = add(%0, %1)\n"
-                             "  %3: float32[64,64] = relu(%2)\n"
-                             "  %4: float32[64,64] = mul.scalar(%3) {y=$0}\n"
-                             "  %5: bool[64,64] = gt.scalar(%4) {y=0}\n"
-                             "  %6: float32[64,64] = where(%5, %4, %0)\n"
-                             "  return %6\n}\n", NULL, 0);
+    sp_plan_info i =
+        planned("graph \"chain\"(%0: float32[64,64], %1: float32[64], $0: float = 0.5) {\n"
+                "  %2: float32[64,64] = add(%0, %1)\n"
+                "  %3: float32[64,64] = relu(%2)\n"
+                "  %4: float32[64,64] = mul.scalar(%3) {y=$0}\n"
+                "  %5: bool[64,64] = gt.scalar(%4) {y=0}\n"
+                "  %6: float32[64,64] = where(%5, %4, %0)\n"
+                "  return %6\n}\n",
+                NULL, 0);
     CHECK(i.steps == 1 && i.programs == 1 && i.fused_nodes == 5 && i.arena_bytes == 0);
 }
 
@@ -375,30 +401,39 @@ static void updates_happen_in_place(void)
     sp_plan_info i = planned("graph \"sgd\"(%0: float32[8,8], %1: float32[8,8]) {\n"
                              "  %2: float32[8,8] = mul.scalar(%1) {y=0.1}\n"
                              "  %3: float32[8,8] = sub(%0, %2)\n"
-                             "  return %3\n}\n", &w, 1);
+                             "  return %3\n}\n",
+                             &w, 1);
     CHECK(i.steps == 1 && i.in_place == 1 && i.arena_bytes == 0);
-    i = planned("graph \"part\"(%0: float32[8,8], %1: float32[8]) {\n"
-                "  %2: float32[8,8] = as_strided_scatter(%0, %1) {size=[8], stride=[9], storage_offset=0}\n"
-                "  return %2\n}\n", &w, 1);
+    i = planned(
+        "graph \"part\"(%0: float32[8,8], %1: float32[8]) {\n"
+        "  %2: float32[8,8] = as_strided_scatter(%0, %1) {size=[8], stride=[9], storage_offset=0}\n"
+        "  return %2\n}\n",
+        &w, 1);
     CHECK(i.steps == 1 && i.in_place == 1 && i.arena_bytes == 0);
 }
 
 static void old_values_are_read_before_they_go(void)
 {
-    const sp_writeback swap[] = {{.output = 0, .input = 1}, {.output = 1, .input = 0}}, one = {.output = 0, .input = 0};
+    const sp_writeback swap[] = {{.output = 0, .input = 1}, {.output = 1, .input = 0}},
+                       one = {.output = 0, .input = 0};
     planned("graph \"swap\"(%0: float32[5], %1: float32[5]) {\n  return %0, %1\n}\n", swap, 2);
     planned("graph \"turn\"(%0: float32[4,4]) {\n"
             "  %1: float32[4,4]{1,4} = transpose(%0) {dim0=0, dim1=1}\n"
-            "  return %1\n}\n", &one, 1);
-    planned("graph \"both\"(%0: float32[4,4]) {\n" /* the old value goes out too, and is read across */
-            "  %1: float32[4,4] = add.scalar(%0) {y=1.0}\n"
-            "  %2: float32[4,4]{1,4} = transpose(%0) {dim0=0, dim1=1}\n"
-            "  %3: float32[4,4] = matmul(%0, %2)\n"
-            "  return %1, %0, %3\n}\n", &one, 1);
-    planned("graph \"wide\"(%0: float32[4,4]) {\n" /* a broadcast read in the very step that writes */
-            "  %1: float32[4]{1} = select(%0) {dim=0, index=0}\n"
-            "  %2: float32[4,4] = add(%0, %1)\n"
-            "  return %2\n}\n", &one, 1);
+            "  return %1\n}\n",
+            &one, 1);
+    planned(
+        "graph \"both\"(%0: float32[4,4]) {\n" /* the old value goes out too, and is read across */
+        "  %1: float32[4,4] = add.scalar(%0) {y=1.0}\n"
+        "  %2: float32[4,4]{1,4} = transpose(%0) {dim0=0, dim1=1}\n"
+        "  %3: float32[4,4] = matmul(%0, %2)\n"
+        "  return %1, %0, %3\n}\n",
+        &one, 1);
+    planned(
+        "graph \"wide\"(%0: float32[4,4]) {\n" /* a broadcast read in the very step that writes */
+        "  %1: float32[4]{1} = select(%0) {dim=0, index=0}\n"
+        "  %2: float32[4,4] = add(%0, %1)\n"
+        "  return %2\n}\n",
+        &one, 1);
     planned("graph \"same\"(%0: float32[4]) {\n  return %0\n}\n", &one, 1);
 }
 
@@ -415,24 +450,25 @@ static void outputs_do_not_share(void)
     check_plan(g, &opt, &x, NULL, expected);
     OK(sp_graph_run(g, (const sp_tensor *const *)&x, 1, out, 5));
     for (int i = 0; i < 5; i++)
-        for (int k = 0; k <= i; k++) CHECK(out[i]->storage != (k == i ? x->storage : out[k]->storage));
+        for (int k = 0; k <= i; k++)
+            CHECK(out[i]->storage != (k == i ? x->storage : out[k]->storage));
     drop_all(out, 5);
     drop_all(expected, 5);
     sp_drop(&x);
     sp_graph_drop(&g);
 }
 
-static const char *const mlp =
-    "graph \"mlp\"(%0: float32[64,784], %1: float32[256,784], %2: float32[256], %3: float32[10,256]) {\n"
-    "  %4: float32[784,256]{1,784} = transpose(%1) {dim0=0, dim1=1}\n"
-    "  %5: float32[64,256] = matmul(%0, %4)\n"
-    "  %6: float32[64,256] = add(%5, %2)\n"
-    "  %7: float32[64,256] = relu(%6)\n"
-    "  %8: float32[256,10]{1,256} = transpose(%3) {dim0=0, dim1=1}\n"
-    "  %9: float32[64,10] = matmul(%7, %8)\n"
-    "  %10: float32[64,10] = mul(%9, %9)\n"
-    "  %11: float32[] = sum(%10) {keepdim=false}\n"
-    "  return %11\n}\n";
+static const char *const mlp = "graph \"mlp\"(%0: float32[64,784], %1: float32[256,784], %2: "
+                               "float32[256], %3: float32[10,256]) {\n"
+                               "  %4: float32[784,256]{1,784} = transpose(%1) {dim0=0, dim1=1}\n"
+                               "  %5: float32[64,256] = matmul(%0, %4)\n"
+                               "  %6: float32[64,256] = add(%5, %2)\n"
+                               "  %7: float32[64,256] = relu(%6)\n"
+                               "  %8: float32[256,10]{1,256} = transpose(%3) {dim0=0, dim1=1}\n"
+                               "  %9: float32[64,10] = matmul(%7, %8)\n"
+                               "  %10: float32[64,10] = mul(%9, %9)\n"
+                               "  %11: float32[] = sum(%10) {keepdim=false}\n"
+                               "  return %11\n}\n";
 
 static void the_arena_is_small(void)
 {
@@ -501,15 +537,16 @@ static void unwanted_outputs_may_be_left_out(void)
 
 /* ---- failing ----- */
 
-static const char *const mixed = "graph \"mixed\"(%0: float32[4,4], %1: float32[4], $0: float = 2.0) {\n"
-                                 "  %2: float32[2] = const [1, 2]\n"
-                                 "  %3: float32[2] = mul.scalar(%2) {y=3.0}\n"
-                                 "  %4: float32[4,4] = matmul(%0, %0)\n"
-                                 "  %5: float32[4,4] = add(%4, %1)\n"
-                                 "  %6: float32[4,4] = mul.scalar(%5) {y=$0}\n"
-                                 "  %7: float32[4,4]{1,4} = transpose(%6) {dim0=0, dim1=1}\n"
-                                 "  %8: float32[4] = sum(%7) {dim=[0], keepdim=false}\n"
-                                 "  return %7, %8, %3, %0\n}\n";
+static const char *const mixed =
+    "graph \"mixed\"(%0: float32[4,4], %1: float32[4], $0: float = 2.0) {\n"
+    "  %2: float32[2] = const [1, 2]\n"
+    "  %3: float32[2] = mul.scalar(%2) {y=3.0}\n"
+    "  %4: float32[4,4] = matmul(%0, %0)\n"
+    "  %5: float32[4,4] = add(%4, %1)\n"
+    "  %6: float32[4,4] = mul.scalar(%5) {y=$0}\n"
+    "  %7: float32[4,4]{1,4} = transpose(%6) {dim0=0, dim1=1}\n"
+    "  %8: float32[4] = sum(%7) {dim=[0], keepdim=false}\n"
+    "  return %7, %8, %3, %0\n}\n";
 
 static bool fails_at(const sp_graph *g, sp_tensor *const *in, int64_t n)
 {
@@ -544,9 +581,11 @@ static void every_allocation_may_fail(void)
 static void bad_arguments_are_named(void)
 {
     sp_graph *g = parsed(mixed);
-    sp_meta wrong = dense(SP_FLOAT32, 2, (int64_t[]){4, 5}), vector = dense(SP_FLOAT32, 1, (int64_t[]){4});
+    sp_meta wrong = dense(SP_FLOAT32, 2, (int64_t[]){4, 5}),
+            vector = dense(SP_FLOAT32, 1, (int64_t[]){4});
     sp_tensor *in[2] = {tensor_of(&wrong), tensor_of(&vector)}, *out[4];
-    FAILS(sp_graph_run(g, (const sp_tensor *const *)in, 2, out, 4), SP_ESHAPE, "input 0 is float32(4, 5); the graph was made for");
+    FAILS(sp_graph_run(g, (const sp_tensor *const *)in, 2, out, 4), SP_ESHAPE,
+          "input 0 is float32(4, 5); the graph was made for");
     FAILS(sp_graph_run(g, (const sp_tensor *const *)in, 1, out, 4), SP_EVALUE, "takes 2 inputs");
     drop_all(in, 2);
     sp_graph_drop(&g);
@@ -574,7 +613,8 @@ typedef struct shared {
     bool same;
 } shared;
 
-static pthread_mutex_t interpreter = PTHREAD_MUTEX_INITIALIZER; /* handles and plan->issued are guarded by such a lock */
+static pthread_mutex_t interpreter =
+    PTHREAD_MUTEX_INITIALIZER; /* handles and plan->issued are guarded by such a lock */
 
 static void *run_often(void *arg)
 {
@@ -611,8 +651,10 @@ static void threads_share_a_plan(void)
 
 static void captured_graphs_equal_eager(void)
 {
-    sp_meta m = dense(SP_FLOAT32, 2, (int64_t[]){3, 4}), wm = dense(SP_FLOAT32, 2, (int64_t[]){4, 4});
-    sp_tensor *x = tensor_of(&m), *w = tensor_of(&wm), *y, *row, *z, *other = tensor_of(&m), *out, *expected[2];
+    sp_meta m = dense(SP_FLOAT32, 2, (int64_t[]){3, 4}),
+            wm = dense(SP_FLOAT32, 2, (int64_t[]){4, 4});
+    sp_tensor *x = tensor_of(&m), *w = tensor_of(&wm), *y, *row, *z, *other = tensor_of(&m), *out,
+              *expected[2];
     sp_graph *g;
     for (int run = 0; run < 2; run++) {
         sp_tensor *in = run ? other : x;
@@ -623,7 +665,8 @@ static void captured_graphs_equal_eager(void)
         OK(sp_add(y, in, &z));
         if (!run) {
             float value[12];
-            FAILS(sp_copy_out(z, value, sizeof value), SP_EUNSUPPORTED, "while a graph is captured");
+            FAILS(sp_copy_out(z, value, sizeof value), SP_EUNSUPPORTED,
+                  "while a graph is captured");
             FAILS(sp_neg_(in), SP_EUNSUPPORTED, "clone()");
             OK(sp_capture_end((const sp_tensor *const[]){z, y}, 2, &g));
         }
@@ -635,7 +678,8 @@ static void captured_graphs_equal_eager(void)
     sp_tensor *got[2];
     OK(sp_graph_run(g, (const sp_tensor *const *)&other, 1, got, 2));
     for (int i = 0; i < 2; i++) CHECK(same_bits(got[i], expected[i]));
-    OK(sp_transpose(other, 0, 1, &out)); /* another layout of the same shape is copied into the graph's */
+    OK(sp_transpose(other, 0, 1,
+                    &out)); /* another layout of the same shape is copied into the graph's */
     sp_tensor *dense_t, *back;
     OK(sp_clone(out, &dense_t));
     OK(sp_transpose(dense_t, 0, 1, &back));
@@ -647,8 +691,10 @@ static void captured_graphs_equal_eager(void)
     sp_graph_drop(&g);
 }
 
-SUITE("jit/plan", TEST(a_chain_is_one_step), TEST(updates_happen_in_place), TEST(old_values_are_read_before_they_go),
-      TEST(outputs_do_not_share), TEST(the_arena_is_small), TEST(a_run_is_one_launch), TEST(unwanted_outputs_may_be_left_out),
-      TEST(every_allocation_may_fail), TEST(bad_arguments_are_named), TEST(values_are_checked_at_the_call),
-      TEST(threads_share_a_plan), TEST(captured_graphs_equal_eager), TEST(random_graphs_equal_eager),
+SUITE("jit/plan", TEST(a_chain_is_one_step), TEST(updates_happen_in_place),
+      TEST(old_values_are_read_before_they_go), TEST(outputs_do_not_share),
+      TEST(the_arena_is_small), TEST(a_run_is_one_launch), TEST(unwanted_outputs_may_be_left_out),
+      TEST(every_allocation_may_fail), TEST(bad_arguments_are_named),
+      TEST(values_are_checked_at_the_call), TEST(threads_share_a_plan),
+      TEST(captured_graphs_equal_eager), TEST(random_graphs_equal_eager),
       TEST(large_random_graphs_equal_eager), TEST(queued_plans_equal_eager))
