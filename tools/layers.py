@@ -29,7 +29,10 @@ def broken_includes(path: Path, layer: str) -> list:
         where = f"{path.relative_to(ROOT)}: includes {target}"
         if folder in MAY_INCLUDE and folder not in MAY_INCLUDE[layer]:
             messages.append(f"{where}, but {layer}/ stands below {folder}/")
-        if target.endswith("_int.h") and Path(target).parent not in (Path("."), path.parent.relative_to(ROOT)):
+        if target.endswith("_int.h") and Path(target).parent not in (
+            Path("."),
+            path.parent.relative_to(ROOT),
+        ):
             messages.append(f"{where}, which is internal to its folder")
     return messages
 

@@ -18,9 +18,22 @@ import traceback
 
 import numpy as np
 
-UNARY = ["spool.exp({0} * 0.1)", "spool.tanh({0})", "spool.relu({0})", "-{0}", "spool.sqrt({0} * {0} + 0.5)"]
-BINARY = ["{0} + {1}", "{0} - {1}", "{0} * {1}", "{0} / ({1} * {1} + 1.5)", "spool.maximum({0}, {1})",
-          "spool.where({0} > {1}, {0}, {1} * 0.5)", "spool.add({0}, {1}, alpha=0.25)"]
+UNARY = [
+    "spool.exp({0} * 0.1)",
+    "spool.tanh({0})",
+    "spool.relu({0})",
+    "-{0}",
+    "spool.sqrt({0} * {0} + 0.5)",
+]
+BINARY = [
+    "{0} + {1}",
+    "{0} - {1}",
+    "{0} * {1}",
+    "{0} / ({1} * {1} + 1.5)",
+    "spool.maximum({0}, {1})",
+    "spool.where({0} > {1}, {0}, {1} * 0.5)",
+    "spool.add({0}, {1}, alpha=0.25)",
+]
 SCALAR = ["{0} * {1}", "{0} + {1}", "{1} - {0}", "{0} / {1}"]
 
 
@@ -59,7 +72,11 @@ class Writer:
 
     def binary(self):
         x = self.pick()
-        y = self.pick(self.shapes[x]) if self.random.random() < 0.8 else ("v" if self.shapes[x][-1:] == (6,) else x)
+        y = (
+            self.pick(self.shapes[x])
+            if self.random.random() < 0.8
+            else ("v" if self.shapes[x][-1:] == (6,) else x)
+        )
         self.fresh(self.random.choice(BINARY).format(x, y), self.shapes[x])
 
     def scalar(self):
@@ -72,13 +89,17 @@ class Writer:
         if len(shape) == 2:
             low = self.random.randrange(shape[0])
             high = self.random.randrange(low + 1, shape[0] + 1)
-            self.random.choice([
-                lambda: self.fresh(f"{x}.transpose(0, 1)", shape[::-1]),
-                lambda: self.fresh(f"{x}[{low}:{high}]", (high - low, shape[1])),
-                lambda: self.fresh(f"{x}[{low}]", (shape[1],)),
-                lambda: self.fresh(f"{x}[:, ::2]", (shape[0], (shape[1] + 1) // 2)),
-                lambda: self.fresh(f"{x}.reshape({shape[0] * shape[1]})", (shape[0] * shape[1],)),
-            ])()
+            self.random.choice(
+                [
+                    lambda: self.fresh(f"{x}.transpose(0, 1)", shape[::-1]),
+                    lambda: self.fresh(f"{x}[{low}:{high}]", (high - low, shape[1])),
+                    lambda: self.fresh(f"{x}[{low}]", (shape[1],)),
+                    lambda: self.fresh(f"{x}[:, ::2]", (shape[0], (shape[1] + 1) // 2)),
+                    lambda: self.fresh(
+                        f"{x}.reshape({shape[0] * shape[1]})", (shape[0] * shape[1],)
+                    ),
+                ]
+            )()
         elif shape:
             self.fresh(f"{x}.unsqueeze(0).expand(3, {shape[0]})", (3, *shape))
 
@@ -91,8 +112,12 @@ class Writer:
             self.fresh(f"{x}.{self.random.choice(['sum', 'mean'])}()", ())
 
     def matmul(self):
-        pairs = [(x, y) for x, s in self.shapes.items() for y, t in self.shapes.items()
-                 if len(s) == len(t) == 2 and s[1] == t[0]]
+        pairs = [
+            (x, y)
+            for x, s in self.shapes.items()
+            for y, t in self.shapes.items()
+            if len(s) == len(t) == 2 and s[1] == t[0]
+        ]
         if pairs:
             x, y = self.random.choice(pairs)
             self.fresh(f"({x} @ {y}) * 0.1", (self.shapes[x][0], self.shapes[y][1]))
@@ -117,10 +142,18 @@ class Writer:
             low = self.random.randrange(shape[0])
             self.line(f"{x}[{low}:] = {y}[{low}:]")
         elif kind == 4 and len(shape) == 2:
-            self.line(f"{x}.transpose(0, 1)[{self.random.randrange(shape[1])}].mul_({self.number()})")
+            self.line(
+                f"{x}.transpose(0, 1)[{self.random.randrange(shape[1])}].mul_({self.number()})"
+            )
         else:
-            view = self.fresh(f"{x}[1:]" if shape and shape[0] > 1 else f"{x}.view({', '.join(map(str, shape))})" if shape
-                              else f"{x}.unsqueeze(0)", (shape[0] - 1, *shape[1:]) if shape and shape[0] > 1 else shape or (1,))
+            view = self.fresh(
+                f"{x}[1:]"
+                if shape and shape[0] > 1
+                else f"{x}.view({', '.join(map(str, shape))})"
+                if shape
+                else f"{x}.unsqueeze(0)",
+                (shape[0] - 1, *shape[1:]) if shape and shape[0] > 1 else shape or (1,),
+            )
             self.line(f"{view} += {self.number()}")
 
     def numpy_write(self):
@@ -144,7 +177,9 @@ class Writer:
 
     def caught(self):
         self.line("try:")
-        self.line(f"    {self.random.choice(['a + m', 'a @ b', 'a.reshape(5)', 'v[9]', 'a.sum(4)'])}")
+        self.line(
+            f"    {self.random.choice(['a + m', 'a @ b', 'a.reshape(5)', 'v[9]', 'a.sum(4)'])}"
+        )
         self.line("except (RuntimeError, IndexError, ValueError) as error:")
         self.line("    notes.append(type(error).__name__)")
 
@@ -165,19 +200,37 @@ class Writer:
             self.line(f"{name} = {name}.detach()")
 
     def statement(self):
-        kinds = [(self.binary, 6), (self.unary, 4), (self.scalar, 4), (self.view, 4), (self.in_place, 4), (self.reduce, 2),
-                 (self.matmul, 2), (self.gradient, 1), (self.numpy_write, 1), (self.numpy_view, 0.3), (self.branch, 0.5),
-                 (self.caught, 0.5), (self.thread, 0.3)]
+        kinds = [
+            (self.binary, 6),
+            (self.unary, 4),
+            (self.scalar, 4),
+            (self.view, 4),
+            (self.in_place, 4),
+            (self.reduce, 2),
+            (self.matmul, 2),
+            (self.gradient, 1),
+            (self.numpy_write, 1),
+            (self.numpy_view, 0.3),
+            (self.branch, 0.5),
+            (self.caught, 0.5),
+            (self.thread, 0.3),
+        ]
         self.random.choices([k for k, _ in kinds], [w for _, w in kinds])[0]()
 
     def program(self):
         for _ in range(self.random.randrange(8, 28)):
             self.statement()
         if self.random.random() < 0.1:
-            self.line(self.random.choice(["a + m", "a.reshape(7)", "v.sum(3)", "spool.where(a, b, v[7])"]))
+            self.line(
+                self.random.choice(["a + m", "a.reshape(7)", "v.sum(3)", "spool.where(a, b, v[7])"])
+            )
         results = self.random.sample(sorted(self.shapes), min(6, len(self.shapes)))
         self.line(f"return [{', '.join(results)}]")
-        return "def program(spool, a, b, v, m, shared, array, notes, in_thread):\n" + "\n".join(self.lines) + "\n"
+        return (
+            "def program(spool, a, b, v, m, shared, array, notes, in_thread):\n"
+            + "\n".join(self.lines)
+            + "\n"
+        )
 
 
 def source_of(seed):
@@ -203,12 +256,18 @@ def in_thread(function):
 
 def inputs(spool, seed):
     rng = np.random.default_rng(seed)
-    a, b, v, m, array = (rng.normal(size=shape).astype(np.float32) for shape in [(4, 6), (4, 6), (6,), (6, 4), (4, 6)])
+    a, b, v, m, array = (
+        rng.normal(size=shape).astype(np.float32)
+        for shape in [(4, 6), (4, 6), (6,), (6, 4), (4, 6)]
+    )
     return [spool.tensor(x) for x in (a, b, v, m)] + [spool.from_numpy(array), array]
 
 
 def digest(values):
-    return [hashlib.sha1(t.detach().numpy().tobytes() + str(tuple(t.shape)).encode()).hexdigest()[:16] for t in values]
+    return [
+        hashlib.sha1(t.detach().numpy().tobytes() + str(tuple(t.shape)).encode()).hexdigest()[:16]
+        for t in values
+    ]
 
 
 def call(spool, program, seed):
@@ -218,7 +277,11 @@ def call(spool, program, seed):
         results = program(spool, *inputs(spool, seed), notes, in_thread)
         return {"results": digest(results), "notes": notes}
     except Exception as error:  # noqa: BLE001 - compared
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<program")]
+        frames = [
+            f
+            for f in traceback.extract_tb(error.__traceback__)
+            if f.filename.startswith("<program")
+        ]
         return {"error": type(error).__name__, "line": frames[-1].lineno, "notes": notes}
 
 

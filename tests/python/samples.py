@@ -38,7 +38,9 @@ def load():
     samples = []
     for entry in table["ops"]:
         for sample in entry["samples"]:
-            samples.append(Sample(entry["name"], entry, sample["text"], sample["args"], sample["kwargs"]))
+            samples.append(
+                Sample(entry["name"], entry, sample["text"], sample["args"], sample["kwargs"])
+            )
     return samples
 
 
@@ -54,7 +56,9 @@ def make_array(spec, rng, dtype):
 def drawn(spec, rng, dtype):
     kind = spec["tensor"]
     if kind == "data":
-        return np.array(spec["values"], dtype=spec["dtype"] if spec["dtype"] != "float32" else dtype)
+        return np.array(
+            spec["values"], dtype=spec["dtype"] if spec["dtype"] != "float32" else dtype
+        )
     shape = tuple(spec["shape"])
     if kind == "int64":
         return rng.integers(spec["low"], spec["high"], shape)
@@ -95,7 +99,10 @@ def to_spool(value):
 
 def python_kwargs(kwargs, library):
     """Keyword arguments with dtype names as the library's dtypes."""
-    return {k: getattr(library, v) if k == "dtype" and isinstance(v, str) else v for k, v in kwargs.items()}
+    return {
+        k: getattr(library, v) if k == "dtype" and isinstance(v, str) else v
+        for k, v in kwargs.items()
+    }
 
 
 def caller(sample):

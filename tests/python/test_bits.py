@@ -51,14 +51,32 @@ def results(spool, case):
         return spool.tanh(x * 0.5 + 1.0) / (spool.exp(-x) + 2.0)
 
     def work(x, y):
-        return [x @ y, x.sum(), x.sum(0), x.sum(1), x.amax(1), x.mean(), chain(x), spool.log_softmax(x, 1)]
+        return [
+            x @ y,
+            x.sum(),
+            x.sum(0),
+            x.sum(1),
+            x.amax(1),
+            x.mean(),
+            chain(x),
+            spool.log_softmax(x, 1),
+        ]
 
     plain = [digest(t) for t in work(ta, tb)]
     lines.append(plain)
-    assert [digest(t) for t in work(misaligned(spool, a), misaligned(spool, b))] == plain, f"case {case}: misaligned"
+    assert [digest(t) for t in work(misaligned(spool, a), misaligned(spool, b))] == plain, (
+        f"case {case}: misaligned"
+    )
     lines.append([digest(t) for t in work(strided(spool, a), strided(spool, b))])
-    assert [lines[-1][i] for i in (0, 6)] == [plain[i] for i in (0, 6)], f"case {case}: strided gemm, pointwise"
-    lines.append([digest((ta.transpose(0, 1).transpose(0, 1)) @ tb.clone()), digest(spool.tensor(a.T.copy()).T @ tb)])
+    assert [lines[-1][i] for i in (0, 6)] == [plain[i] for i in (0, 6)], (
+        f"case {case}: strided gemm, pointwise"
+    )
+    lines.append(
+        [
+            digest((ta.transpose(0, 1).transpose(0, 1)) @ tb.clone()),
+            digest(spool.tensor(a.T.copy()).T @ tb),
+        ]
+    )
     jitted = spool.jit(work)
     for _ in range(3):
         assert [digest(t) for t in jitted(ta, tb)] == plain, f"case {case}: jit"
@@ -74,8 +92,13 @@ def main():
 
 
 def run(knobs):
-    process = subprocess.run([sys.executable, __file__, f"0:{COUNT}"], capture_output=True, text=True, timeout=900,
-                             env={**os.environ, **knobs})
+    process = subprocess.run(
+        [sys.executable, __file__, f"0:{COUNT}"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, **knobs},
+    )
     assert process.returncode == 0, process.stderr[-2000:]
     return process.stdout.splitlines()
 

@@ -118,7 +118,12 @@ if child == 0:
     os._exit(0 if good else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and good
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env={**os.environ, "SPOOL_QUEUE_MIN_US": "0"})
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=60,
+        env={**os.environ, "SPOOL_QUEUE_MIN_US": "0"},
+    )
 
 
 def test_threads():

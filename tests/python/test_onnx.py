@@ -56,7 +56,9 @@ def test_saved_op(sample, tmp_path):
 
 def mlp():
     rng = np.random.default_rng(0)
-    w1, b1, w2 = (spool.tensor(rng.normal(size=s).astype(np.float32)) for s in [(16, 8), (16,), (4, 16)])
+    w1, b1, w2 = (
+        spool.tensor(rng.normal(size=s).astype(np.float32)) for s in [(16, 8), (16,), (4, 16)]
+    )
 
     def forward(x):
         h = spool.relu(spool.linear(x, w1, b1))
@@ -69,18 +71,23 @@ def test_network(tmp_path):
     forward, x = mlp()
     spool.onnx.save(forward, (x,), tmp_path / "mlp.onnx")
     wanted = forward(x).numpy()
-    np.testing.assert_allclose(run_onnx(tmp_path / "mlp.onnx", [x])[0], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        run_onnx(tmp_path / "mlp.onnx", [x])[0], wanted, rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_array_equal(spool.onnx.load(tmp_path / "mlp.onnx")(x).numpy(), wanted)
 
 
 def test_gradient_graph(tmp_path):
     """Forward and backward as one graph."""
+
     def gradient(x):
         return spool.func.grad(lambda v: (spool.tanh(v) * v).sum())(x)
 
     x = spool.tensor(np.linspace(-1, 1, 6, dtype=np.float32))
     spool.onnx.save(gradient, (x,), tmp_path / "gradient.onnx")
-    np.testing.assert_allclose(run_onnx(tmp_path / "gradient.onnx", [x])[0], gradient(x).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        run_onnx(tmp_path / "gradient.onnx", [x])[0], gradient(x).numpy(), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_read_cannot_be_captured(tmp_path):
@@ -145,8 +152,12 @@ def model_of(nodes, inputs=(), outputs_=("y",), initializers=()):
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3]) for n in inputs],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs_], list(initializers))
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3]) for n in inputs],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs_],
+        list(initializers),
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
 
 
@@ -157,7 +168,9 @@ def test_hostile_graphs(tmp_path):
     huge = TensorProto(dims=[2**40, 2**40], data_type=TensorProto.FLOAT, name="w")
     negative = TensorProto(dims=[-5], data_type=TensorProto.FLOAT, name="w")
     short = TensorProto(dims=[1000], data_type=TensorProto.FLOAT, name="w", raw_data=b"1234")
-    outside = TensorProto(dims=[1], data_type=TensorProto.FLOAT, name="w", data_location=TensorProto.EXTERNAL)
+    outside = TensorProto(
+        dims=[1], data_type=TensorProto.FLOAT, name="w", data_location=TensorProto.EXTERNAL
+    )
     outside.external_data.add(key="location", value="/etc/passwd")
     cases = {
         "cycle": model_of([node("Add", ["x", "z"], ["y"]), node("Neg", ["y"], ["z"])], ["x"]),
@@ -179,9 +192,15 @@ def test_hostile_graphs(tmp_path):
 def test_order_of_nodes_does_not_matter(tmp_path):
     from onnx import helper
 
-    nodes = [helper.make_node("Exp", ["a"], ["b"]), helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Add", ["b", "x"], ["y"])]
+    nodes = [
+        helper.make_node("Exp", ["a"], ["b"]),
+        helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node("Add", ["b", "x"], ["y"]),
+    ]
     path = tmp_path / "shuffled.onnx"
     path.write_bytes(model_of([nodes[2], nodes[0], nodes[1]], ["x"]))
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.testing.assert_allclose(spool.onnx.load(path)(spool.tensor(x)).numpy(), np.exp(-x) + x, rtol=1e-6)
+    np.testing.assert_allclose(
+        spool.onnx.load(path)(spool.tensor(x)).numpy(), np.exp(-x) + x, rtol=1e-6
+    )
     assert os.path.exists(path)

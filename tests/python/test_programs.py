@@ -23,10 +23,25 @@ MODES = {
 def run_mode(name):
     mode, knobs, threads = MODES[name]
     run = subprocess.run(
-        [sys.executable, str(SCRIPT), "--mode", mode, "--seeds", f"0:{COUNT}", "--threads", str(threads)],
-        capture_output=True, text=True, env={**os.environ, **knobs}, timeout=600)
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--mode",
+            mode,
+            "--seeds",
+            f"0:{COUNT}",
+            "--threads",
+            str(threads),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **knobs},
+        timeout=600,
+    )
     lines = [json.loads(line) for line in run.stdout.splitlines()]
-    assert run.returncode == 0, f"{name}: stopped after seed {len(lines) - 1}:\n{run.stderr[-2000:]}"
+    assert run.returncode == 0, (
+        f"{name}: stopped after seed {len(lines) - 1}:\n{run.stderr[-2000:]}"
+    )
     return lines
 
 
@@ -49,7 +64,9 @@ def test_programs_are_worth_running(blocking):
 def test_same_as_blocking(name, blocking):
     lines = run_mode(name)
     for expected, line in zip(blocking, lines):
-        assert outcome(line) == outcome(expected), f"seed {line['seed']}: python {SCRIPT} --show {line['seed']}"
+        assert outcome(line) == outcome(expected), (
+            f"seed {line['seed']}: python {SCRIPT} --show {line['seed']}"
+        )
         if "again" in line:
             assert outcome(line["again"]) == outcome(expected), f"seed {line['seed']}, a later call"
     if name.startswith("jit"):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 from samples import (
-    arrays_of, bits, caller, float_positions, load, outputs, python_kwargs, run, to_spool,
+    arrays_of,
+    bits,
+    caller,
+    float_positions,
+    load,
+    outputs,
+    python_kwargs,
+    run,
+    to_spool,
 )
 
 import spool
@@ -14,7 +22,10 @@ RANDOM = {"rand", "randn"}
 VIEWS = {"view", "may_view"}
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 smooth = pytest.mark.parametrize(
-    "sample", [s for s in SAMPLES if s.differentiable], ids=[s.id for s in SAMPLES if s.differentiable])
+    "sample",
+    [s for s in SAMPLES if s.differentiable],
+    ids=[s.id for s in SAMPLES if s.differentiable],
+)
 
 # Ops whose PyTorch spelling is not a function of the same name.
 TORCH = {
@@ -22,7 +33,9 @@ TORCH = {
     "copy": lambda x, src: x.clone().copy_(src),
     "fill": lambda x, value: torch.full_like(x, value),
     "view": lambda x, *shape: x.reshape(*shape),
-    "slice": lambda x, dim=0, start=None, end=None, step=1: x[(slice(None),) * (dim % x.dim()) + (slice(start, end, step),)],
+    "slice": lambda x, dim=0, start=None, end=None, step=1: x[
+        (slice(None),) * (dim % x.dim()) + (slice(start, end, step),)
+    ],
     "expand": lambda x, *shape: x.expand(*shape),
     "contiguous": lambda x: x.contiguous(),
     "alias": lambda x: x.clone(),
@@ -51,7 +64,10 @@ def to_torch(value):
 
 def expected(sample, dtype):
     args, kwargs = arrays_of(sample, dtype)
-    if sample.op in ("gather", "index_select"):  # PyTorch refuses the negative indices that Spool counts from the end
+    if sample.op in (
+        "gather",
+        "index_select",
+    ):  # PyTorch refuses the negative indices that Spool counts from the end
         args[2] = args[2] % max(1, args[0].shape[args[1]] if args[0].ndim else 1)
     return outputs(torch_op(sample)(*map(to_torch, args), **python_kwargs(kwargs, torch)))
 
@@ -67,7 +83,11 @@ def test_value_is_torchs(sample, dtype):
     args, kwargs = arrays_of(sample, dtype)
     got = outputs(run(sample, list(map(to_spool, args)), kwargs))
     if sample.op in RANDOM:
-        assert got[0].isfinite().all() if hasattr(got[0], "isfinite") else np.isfinite(got[0].numpy()).all()
+        assert (
+            got[0].isfinite().all()
+            if hasattr(got[0], "isfinite")
+            else np.isfinite(got[0].numpy()).all()
+        )
         return
     for value, wanted in zip(got, expected(sample, dtype)):
         assert tuple(value.shape) == tuple(wanted.shape)
@@ -91,13 +111,18 @@ def test_layout_does_not_change_values(sample):
         pytest.skip("random, or about the layout itself")
     args, kwargs = arrays_of(sample)
     dense = outputs(run(sample, list(map(to_spool, args)), kwargs))
-    other = outputs(run(sample, [strided(a) if isinstance(a, np.ndarray) else to_spool(a) for a in args], kwargs))
+    other = outputs(
+        run(
+            sample, [strided(a) if isinstance(a, np.ndarray) else to_spool(a) for a in args], kwargs
+        )
+    )
     for a, b in zip(dense, other):
         close(a, b.detach().numpy(), 2e-6, 1e-6)
 
 
 def scalar_function(sample, args, kwargs, positions, weights):
     """The floating arguments -> sum(weights * op(...)), over float64."""
+
     def function(*tensors):
         full = list(map(to_spool, args))
         for position, tensor in zip(positions, tensors):
@@ -116,7 +141,9 @@ def case_of(sample):
     positions = [i for i in float_positions(args) if i in sample.differentiable]
     rng = np.random.default_rng(1)
     results = outputs(run(sample, list(map(to_spool, args)), kwargs))
-    if not all(r.dtype == spool.float64 for r in results):  # rounded to less than the differences need
+    if not all(
+        r.dtype == spool.float64 for r in results
+    ):  # rounded to less than the differences need
         positions = []
     shapes = [tuple(r.shape) for r in results]
     weights = [spool.tensor(np.asarray(rng.normal(size=s))) for s in shapes]
@@ -130,14 +157,21 @@ def dot(arrays, others):
 
 
 def finite_difference(function, points, directions, step):
-    moved = [[spool.tensor(p + sign * step * d) for p, d in zip(points, directions)] for sign in (1, -1)]
+    moved = [
+        [spool.tensor(p + sign * step * d) for p, d in zip(points, directions)] for sign in (1, -1)
+    ]
     return (function(*moved[0]).item() - function(*moved[1]).item()) / (2 * step)
 
 
 def gradients(function, points, create_graph=False):
     leaves = [spool.tensor(p, requires_grad=True) for p in points]
-    return spool.autograd.grad(function(*leaves), leaves, create_graph=create_graph, allow_unused=True,
-                               materialize_grads=True), leaves
+    return spool.autograd.grad(
+        function(*leaves),
+        leaves,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    ), leaves
 
 
 @smooth
@@ -146,14 +180,22 @@ def test_gradient_first_order(sample):
     if not points:
         pytest.skip("no floating argument, or a result of another dtype")
     grads, _ = gradients(function, points)
-    close(dot([g.numpy() for g in grads], directions), finite_difference(function, points, directions, 1e-6), 1e-5, 1e-6)
+    close(
+        dot([g.numpy() for g in grads], directions),
+        finite_difference(function, points, directions, 1e-6),
+        1e-5,
+        1e-6,
+    )
 
 
 def first_derivative(function, directions):
     """A function whose value is the derivative along `directions`, itself differentiable."""
+
     def derivative(*tensors):
         leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in tensors]
-        grads = spool.autograd.grad(function(*leaves), leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+        grads = spool.autograd.grad(
+            function(*leaves), leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        )
         total = 0
         for g, d in zip(grads, directions):
             total = total + (g * spool.tensor(d)).sum()
@@ -177,7 +219,12 @@ def test_gradient_second_order(sample):
         close(0.0, wanted, 1e-4, 1e-4)
         return
     grads = spool.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-    close(dot([g.numpy() for g in grads], others), finite_difference(derivative, points, others, 1e-5), 1e-4, 1e-5)
+    close(
+        dot([g.numpy() for g in grads], others),
+        finite_difference(derivative, points, others, 1e-5),
+        1e-4,
+        1e-5,
+    )
 
 
 @smooth
@@ -186,7 +233,9 @@ def test_forward_mode(sample):
     if not points:
         pytest.skip("no floating argument, or a result of another dtype")
     grads, _ = gradients(function, points)
-    _, tangent = spool.func.jvp(function, tuple(map(spool.tensor, points)), tuple(map(spool.tensor, directions)))
+    _, tangent = spool.func.jvp(
+        function, tuple(map(spool.tensor, points)), tuple(map(spool.tensor, directions))
+    )
     close(tangent.item(), dot([g.numpy() for g in grads], directions), 1e-9, 1e-9)
 
 
@@ -201,7 +250,9 @@ def test_vmap_is_a_loop(sample):
         stacks = {i: np.stack([np.asarray(args[i])] * 3) for i in batched}
         for i, stack in stacks.items():
             if stack.dtype.kind == "f":
-                stacks[i] = (stack * rng.uniform(0.5, 1.5, (3,) + (1,) * (stack.ndim - 1))).astype(stack.dtype)
+                stacks[i] = (stack * rng.uniform(0.5, 1.5, (3,) + (1,) * (stack.ndim - 1))).astype(
+                    stack.dtype
+                )
 
         def one(*slices, where=batched):
             full = list(map(to_spool, args))
@@ -211,7 +262,12 @@ def test_vmap_is_a_loop(sample):
 
         got = outputs(spool.func.vmap(one)(*[spool.tensor(stacks[i]) for i in batched]))
         for k, value in enumerate(got):
-            wanted = np.stack([outputs(one(*[spool.tensor(stacks[i][n]) for i in batched]))[k].numpy() for n in range(3)])
+            wanted = np.stack(
+                [
+                    outputs(one(*[spool.tensor(stacks[i][n]) for i in batched]))[k].numpy()
+                    for n in range(3)
+                ]
+            )
             close(value, wanted, 2e-5, 1e-6)
 
 

@@ -23,8 +23,12 @@ ROUNDS = 5
 
 def measure(case, library, env):
     """Seconds a call of one case in a fresh process."""
-    run = subprocess.run([sys.executable, __file__, "--case", case, "--library", library], capture_output=True, text=True,
-                         env={**os.environ, **env})
+    run = subprocess.run(
+        [sys.executable, __file__, "--case", case, "--library", library],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+    )
     if run.returncode != 0:
         raise SystemExit(f"{case} in {library} failed:\n{run.stderr}")
     return float(run.stdout)
@@ -71,13 +75,18 @@ def training_step(name):
     sizes = [784, 256, 128, 10]
     weights = []
     for n, m in zip(sizes, sizes[1:]):
-        weights += [make((rng.random((m, n), np.float32) - 0.5) / 10), make(np.zeros(m, np.float32))]
+        weights += [
+            make((rng.random((m, n), np.float32) - 0.5) / 10),
+            make(np.zeros(m, np.float32)),
+        ]
     for w in weights:
         w.requires_grad_()
 
     def step():
         w1, b1, w2, b2, w3, b3 = weights
-        loss = F.cross_entropy(F.linear(F.relu(F.linear(F.relu(F.linear(x, w1, b1)), w2, b2)), w3, b3), y)
+        loss = F.cross_entropy(
+            F.linear(F.relu(F.linear(F.relu(F.linear(x, w1, b1)), w2, b2)), w3, b3), y
+        )
         loss.backward()
         with lib.no_grad():
             for w in weights:
@@ -130,14 +139,18 @@ def compare_queue():
             times["queue"].append(measure(case, "spool", {}))
             times["blocking"].append(measure(case, "spool", {"SPOOL_LAUNCH_BLOCKING": "1"}))
         queue, blocking = min(times["queue"]), min(times["blocking"])
-        print(f"{case:20s} queue {queue * 1e6:9.1f} us   blocking {blocking * 1e6:9.1f} us   queue/blocking {queue / blocking:.3f}"
-              f"   gain {blocking / queue:.2f}x")
+        print(
+            f"{case:20s} queue {queue * 1e6:9.1f} us   blocking {blocking * 1e6:9.1f} us   queue/blocking {queue / blocking:.3f}"
+            f"   gain {blocking / queue:.2f}x"
+        )
 
 
 def compare_busy():
     for library in ["spool"] + (["torch"] if importlib.util.find_spec("torch") else []):
         quiet = min(measure("busy", library, {}) for _ in range(ROUNDS))
-        hog = multiprocessing.get_context("spawn").Process(target=burn, args=(max(os.sched_getaffinity(0)),), daemon=True)
+        hog = multiprocessing.get_context("spawn").Process(
+            target=burn, args=(max(os.sched_getaffinity(0)),), daemon=True
+        )
         hog.start()
         time.sleep(0.5)
         try:
@@ -145,7 +158,9 @@ def compare_busy():
         finally:
             hog.kill()
             hog.join()
-        print(f"busy neighbour, {library:6s} quiet {quiet * 1e6:9.1f} us   busy {busy * 1e6:9.1f} us   busy/quiet {busy / quiet:.2f}")
+        print(
+            f"busy neighbour, {library:6s} quiet {quiet * 1e6:9.1f} us   busy {busy * 1e6:9.1f} us   busy/quiet {busy / quiet:.2f}"
+        )
 
 
 def import_seconds(statement):
@@ -156,8 +171,13 @@ def import_seconds(statement):
 
 def compare_import():
     statements = ["import numpy", "import numpy, spool"]
-    times = [min(column) for column in zip(*[[import_seconds(s) for s in statements] for _ in range(2 * ROUNDS)])]
-    print(f"import numpy {times[0]:.3f} s, with spool {times[1]:.3f} s: {times[1] - times[0]:+.3f} s")
+    times = [
+        min(column)
+        for column in zip(*[[import_seconds(s) for s in statements] for _ in range(2 * ROUNDS)])
+    ]
+    print(
+        f"import numpy {times[0]:.3f} s, with spool {times[1]:.3f} s: {times[1] - times[0]:+.3f} s"
+    )
 
 
 def main():

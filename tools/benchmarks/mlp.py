@@ -22,19 +22,25 @@ def main():
     own = parser.parse_args()
     options = mlp_mnist.parse(["--epochs", str(own.epochs), "--out", str(ROOT / "out")])
     options.out.mkdir(exist_ok=True)
-    print(f"{machine()}; {options.threads} threads; {own.seeds} seeds, {own.epochs} epochs of batch {options.batch}")
+    print(
+        f"{machine()}; {options.threads} threads; {own.seeds} seeds, {own.epochs} epochs of batch {options.batch}"
+    )
     runs = {"eager": [], "jit": [], "torch": []}
     for options.seed in range(own.seeds):
         runs["eager"].append(mlp_mnist.in_process(mlp_mnist.run_spool, "eager", options))
         runs["torch"].append(mlp_mnist.in_process(mlp_mnist.run_torch, options))
         runs["jit"].append(mlp_mnist.in_process(mlp_mnist.run_spool, "jit", options))
     torch_best = min(result["seconds"] for result in runs["torch"])
-    print(f"{'':8s}{'best s':>8s}{'of torch':>10s}{'accuracy %, mean':>18s}{'min':>7s}{'max':>7s}{'peak MiB':>10s}")
+    print(
+        f"{'':8s}{'best s':>8s}{'of torch':>10s}{'accuracy %, mean':>18s}{'min':>7s}{'max':>7s}{'peak MiB':>10s}"
+    )
     for name, results in runs.items():
         accuracies = [100 * result["accuracy"] for result in results]
         seconds = min(result["seconds"] for result in results)
-        print(f"{name:8s}{seconds:8.2f}{seconds / torch_best:10.3f}{statistics.mean(accuracies):18.2f}{min(accuracies):7.1f}"
-              f"{max(accuracies):7.1f}{max(result['peak'] for result in results):10.0f}")
+        print(
+            f"{name:8s}{seconds:8.2f}{seconds / torch_best:10.3f}{statistics.mean(accuracies):18.2f}{min(accuracies):7.1f}"
+            f"{max(accuracies):7.1f}{max(result['peak'] for result in results):10.0f}"
+        )
     return 0
 
 

@@ -50,5 +50,10 @@ def machine():
     import platform
 
     with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
-    return f"{model}, {len(os.sched_getaffinity(0))} cores usable, Python {platform.python_version()}"
+        model = next(
+            (line.split(":")[1].strip() for line in file if line.startswith("model name")),
+            platform.machine(),
+        )
+    return (
+        f"{model}, {len(os.sched_getaffinity(0))} cores usable, Python {platform.python_version()}"
+    )

@@ -55,7 +55,10 @@ def batches(labels, options):
     rng = np.random.default_rng(options.seed + 1)
     for _ in range(options.epochs):
         order = rng.permutation(len(labels))
-        yield [order[i : i + options.batch] for i in range(0, len(order) - options.batch + 1, options.batch)]
+        yield [
+            order[i : i + options.batch]
+            for i in range(0, len(order) - options.batch + 1, options.batch)
+        ]
 
 
 def progress(label, done, total, loss):
@@ -63,7 +66,11 @@ def progress(label, done, total, loss):
         return
     filled = 30 * done // total
     end = "\n" if done == total else "\r"
-    print(f"{label:12s} [{'#' * filled}{'.' * (30 - filled)}] {done}/{total}  loss {loss:.4f} ", end=end, file=sys.stderr)
+    print(
+        f"{label:12s} [{'#' * filled}{'.' * (30 - filled)}] {done}/{total}  loss {loss:.4f} ",
+        end=end,
+        file=sys.stderr,
+    )
 
 
 def train(label, step, images, labels, options, on_step=None):
@@ -132,8 +139,12 @@ def run_spool(mode, options):
         logits = forward(spool.tensor(test_images)).numpy()
     predictions = logits.argmax(1)
     result = {
-        "mode": f"spool {mode}", "seconds": seconds, "losses": losses, "predictions": predictions,
-        "accuracy": float((predictions == test_labels).mean()), "peak": peak_memory(),
+        "mode": f"spool {mode}",
+        "seconds": seconds,
+        "losses": losses,
+        "predictions": predictions,
+        "accuracy": float((predictions == test_labels).mean()),
+        "peak": peak_memory(),
     }
     if mode == "jit":
         result["steady"] = check_counters(counts)
@@ -145,8 +156,10 @@ def check_counters(counts):
     """From step 3 on: no eager launch, one plan run a step."""
     for (_, launches, plans), (number, launches_after, plans_after) in zip(counts[1:], counts[2:]):
         if launches_after != launches or plans_after != plans + 1:
-            raise SystemExit(f"step {number}: {launches_after - launches} eager launches and {plans_after - plans} plan "
-                             f"runs, expected 0 and 1")
+            raise SystemExit(
+                f"step {number}: {launches_after - launches} eager launches and {plans_after - plans} plan "
+                f"runs, expected 0 and 1"
+            )
     return f"steps 3 to {counts[-1][0]}: 0 eager launches, 1 plan run each"
 
 
@@ -181,8 +194,12 @@ def run_torch(options):
     with torch.no_grad():
         predictions = forward(torch.from_numpy(test_images)).numpy().argmax(1)
     return {
-        "mode": f"PyTorch {torch.__version__}", "seconds": seconds, "losses": losses, "predictions": predictions,
-        "accuracy": float((predictions == test_labels).mean()), "peak": peak_memory(),
+        "mode": f"PyTorch {torch.__version__}",
+        "seconds": seconds,
+        "losses": losses,
+        "predictions": predictions,
+        "accuracy": float((predictions == test_labels).mean()),
+        "peak": peak_memory(),
     }
 
 
@@ -191,12 +208,18 @@ def run_onnxruntime(options):
 
     _, (test_images, test_labels) = load_mnist()
     start = time.perf_counter()
-    session = onnxruntime.InferenceSession(str(options.out / "mlp.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(options.out / "mlp.onnx"), providers=["CPUExecutionProvider"]
+    )
     (logits,) = session.run(None, {session.get_inputs()[0].name: test_images})
     predictions = logits.argmax(1)
     return {
-        "mode": "onnxruntime", "seconds": time.perf_counter() - start, "losses": [], "predictions": predictions,
-        "accuracy": float((predictions == test_labels).mean()), "peak": peak_memory(),
+        "mode": "onnxruntime",
+        "seconds": time.perf_counter() - start,
+        "losses": [],
+        "predictions": predictions,
+        "accuracy": float((predictions == test_labels).mean()),
+        "peak": peak_memory(),
     }
 
 
@@ -219,8 +242,17 @@ def draw(results, path):
     figure, axes = plt.subplots(figsize=(8, 4.5))
     for result in results:
         if result["losses"]:
-            axes.plot(np.convolve(result["losses"], np.ones(20) / 20, "valid"), label=result["mode"], alpha=0.8)
-    axes.set(xlabel="step", ylabel="training loss (mean of 20 steps)", yscale="log", title="MLP 784-256-128-10 on MNIST")
+            axes.plot(
+                np.convolve(result["losses"], np.ones(20) / 20, "valid"),
+                label=result["mode"],
+                alpha=0.8,
+            )
+    axes.set(
+        xlabel="step",
+        ylabel="training loss (mean of 20 steps)",
+        yscale="log",
+        title="MLP 784-256-128-10 on MNIST",
+    )
     axes.legend()
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
@@ -228,7 +260,9 @@ def draw(results, path):
 def print_table(results):
     print(f"\n{'mode':22s} {'seconds':>8s} {'accuracy':>9s} {'peak memory':>12s}")
     for result in results:
-        print(f"{result['mode']:22s} {result['seconds']:8.2f} {100 * result['accuracy']:8.1f}% {result['peak']:8.0f} MiB")
+        print(
+            f"{result['mode']:22s} {result['seconds']:8.2f} {100 * result['accuracy']:8.1f}% {result['peak']:8.0f} MiB"
+        )
 
 
 def check(condition, message):
@@ -241,17 +275,23 @@ def parse(arguments):
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate of plain SGD")
-    parser.add_argument("--seed", type=int, default=0, help="initial weights and order of the batches")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="initial weights and order of the batches"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for mlp.onnx and training.png")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for mlp.onnx and training.png"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"MLP {'-'.join(map(str, SIZES))}, MNIST 4,000 + 1,000, batch {options.batch}, {options.epochs} epochs, "
-          f"{options.threads} threads")
+    print(
+        f"MLP {'-'.join(map(str, SIZES))}, MNIST 4,000 + 1,000, batch {options.batch}, {options.epochs} epochs, "
+        f"{options.threads} threads"
+    )
     results = [in_process(run_spool, "eager", options), in_process(run_spool, "jit", options)]
     results.append(in_process(run_onnxruntime, options))
     if importlib.util.find_spec("torch") is not None:
@@ -259,12 +299,22 @@ def main(arguments=None):
     eager, jitted, deployed = results[:3]
     draw(results, options.out / "training.png")
     print_table(results)
-    good = check(eager["losses"] == jitted["losses"], f"losses of {len(eager['losses'])} steps equal bit for bit, eager and jit")
+    good = check(
+        eager["losses"] == jitted["losses"],
+        f"losses of {len(eager['losses'])} steps equal bit for bit, eager and jit",
+    )
     good &= check(True, jitted["steady"])
-    good &= check(bool((deployed["predictions"] == eager["predictions"]).all()), "the same 1,000 predictions by onnxruntime")
+    good &= check(
+        bool((deployed["predictions"] == eager["predictions"]).all()),
+        "the same 1,000 predictions by onnxruntime",
+    )
     print(f"\nwritten: {options.out / 'mlp.onnx'}, {options.out / 'training.png'}")
-    print("next: open bindings/python/examples/mlp_mnist.py and change the network; print(spool.explain(step)) says what the")
-    print("jit did with it; tools/bench compares every op with NumPy, PyTorch and JAX; docs/ops.md lists what there is.")
+    print(
+        "next: open bindings/python/examples/mlp_mnist.py and change the network; print(spool.explain(step)) says what the"
+    )
+    print(
+        "jit did with it; tools/bench compares every op with NumPy, PyTorch and JAX; docs/ops.md lists what there is."
+    )
     return 0 if good else 1
 
 
