@@ -1,8 +1,9 @@
 /* An ONNX file as a graph: reading the frame (model, graph, tensors, names) and ordering the nodes.
  *
- * The file is hostile until shown otherwise: messages are opened one level at a time (no recursion), sizes are checked
- * against the bytes that are there before anything is allocated for them, and the nodes are ordered by counting
- * unresolved operands, so that a cycle ends as an error and the file's own order does not matter.
+ * The file is hostile until shown otherwise: messages are opened one level at a time (no
+ * recursion), sizes are checked against the bytes that are there before anything is allocated for
+ * them, and the nodes are ordered by counting unresolved operands, so that a cycle ends as an error
+ * and the file's own order does not matter.
  */
 #include "jit/onnx/load.h"
 
@@ -33,7 +34,8 @@ static int text_width(sp_bytes s)
 const char *sp__onnx_node_text(const sp_onnx_node *n, char *buf, size_t size)
 {
     snprintf(buf, size, "'%.*s'%s%.*s%s", text_width(n->op_type), (const char *)n->op_type.data,
-             n->name.size ? " (node '" : "", text_width(n->name), (const char *)n->name.data, n->name.size ? "')" : "");
+             n->name.size ? " (node '" : "", text_width(n->name), (const char *)n->name.data,
+             n->name.size ? "')" : "");
     return buf;
 }
 
@@ -49,14 +51,20 @@ sp_status sp__onnx_dtype(int64_t code, sp_dtype *out)
     static const struct {
         int64_t code;
         sp_dtype dtype;
-    } known[] = {{ONNX_FLOAT, SP_FLOAT32}, {ONNX_DOUBLE, SP_FLOAT64}, {ONNX_INT64, SP_INT64}, {ONNX_BOOL, SP_BOOL}};
+    } known[] = {{ONNX_FLOAT, SP_FLOAT32},
+                 {ONNX_DOUBLE, SP_FLOAT64},
+                 {ONNX_INT64, SP_INT64},
+                 {ONNX_BOOL, SP_BOOL}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (known[i].code != code) continue;
         *out = known[i].dtype;
         return SP_OK;
     }
-    return sp_fail(SP_EUNSUPPORTED, "onnx.load: tensors of ONNX data type %lld are not supported, only float (1), int64 (7), "
-                                    "bool (9) and double (11)", (long long)code);
+    return sp_fail(
+        SP_EUNSUPPORTED,
+        "onnx.load: tensors of ONNX data type %lld are not supported, only float (1), int64 (7), "
+        "bool (9) and double (11)",
+        (long long)code);
 }
 
 typedef struct tensor_proto {
@@ -66,15 +74,17 @@ typedef struct tensor_proto {
     bool too_many_dims, bad_repeat;
     sp_dtype dtype;
     bool typed, external;
-    sp_tensor *made;   /* filled by listed numbers */
+    sp_tensor *made; /* filled by listed numbers */
     int64_t n_listed;
 } tensor_proto;
 
 static void put_dim(void *ctx, uint64_t bits)
 {
     tensor_proto *t = ctx;
-    if (t->rank == SP_MAX_RANK) t->too_many_dims = true;
-    else t->shape[t->rank++] = (int64_t)bits;
+    if (t->rank == SP_MAX_RANK)
+        t->too_many_dims = true;
+    else
+        t->shape[t->rank++] = (int64_t)bits;
 }
 
 /* First look: everything but numbers listed one by one. */
@@ -84,7 +94,9 @@ static sp_status read_tensor_header(sp_bytes message, tensor_proto *t)
     sp_field f;
     while (sp__wire_next(&w, &f)) {
         switch (f.number) {
-        case TENSOR_DIMS: t->bad_repeat |= !sp__wire_repeated(&f, SP_WIRE_VARINT, put_dim, t); break;
+        case TENSOR_DIMS:
+            t->bad_repeat |= !sp__wire_repeated(&f, SP_WIRE_VARINT, put_dim, t);
+            break;
         case TENSOR_DATA_TYPE:
             SP_RETURN_IF(sp__onnx_dtype((int64_t)f.varint, &t->dtype));
             t->typed = true;
@@ -97,8 +109,13 @@ static sp_status read_tensor_header(sp_bytes message, tensor_proto *t)
         }
     }
     if (w.broken || t->bad_repeat || !t->typed) return broken("a tensor's header");
-    if (t->too_many_dims) return sp_fail(SP_EUNSUPPORTED, "onnx.load: a tensor has more than %d dimensions", SP_MAX_RANK);
-    if (t->external) return sp_fail(SP_EUNSUPPORTED, "onnx.load: tensors in files of their own (external data) are not supported");
+    if (t->too_many_dims)
+        return sp_fail(SP_EUNSUPPORTED, "onnx.load: a tensor has more than %d dimensions",
+                       SP_MAX_RANK);
+    if (t->external)
+        return sp_fail(
+            SP_EUNSUPPORTED,
+            "onnx.load: tensors in files of their own (external data) are not supported");
     return SP_OK;
 }
 
@@ -107,8 +124,10 @@ static sp_status tensor_numel(const tensor_proto *t, sp_bytes message, int64_t *
 {
     int64_t numel = 1;
     for (int d = 0; d < t->rank; d++)
-        if (t->shape[d] < 0 || __builtin_mul_overflow(numel, t->shape[d], &numel)) return broken("a tensor's sizes");
-    if ((uint64_t)numel > message.size) return broken("a tensor has fewer bytes than its shape asks for");
+        if (t->shape[d] < 0 || __builtin_mul_overflow(numel, t->shape[d], &numel))
+            return broken("a tensor's sizes");
+    if ((uint64_t)numel > message.size)
+        return broken("a tensor has fewer bytes than its shape asks for");
     *out = numel;
     return SP_OK;
 }
@@ -122,7 +141,8 @@ static void put_number(void *ctx, uint64_t bits)
     }
     size_t size = sp_dtype_size(t->dtype);
     uint8_t truth = bits != 0;
-    memcpy(t->made->storage->data + (size_t)t->n_listed++ * size, t->dtype == SP_BOOL ? (void *)&truth : (void *)&bits, size);
+    memcpy(t->made->storage->data + (size_t)t->n_listed++ * size,
+           t->dtype == SP_BOOL ? (void *)&truth : (void *)&bits, size);
 }
 
 /* Second look: numbers in the typed fields. */
@@ -138,8 +158,10 @@ static sp_status read_listed(sp_bytes message, tensor_proto *t)
     sp_wire w = sp__wire_open(message);
     sp_field f;
     while (sp__wire_next(&w, &f))
-        if (f.number == where[t->dtype].field) t->bad_repeat |= !sp__wire_repeated(&f, where[t->dtype].type, put_number, t);
-    if (t->bad_repeat || t->n_listed != t->made->numel) return broken("a tensor's numbers do not match its shape");
+        if (f.number == where[t->dtype].field)
+            t->bad_repeat |= !sp__wire_repeated(&f, where[t->dtype].type, put_number, t);
+    if (t->bad_repeat || t->n_listed != t->made->numel)
+        return broken("a tensor's numbers do not match its shape");
     return SP_OK;
 }
 
@@ -149,7 +171,8 @@ static sp_status read_raw(const tensor_proto *t)
     if (t->raw.size != bytes) return broken("a tensor's bytes do not match its shape");
     memcpy(t->made->storage->data, t->raw.data, bytes);
     if (t->dtype == SP_BOOL)
-        for (size_t i = 0; i < bytes; i++) t->made->storage->data[i] = t->made->storage->data[i] != 0;
+        for (size_t i = 0; i < bytes; i++)
+            t->made->storage->data[i] = t->made->storage->data[i] != 0;
     return SP_OK;
 }
 
@@ -180,7 +203,7 @@ typedef struct name_entry {
     sp_bytes name;
     sp_vid value;     /* -1 until defined */
     int32_t producer; /* node that defines it; -1: input or initializer */
-    int32_t waiting;  /* head of the list of nodes that wait for it, through waiter.next; -1: none */
+    int32_t waiting; /* head of the list of nodes that wait for it, through waiter.next; -1: none */
 } name_entry;
 
 typedef struct waiter {
@@ -208,7 +231,8 @@ static uint64_t hash_of(sp_bytes s)
     return hash;
 }
 
-/* The entry of a name, made if it is new. The table is sized for every name in the file, so it never fills. */
+/* The entry of a name, made if it is new. The table is sized for every name in the file, so it
+ * never fills. */
 static name_entry *entry_of(model *m, sp_bytes name)
 {
     for (size_t at = hash_of(name) & (m->n_slots - 1);; at = (at + 1) & (m->n_slots - 1)) {
@@ -224,7 +248,9 @@ static name_entry *entry_of(model *m, sp_bytes name)
 static sp_status define(model *m, sp_bytes name, sp_vid value)
 {
     name_entry *e = entry_of(m, name);
-    if (e->value >= 0) return sp_fail(SP_EFORMAT, "onnx.load: broken file: the name '%.*s' is defined twice", text_width(name), (const char *)name.data);
+    if (e->value >= 0)
+        return sp_fail(SP_EFORMAT, "onnx.load: broken file: the name '%.*s' is defined twice",
+                       text_width(name), (const char *)name.data);
     e->value = value;
     return SP_OK;
 }
@@ -272,7 +298,8 @@ static sp_status collect_nodes(model *m)
 static void model_free(model *m)
 {
     size_t n = (size_t)m->n_nodes + 1;
-    if (m->nodes != NULL) sp__free(m->nodes, (count_fields(m->graph, GRAPH_NODE) + 1) * sizeof *m->nodes);
+    if (m->nodes != NULL)
+        sp__free(m->nodes, (count_fields(m->graph, GRAPH_NODE) + 1) * sizeof *m->nodes);
     if (m->names != NULL) sp__free(m->names, m->n_slots * sizeof *m->names);
     if (m->missing != NULL) sp__free(m->missing, n * sizeof *m->missing);
     if (m->ready != NULL) sp__free(m->ready, n * sizeof *m->ready);
@@ -317,14 +344,18 @@ static sp_status read_dim(sp_bytes dim, sp_bytes name, int64_t *out)
     while (sp__wire_next(&w, &f))
         if (f.number == DIM_VALUE && f.type == SP_WIRE_VARINT) *out = (int64_t)f.varint;
     if (*out >= 0) return SP_OK;
-    return sp_fail(SP_EUNSUPPORTED, "onnx.load: input '%.*s' has a dimension without a size: save the model with fixed shapes",
-                   text_width(name), (const char *)name.data);
+    return sp_fail(
+        SP_EUNSUPPORTED,
+        "onnx.load: input '%.*s' has a dimension without a size: save the model with fixed shapes",
+        text_width(name), (const char *)name.data);
 }
 
 static sp_status read_input_type(sp_bytes info, sp_bytes name, sp_meta *type)
 {
     sp_bytes tensor = field_bytes(field_bytes(info, VALUE_TYPE), TYPE_TENSOR);
-    if (tensor.data == NULL) return sp_fail(SP_EUNSUPPORTED, "onnx.load: input '%.*s' is no tensor", text_width(name), (const char *)name.data);
+    if (tensor.data == NULL)
+        return sp_fail(SP_EUNSUPPORTED, "onnx.load: input '%.*s' is no tensor", text_width(name),
+                       (const char *)name.data);
     sp_wire w = sp__wire_open(tensor);
     sp_field f;
     sp_dtype dtype = SP_DTYPE_COUNT;
@@ -335,7 +366,9 @@ static sp_status read_input_type(sp_bytes info, sp_bytes name, sp_meta *type)
     w = sp__wire_open(field_bytes(tensor, TENSOR_TYPE_SHAPE));
     while (sp__wire_next(&w, &f)) {
         if (f.number != SHAPE_DIM || f.type != SP_WIRE_BYTES) continue;
-        if (type->rank == SP_MAX_RANK) return sp_fail(SP_EUNSUPPORTED, "onnx.load: an input has more than %d dimensions", SP_MAX_RANK);
+        if (type->rank == SP_MAX_RANK)
+            return sp_fail(SP_EUNSUPPORTED, "onnx.load: an input has more than %d dimensions",
+                           SP_MAX_RANK);
         SP_RETURN_IF(read_dim(f.bytes, name, &type->shape[type->rank]));
         type->rank++;
     }
@@ -345,7 +378,8 @@ static sp_status read_input_type(sp_bytes info, sp_bytes name, sp_meta *type)
 static sp_status name_value(sp_graph *g, sp_vid v, sp_bytes name)
 {
     char text[96];
-    snprintf(text, sizeof text, "%.*s", (int)(name.size < 95 ? name.size : 95), (const char *)name.data);
+    snprintf(text, sizeof text, "%.*s", (int)(name.size < 95 ? name.size : 95),
+             (const char *)name.data);
     return sp__graph_name_value(g, v, text);
 }
 
@@ -356,7 +390,8 @@ static sp_status load_inputs(model *m)
     while (sp__wire_next(&w, &f)) {
         if (f.number != GRAPH_INPUT || f.type != SP_WIRE_BYTES) continue;
         sp_bytes name = field_bytes(f.bytes, VALUE_NAME);
-        if (entry_of(m, name)->value >= 0) continue; /* an initializer that is listed as an input too */
+        if (entry_of(m, name)->value >= 0)
+            continue; /* an initializer that is listed as an input too */
         sp_meta type;
         sp_vid v;
         SP_RETURN_IF(read_input_type(f.bytes, name, &type));
@@ -383,19 +418,27 @@ static sp_status read_attr(sp_bytes message, sp_onnx_attr *a)
     bool good = true;
     *a = (sp_onnx_attr){0};
     while (sp__wire_next(&w, &f)) {
-        if (f.number == ATTR_NAME && f.type == SP_WIRE_BYTES) a->name = f.bytes;
-        else if (f.number == ATTR_S && f.type == SP_WIRE_BYTES) a->text = f.bytes;
-        else if (f.number == ATTR_T && f.type == SP_WIRE_BYTES) a->tensor = f.bytes;
-        else if (f.number == ATTR_I) a->i = (int64_t)f.varint;
-        else if (f.number == ATTR_F && f.type == SP_WIRE_FIXED32) memcpy(&a->f, &f.varint, sizeof a->f);
-        else if (f.number == ATTR_INTS) good &= sp__wire_repeated(&f, SP_WIRE_VARINT, put_int, a);
+        if (f.number == ATTR_NAME && f.type == SP_WIRE_BYTES)
+            a->name = f.bytes;
+        else if (f.number == ATTR_S && f.type == SP_WIRE_BYTES)
+            a->text = f.bytes;
+        else if (f.number == ATTR_T && f.type == SP_WIRE_BYTES)
+            a->tensor = f.bytes;
+        else if (f.number == ATTR_I)
+            a->i = (int64_t)f.varint;
+        else if (f.number == ATTR_F && f.type == SP_WIRE_FIXED32)
+            memcpy(&a->f, &f.varint, sizeof a->f);
+        else if (f.number == ATTR_INTS)
+            good &= sp__wire_repeated(&f, SP_WIRE_VARINT, put_int, a);
     }
     return w.broken || !good || a->n_ints > ONNX_MAX_INTS ? broken("a node's attribute") : SP_OK;
 }
 
 static sp_status add_name(sp_bytes *list, int *n, sp_bytes name)
 {
-    if (*n == ONNX_MAX_NODE_IO) return sp_fail(SP_EUNSUPPORTED, "onnx.load: a node with more than %d inputs or outputs", ONNX_MAX_NODE_IO);
+    if (*n == ONNX_MAX_NODE_IO)
+        return sp_fail(SP_EUNSUPPORTED, "onnx.load: a node with more than %d inputs or outputs",
+                       ONNX_MAX_NODE_IO);
     list[(*n)++] = name;
     return SP_OK;
 }
@@ -435,7 +478,8 @@ static sp_status link_nodes(model *m)
             name_entry *e = entry_of(m, n->output[k]);
             if (n->output[k].size == 0) continue;
             if (e->producer >= 0 || e->value >= 0)
-                return sp_fail(SP_EFORMAT, "onnx.load: broken file: the name '%.*s' is defined twice",
+                return sp_fail(SP_EFORMAT,
+                               "onnx.load: broken file: the name '%.*s' is defined twice",
                                text_width(n->output[k]), (const char *)n->output[k].data);
             e->producer = i;
         }
@@ -454,7 +498,8 @@ static sp_status load_node(model *m, int32_t i, int32_t *n_ready)
 {
     sp_onnx_node *n = m->loader.node;
     SP_RETURN_IF(read_node(m->nodes[i], n));
-    for (int k = 0; k < n->n_in; k++) n->in[k] = n->input[k].size == 0 ? -1 : entry_of(m, n->input[k])->value;
+    for (int k = 0; k < n->n_in; k++)
+        n->in[k] = n->input[k].size == 0 ? -1 : entry_of(m, n->input[k])->value;
     for (int k = 0; k < n->n_out; k++) n->out[k] = -1;
     SP_RETURN_IF(sp__load_op(&m->loader));
     for (int k = 0; k < n->n_out; k++) {
@@ -462,7 +507,8 @@ static sp_status load_node(model *m, int32_t i, int32_t *n_ready)
         name_entry *e = entry_of(m, n->output[k]);
         e->value = n->out[k];
         for (int32_t at = e->waiting; at >= 0; at = m->waiters[at].next)
-            if (--m->missing[m->waiters[at].node] == 0) m->ready[(*n_ready)++] = m->waiters[at].node;
+            if (--m->missing[m->waiters[at].node] == 0)
+                m->ready[(*n_ready)++] = m->waiters[at].node;
     }
     return SP_OK;
 }
@@ -474,7 +520,8 @@ static sp_status load_nodes(model *m)
     for (int32_t i = 0; i < m->n_nodes; i++)
         if (m->missing[i] == 0) m->ready[n_ready++] = i;
     for (int32_t at = 0; at < n_ready; at++) SP_RETURN_IF(load_node(m, m->ready[at], &n_ready));
-    if (n_ready < m->n_nodes) return broken("nodes that wait for each other, or for a name that nothing defines");
+    if (n_ready < m->n_nodes)
+        return broken("nodes that wait for each other, or for a name that nothing defines");
     return SP_OK;
 }
 
@@ -485,7 +532,8 @@ static sp_status load_outputs(model *m)
     sp_field f;
     sp_status status = SP_OK;
     int n = 0;
-    if (outputs == NULL) return sp_fail(SP_EMEMORY, "onnx.load: no memory for %d outputs", m->n_outputs);
+    if (outputs == NULL)
+        return sp_fail(SP_EMEMORY, "onnx.load: no memory for %d outputs", m->n_outputs);
     while (sp__wire_next(&w, &f)) {
         if (f.number != GRAPH_OUTPUT || f.type != SP_WIRE_BYTES) continue;
         outputs[n] = entry_of(m, field_bytes(f.bytes, VALUE_NAME))->value;
@@ -519,12 +567,15 @@ static sp_status read_model(sp_bytes file, model *m)
     sp_field f;
     while (sp__wire_next(&w, &f)) {
         if (f.number == MODEL_GRAPH && f.type == SP_WIRE_BYTES) m->graph = f.bytes;
-        if (f.number == MODEL_OPSET_IMPORT && f.type == SP_WIRE_BYTES) SP_RETURN_IF(read_opset(f.bytes, m));
+        if (f.number == MODEL_OPSET_IMPORT && f.type == SP_WIRE_BYTES)
+            SP_RETURN_IF(read_opset(f.bytes, m));
     }
     if (w.broken) return broken("it ends early or is no ONNX model");
     if (m->graph.data == NULL) return broken("it holds no graph");
     if (m->opset < ONNX_OPSET_OLDEST)
-        return sp_fail(SP_EUNSUPPORTED, "onnx.load: the file uses opset %lld; opset %d and newer can be read", (long long)m->opset, ONNX_OPSET_OLDEST);
+        return sp_fail(SP_EUNSUPPORTED,
+                       "onnx.load: the file uses opset %lld; opset %d and newer can be read",
+                       (long long)m->opset, ONNX_OPSET_OLDEST);
     m->loader.opset = m->opset;
     return SP_OK;
 }
@@ -555,18 +606,25 @@ static sp_status read_file(const char *path, uint8_t **data, size_t *size)
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0 || fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
         if (file >= 0 && errno == 0) errno = EISDIR;
-        sp_status status = sp_fail(SP_EIO, "onnx.load: cannot read '%s': %s", path, file < 0 ? strerror(errno) : "not a regular file");
+        sp_status status = sp_fail(SP_EIO, "onnx.load: cannot read '%s': %s", path,
+                                   file < 0 ? strerror(errno) : "not a regular file");
         if (file >= 0) close(file);
         return status;
     }
     *size = (size_t)info.st_size;
     *data = sp__alloc(*size);
-    sp_status status = *data == NULL ? sp_fail(SP_EMEMORY, "onnx.load: no memory for the %zu bytes of '%s'", *size, path) : SP_OK;
+    sp_status status =
+        *data == NULL
+            ? sp_fail(SP_EMEMORY, "onnx.load: no memory for the %zu bytes of '%s'", *size, path)
+            : SP_OK;
     size_t at = 0;
     while (status == SP_OK && at < *size) {
         ssize_t got = read(file, *data + at, *size - at);
-        if (got <= 0) status = sp_fail(SP_EIO, "onnx.load: cannot read '%s': %s", path, got < 0 ? strerror(errno) : "it shrank");
-        else at += (size_t)got;
+        if (got <= 0)
+            status = sp_fail(SP_EIO, "onnx.load: cannot read '%s': %s", path,
+                             got < 0 ? strerror(errno) : "it shrank");
+        else
+            at += (size_t)got;
     }
     close(file);
     return status;

@@ -1,7 +1,8 @@
-/* What the per-op loaders (load_ops.c) see of a model: one node at a time, its operands already values of the graph.
+/* What the per-op loaders (load_ops.c) see of a model: one node at a time, its operands already
+ * values of the graph.
  *
- * Invariant: everything here borrows from the file's bytes, which the caller holds until loading is done. Nothing is trusted:
- * counts, sizes, names and indices are checked where they are read.
+ * Invariant: everything here borrows from the file's bytes, which the caller holds until loading is
+ * done. Nothing is trusted: counts, sizes, names and indices are checked where they are read.
  */
 #ifndef SP_ONNX_LOAD_H
 #define SP_ONNX_LOAD_H

@@ -1,6 +1,7 @@
 /* ONNX operators as ops of the table.
  *
- * Operands that ONNX passes as tensors but that shape the graph (axes, shapes, bounds) must be constants of the file.
+ * Operands that ONNX passes as tensors but that shape the graph (axes, shapes, bounds) must be
+ * constants of the file.
  */
 #include "jit/onnx/load.h"
 
@@ -16,13 +17,15 @@ typedef sp_status (*loader_fn)(sp_loader *l);
 static sp_status unsupported(const sp_loader *l, const char *why)
 {
     char text[192];
-    return sp_fail(SP_EUNSUPPORTED, "onnx.load: operator %s: %s", sp__onnx_node_text(l->node, text, sizeof text), why);
+    return sp_fail(SP_EUNSUPPORTED, "onnx.load: operator %s: %s",
+                   sp__onnx_node_text(l->node, text, sizeof text), why);
 }
 
 static sp_status malformed(const sp_loader *l, const char *why)
 {
     char text[192];
-    return sp_fail(SP_EFORMAT, "onnx.load: broken file: operator %s: %s", sp__onnx_node_text(l->node, text, sizeof text), why);
+    return sp_fail(SP_EFORMAT, "onnx.load: broken file: operator %s: %s",
+                   sp__onnx_node_text(l->node, text, sizeof text), why);
 }
 
 static const sp_onnx_attr *attr(const sp_loader *l, const char *name)
@@ -63,9 +66,12 @@ typedef struct given { /* an attribute by name */
 } given;
 
 #define GIVE_INT(attr_name, x) ((given){attr_name, {.v.i = (x), .kind = SP_ATTR_INT}})
-#define GIVE_INTS(attr_name, list, count) ((given){attr_name, {.v.ints = (list), .n = (count), .kind = SP_ATTR_INTS}})
-#define GIVE_NUMBER(attr_name, x) ((given){attr_name, {.v.i = (x), .kind = SP_ATTR_SCALAR, .tag = SP_INT64}})
-#define GIVEN(...) (const given[]){__VA_ARGS__}, (int)(sizeof((const given[]){__VA_ARGS__}) / sizeof(given))
+#define GIVE_INTS(attr_name, list, count)                                                          \
+    ((given){attr_name, {.v.ints = (list), .n = (count), .kind = SP_ATTR_INTS}})
+#define GIVE_NUMBER(attr_name, x)                                                                  \
+    ((given){attr_name, {.v.i = (x), .kind = SP_ATTR_SCALAR, .tag = SP_INT64}})
+#define GIVEN(...)                                                                                 \
+    (const given[]){__VA_ARGS__}, (int)(sizeof((const given[]){__VA_ARGS__}) / sizeof(given))
 
 /* Attributes that are not given and have a default other than "absent". */
 static void default_attr(const char *name, sp_attr *a)
@@ -76,7 +82,8 @@ static void default_attr(const char *name, sp_attr *a)
     if (a->kind == SP_ATTR_BOOL) a->absent = false;
 }
 
-static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, int n_in, const given *list, int n_given, sp_vid *out)
+static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, int n_in,
+                         const given *list, int n_given, sp_vid *out)
 {
     int op = sp__op_by_name(op_name);
     sp_attr attrs[SP_MAX_ATTR];
@@ -97,7 +104,8 @@ static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, in
     return SP_OK;
 }
 
-static sp_status make1(sp_loader *l, const char *op_name, sp_vid x, const given *list, int n, sp_vid *out)
+static sp_status make1(sp_loader *l, const char *op_name, sp_vid x, const given *list, int n,
+                       sp_vid *out)
 {
     return node_of(l, op_name, &x, 1, list, n, out);
 }
@@ -124,14 +132,18 @@ static sp_status make_reshape(sp_loader *l, sp_vid x, const int64_t *shape, int 
 static sp_status const_ints(sp_loader *l, int i, int64_t *out, int max, int *n)
 {
     const sp_value *v = &l->g->values[l->node->in[i]];
-    if (v->kind != SP_VALUE_CONST) return unsupported(l, "an operand that decides the shape must be a constant of the file");
-    if (v->constant->dtype != SP_INT64 || v->constant->rank > 1) return malformed(l, "a list of int64 was expected");
-    if (v->constant->numel > max) return unsupported(l, "a list is longer than the most dimensions a tensor has");
+    if (v->kind != SP_VALUE_CONST)
+        return unsupported(l, "an operand that decides the shape must be a constant of the file");
+    if (v->constant->dtype != SP_INT64 || v->constant->rank > 1)
+        return malformed(l, "a list of int64 was expected");
+    if (v->constant->numel > max)
+        return unsupported(l, "a list is longer than the most dimensions a tensor has");
     *n = (int)v->constant->numel;
     return sp_copy_out(v->constant, out, (size_t)*n * sizeof *out);
 }
 
-/* Axes from the input at `i`, or, in older opsets, from the attribute. n stays -1 when there are none. */
+/* Axes from the input at `i`, or, in older opsets, from the attribute. n stays -1 when there are
+ * none. */
 static sp_status read_axes(sp_loader *l, int i, int64_t *axes, int *n)
 {
     const sp_onnx_attr *a = attr(l, "axes");
@@ -150,11 +162,13 @@ static const struct {
     const char *onnx, *op;
     int n_in;
 } direct[] = {
-    {"Add", "add", 2}, {"Sub", "sub", 2}, {"Mul", "mul", 2}, {"Div", "div", 2},
-    {"Neg", "neg", 1}, {"Exp", "exp", 1}, {"Log", "log", 1}, {"Tanh", "tanh", 1},
-    {"Sqrt", "sqrt", 1}, {"Relu", "relu", 1}, {"Max", "maximum", 2}, {"Equal", "eq", 2},
-    {"Less", "lt", 2}, {"LessOrEqual", "le", 2}, {"Greater", "gt", 2}, {"GreaterOrEqual", "ge", 2},
-    {"Where", "where", 3}, {"MatMul", "matmul", 2}, {"Identity", "alias", 1},
+    {"Add", "add", 2},           {"Sub", "sub", 2},        {"Mul", "mul", 2},
+    {"Div", "div", 2},           {"Neg", "neg", 1},        {"Exp", "exp", 1},
+    {"Log", "log", 1},           {"Tanh", "tanh", 1},      {"Sqrt", "sqrt", 1},
+    {"Relu", "relu", 1},         {"Max", "maximum", 2},    {"Equal", "eq", 2},
+    {"Less", "lt", 2},           {"LessOrEqual", "le", 2}, {"Greater", "gt", 2},
+    {"GreaterOrEqual", "ge", 2}, {"Where", "where", 3},    {"MatMul", "matmul", 2},
+    {"Identity", "alias", 1},
 };
 
 static sp_status load_direct(sp_loader *l, int row)
@@ -179,11 +193,14 @@ static sp_status load_pow(sp_loader *l)
     const sp_value *e = &l->g->values[l->node->in[1]];
     const char *name = sp_op_table[SP_OP_POW_SCALAR].attr_names[0];
     sp_scalar value;
-    if (e->kind != SP_VALUE_CONST || e->constant->numel != 1) return unsupported(l, "the exponent must be one constant");
+    if (e->kind != SP_VALUE_CONST || e->constant->numel != 1)
+        return unsupported(l, "the exponent must be one constant");
     SP_RETURN_IF(sp_item(e->constant, &value));
     sp_attr number = {.kind = SP_ATTR_SCALAR, .tag = value.kind};
-    if (value.kind == SP_FLOAT64) number.v.f = value.v.f;
-    else number.v.i = value.v.i;
+    if (value.kind == SP_FLOAT64)
+        number.v.f = value.v.f;
+    else
+        number.v.i = value.v.i;
     given exponent = {name, number};
     return make1(l, "pow.scalar", l->node->in[0], &exponent, 1, &l->node->out[0]);
 }
@@ -209,7 +226,8 @@ static sp_status load_reduction(sp_loader *l, const char *op_name)
     int rank = type_of(l, l->node->in[0])->rank;
     if (n <= 0)
         for (n = 0; n < rank; n++) axes[n] = n;
-    given list[2] = {GIVE_INTS("dim", axes, n), GIVE_INT("keepdim", attr_int(l, "keepdims", 1) != 0)};
+    given list[2] = {GIVE_INTS("dim", axes, n),
+                     GIVE_INT("keepdim", attr_int(l, "keepdims", 1) != 0)};
     return make1(l, op_name, l->node->in[0], list, 2, &l->node->out[0]);
 }
 
@@ -232,7 +250,8 @@ static sp_status load_argmax(sp_loader *l)
 {
     SP_RETURN_IF(need_inputs(l, 1));
     if (attr_int(l, "select_last_index", 0) != 0) return unsupported(l, "select_last_index");
-    given list[2] = {GIVE_INT("dim", attr_int(l, "axis", 0)), GIVE_INT("keepdim", attr_int(l, "keepdims", 1) != 0)};
+    given list[2] = {GIVE_INT("dim", attr_int(l, "axis", 0)),
+                     GIVE_INT("keepdim", attr_int(l, "keepdims", 1) != 0)};
     return make1(l, "argmax", l->node->in[0], list, 2, &l->node->out[0]);
 }
 
@@ -252,11 +271,13 @@ static sp_status load_gemm(sp_loader *l)
     sp_onnx_node *n = l->node;
     sp_vid x, w, product;
     SP_RETURN_IF(need_inputs(l, 2));
-    if ((alpha != NULL && alpha->f != 1) || (beta != NULL && beta->f != 1)) return unsupported(l, "alpha or beta other than 1");
+    if ((alpha != NULL && alpha->f != 1) || (beta != NULL && beta->f != 1))
+        return unsupported(l, "alpha or beta other than 1");
     SP_RETURN_IF(turned(l, n->in[0], attr_int(l, "transA", 0) != 0, &x));
     bool bias = has_input(l, 2), row = bias && type_of(l, n->in[2])->rank == 1;
     if (attr_int(l, "transB", 0) != 0 && (row || !bias))
-        return node_of(l, "linear", (sp_vid[]){x, n->in[1], bias ? n->in[2] : -1}, 3, NULL, 0, &n->out[0]);
+        return node_of(l, "linear", (sp_vid[]){x, n->in[1], bias ? n->in[2] : -1}, 3, NULL, 0,
+                       &n->out[0]);
     SP_RETURN_IF(turned(l, n->in[1], attr_int(l, "transB", 0) != 0, &w));
     SP_RETURN_IF(make2(l, "matmul", x, w, bias ? &product : &n->out[0]));
     return bias ? make2(l, "add", product, n->in[2], &n->out[0]) : SP_OK;
@@ -299,10 +320,12 @@ static sp_status load_transpose(sp_loader *l)
     if (a != NULL && a->n_ints != rank) return malformed(l, "perm does not name every dimension");
     for (int d = 0; d < rank; d++) perm[d] = a != NULL ? a->ints[d] : rank - 1 - d;
     const char *name = sp_op_table[SP_OP_PERMUTE].attr_names[0];
-    return make1(l, "permute", l->node->in[0], GIVEN(GIVE_INTS(name, perm, rank)), &l->node->out[0]);
+    return make1(l, "permute", l->node->in[0], GIVEN(GIVE_INTS(name, perm, rank)),
+                 &l->node->out[0]);
 }
 
-/* ONNX's Expand may also stretch the shape by the operand's own sizes: the target is the broadcast of both. */
+/* ONNX's Expand may also stretch the shape by the operand's own sizes: the target is the broadcast
+ * of both. */
 static sp_status load_expand(sp_loader *l)
 {
     int64_t shape[SP_MAX_RANK], target[SP_MAX_RANK];
@@ -317,7 +340,8 @@ static sp_status load_expand(sp_loader *l)
         target[d] = own == 1 ? asked : own;
     }
     const char *name = sp_op_table[SP_OP_EXPAND].attr_names[0];
-    return make1(l, "expand", l->node->in[0], GIVEN(GIVE_INTS(name, target, rank)), &l->node->out[0]);
+    return make1(l, "expand", l->node->in[0], GIVEN(GIVE_INTS(name, target, rank)),
+                 &l->node->out[0]);
 }
 
 static sp_status load_slice(sp_loader *l)
@@ -327,7 +351,8 @@ static sp_status load_slice(sp_loader *l)
     SP_RETURN_IF(need_inputs(l, 3));
     for (int i = 0; i < 4; i++)
         if (has_input(l, i + 1)) SP_RETURN_IF(const_ints(l, i + 1, bounds[i], SP_MAX_RANK, &n[i]));
-    if (n[0] != n[1] || (n[2] && n[2] != n[0]) || (n[3] && n[3] != n[0])) return malformed(l, "its lists differ in length");
+    if (n[0] != n[1] || (n[2] && n[2] != n[0]) || (n[3] && n[3] != n[0]))
+        return malformed(l, "its lists differ in length");
     sp_vid x = l->node->in[0];
     if (n[0] == 0) return make1(l, "alias", x, NULL, 0, &l->node->out[0]);
     for (int i = 0; i < n[0]; i++) {
@@ -352,7 +377,8 @@ static sp_status load_squeeze(sp_loader *l)
     for (int d = 0; d < x->rank; d++) gone[d] = n < 0 && x->shape[d] == 1;
     for (int i = 0; i < n; i++) {
         int64_t d = axes[i] < 0 ? axes[i] + x->rank : axes[i];
-        if (d < 0 || d >= x->rank || x->shape[d] != 1) return malformed(l, "an axis that is no dimension of size 1");
+        if (d < 0 || d >= x->rank || x->shape[d] != 1)
+            return malformed(l, "an axis that is no dimension of size 1");
         gone[d] = true;
     }
     for (int d = 0; d < x->rank; d++)
@@ -372,7 +398,8 @@ static sp_status load_unsqueeze(sp_loader *l)
     int rank = x->rank + n;
     for (int i = 0; i < n; i++) {
         int64_t d = axes[i] < 0 ? axes[i] + rank : axes[i];
-        if (d < 0 || d >= rank || fresh[d]) return malformed(l, "an axis out of range or named twice");
+        if (d < 0 || d >= rank || fresh[d])
+            return malformed(l, "an axis out of range or named twice");
         fresh[d] = true;
     }
     for (int d = 0; d < rank; d++) shape[d] = fresh[d] ? 1 : x->shape[from++];
@@ -389,7 +416,8 @@ static sp_status axis_of(sp_loader *l, int64_t *out)
     return *out < 0 || *out >= x->rank ? malformed(l, "axis out of range") : SP_OK;
 }
 
-/* An index of any rank: index_select over the flat index, then the shape of the index in the axis' place. */
+/* An index of any rank: index_select over the flat index, then the shape of the index in the axis'
+ * place. */
 static sp_status load_gather(sp_loader *l)
 {
     int64_t axis, shape[2 * SP_MAX_RANK];
@@ -399,7 +427,9 @@ static sp_status load_gather(sp_loader *l)
     sp_meta x = *type_of(l, l->node->in[0]), at = *type_of(l, l->node->in[1]);
     index = l->node->in[1];
     given dim = GIVE_INT("dim", axis);
-    if (at.rank == 1) return node_of(l, "index_select", (sp_vid[]){l->node->in[0], index}, 2, &dim, 1, &l->node->out[0]);
+    if (at.rank == 1)
+        return node_of(l, "index_select", (sp_vid[]){l->node->in[0], index}, 2, &dim, 1,
+                       &l->node->out[0]);
     SP_RETURN_IF(make_reshape(l, index, &at.numel, 1, &flat));
     SP_RETURN_IF(node_of(l, "index_select", (sp_vid[]){l->node->in[0], flat}, 2, &dim, 1, &picked));
     int rank = 0;
@@ -424,7 +454,8 @@ static sp_status make_like(sp_loader *l, sp_vid x, int64_t value, sp_vid *out)
     return make1(l, "fill.scalar", x, GIVEN(GIVE_NUMBER(name, value)), out);
 }
 
-/* reduction "add" is scatter_add. Without one, the places written are those where scattering ones gives a count. */
+/* reduction "add" is scatter_add. Without one, the places written are those where scattering ones
+ * gives a count. */
 static sp_status load_scatter_elements(sp_loader *l)
 {
     const sp_onnx_attr *reduction = attr(l, "reduction");
@@ -436,8 +467,10 @@ static sp_status load_scatter_elements(sp_loader *l)
     given dim = GIVE_INT("dim", axis);
     index = n->in[1];
     if (reduction != NULL && sp__bytes_are(reduction->text, "add"))
-        return node_of(l, "scatter_add", (sp_vid[]){n->in[0], index, n->in[2]}, 3, &dim, 1, &n->out[0]);
-    if (reduction != NULL && !sp__bytes_are(reduction->text, "none")) return unsupported(l, "this reduction");
+        return node_of(l, "scatter_add", (sp_vid[]){n->in[0], index, n->in[2]}, 3, &dim, 1,
+                       &n->out[0]);
+    if (reduction != NULL && !sp__bytes_are(reduction->text, "none"))
+        return unsupported(l, "this reduction");
     SP_RETURN_IF(make_like(l, n->in[0], 0, &zeros));
     SP_RETURN_IF(make_like(l, n->in[2], 1, &ones));
     SP_RETURN_IF(node_of(l, "scatter_add", (sp_vid[]){zeros, index, n->in[2]}, 3, &dim, 1, &sums));
@@ -451,14 +484,16 @@ static sp_status load_scatter_elements(sp_loader *l)
 static sp_status load_log_softmax(sp_loader *l)
 {
     SP_RETURN_IF(need_inputs(l, 1));
-    return make1(l, "log_softmax", l->node->in[0], GIVEN(GIVE_INT("dim", attr_int(l, "axis", -1))), &l->node->out[0]);
+    return make1(l, "log_softmax", l->node->in[0], GIVEN(GIVE_INT("dim", attr_int(l, "axis", -1))),
+                 &l->node->out[0]);
 }
 
 static sp_status load_softmax(sp_loader *l)
 {
     sp_vid logs;
     SP_RETURN_IF(need_inputs(l, 1));
-    SP_RETURN_IF(make1(l, "log_softmax", l->node->in[0], GIVEN(GIVE_INT("dim", attr_int(l, "axis", -1))), &logs));
+    SP_RETURN_IF(make1(l, "log_softmax", l->node->in[0],
+                       GIVEN(GIVE_INT("dim", attr_int(l, "axis", -1))), &logs));
     return make1(l, "exp", logs, NULL, 0, &l->node->out[0]);
 }
 
@@ -466,23 +501,33 @@ static sp_status load_nll(sp_loader *l)
 {
     const sp_onnx_attr *reduction = attr(l, "reduction");
     SP_RETURN_IF(need_inputs(l, 2));
-    if (has_input(l, 2) || attr(l, "ignore_index") != NULL) return unsupported(l, "weights or ignore_index");
-    int64_t code = reduction == NULL || sp__bytes_are(reduction->text, "mean") ? 1 : sp__bytes_are(reduction->text, "sum") ? 2 : 0;
-    return node_of(l, "nll_loss", l->node->in, 2, GIVEN(GIVE_INT("reduction", code)), &l->node->out[0]);
+    if (has_input(l, 2) || attr(l, "ignore_index") != NULL)
+        return unsupported(l, "weights or ignore_index");
+    int64_t code = reduction == NULL || sp__bytes_are(reduction->text, "mean") ? 1
+                   : sp__bytes_are(reduction->text, "sum")                     ? 2
+                                                                               : 0;
+    return node_of(l, "nll_loss", l->node->in, 2, GIVEN(GIVE_INT("reduction", code)),
+                   &l->node->out[0]);
 }
 
 static sp_status load_constant(sp_loader *l)
 {
-    const sp_onnx_attr *value = attr(l, "value"), *ints = attr(l, "value_ints"), *one = attr(l, "value_int");
+    const sp_onnx_attr *value = attr(l, "value"), *ints = attr(l, "value_ints"),
+                       *one = attr(l, "value_int");
     const sp_onnx_attr *real = attr(l, "value_float");
     sp_tensor *t = NULL;
     sp_status status;
     SP_RETURN_IF(need_inputs(l, 0));
-    if (value != NULL) status = sp__onnx_tensor(value->tensor, NULL, &t);
-    else if (ints != NULL) status = sp_from_data(ints->ints, SP_INT64, 1, &(int64_t){ints->n_ints}, &t);
-    else if (one != NULL) status = sp_from_data(&one->i, SP_INT64, 0, NULL, &t);
-    else if (real != NULL) status = sp_from_data(&real->f, SP_FLOAT32, 0, NULL, &t);
-    else return unsupported(l, "constants other than tensors, integers and floats");
+    if (value != NULL)
+        status = sp__onnx_tensor(value->tensor, NULL, &t);
+    else if (ints != NULL)
+        status = sp_from_data(ints->ints, SP_INT64, 1, &(int64_t){ints->n_ints}, &t);
+    else if (one != NULL)
+        status = sp_from_data(&one->i, SP_INT64, 0, NULL, &t);
+    else if (real != NULL)
+        status = sp_from_data(&real->f, SP_FLOAT32, 0, NULL, &t);
+    else
+        return unsupported(l, "constants other than tensors, integers and floats");
     if (status == SP_OK) status = sp__graph_const(l->g, t, &l->node->out[0]);
     sp_drop(&t);
     return status;
@@ -498,7 +543,8 @@ static sp_status load_constant_of_shape(sp_loader *l)
     float zero = 0;
     SP_RETURN_IF(need_inputs(l, 1));
     SP_RETURN_IF(const_ints(l, 0, shape, SP_MAX_RANK, &n));
-    SP_RETURN_IF(value != NULL ? sp__onnx_tensor(value->tensor, NULL, &t) : sp_from_data(&zero, SP_FLOAT32, 0, NULL, &t));
+    SP_RETURN_IF(value != NULL ? sp__onnx_tensor(value->tensor, NULL, &t)
+                               : sp_from_data(&zero, SP_FLOAT32, 0, NULL, &t));
     sp_status status = sp__graph_const(l->g, t, &number);
     sp_drop(&t);
     SP_RETURN_IF(status);
@@ -511,11 +557,14 @@ static sp_status scalar_operand(sp_loader *l, int i, const char *name, given *ou
 {
     const sp_value *v = &l->g->values[l->node->in[i]];
     sp_scalar value;
-    if (v->kind != SP_VALUE_CONST || v->constant->numel != 1) return unsupported(l, "bounds must be constants of the file");
+    if (v->kind != SP_VALUE_CONST || v->constant->numel != 1)
+        return unsupported(l, "bounds must be constants of the file");
     SP_RETURN_IF(sp_item(v->constant, &value));
     *out = (given){name, {.kind = SP_ATTR_SCALAR, .tag = value.kind}};
-    if (value.kind == SP_FLOAT64) out->value.v.f = value.v.f;
-    else out->value.v.i = value.v.i;
+    if (value.kind == SP_FLOAT64)
+        out->value.v.f = value.v.f;
+    else
+        out->value.v.i = value.v.i;
     return SP_OK;
 }
 
@@ -551,7 +600,8 @@ static sp_status load_own(sp_loader *l)
         list[count].name = info->attr_names[i];
         *to = (sp_attr){.v.i = a->i, .kind = info->attr_kinds[i], .tag = SP_INT64};
         if (to->kind == SP_ATTR_INTS) to->v.ints = a->ints, to->n = a->n_ints;
-        if (to->kind == SP_ATTR_FLOAT || (to->kind == SP_ATTR_SCALAR && a->f != 0)) to->v.f = a->f, to->tag = SP_FLOAT64;
+        if (to->kind == SP_ATTR_FLOAT || (to->kind == SP_ATTR_SCALAR && a->f != 0))
+            to->v.f = a->f, to->tag = SP_FLOAT64;
         if (to->kind == SP_ATTR_DTYPE) {
             SP_RETURN_IF(sp__onnx_dtype(a->i, &dtype));
             to->v.i = dtype;
@@ -598,7 +648,8 @@ sp_status sp__load_op(sp_loader *l)
 {
     const sp_onnx_node *n = l->node;
     if (sp__bytes_are(n->domain, ONNX_SPOOL_DOMAIN)) return load_own(l);
-    if (n->domain.size != 0 && !sp__bytes_are(n->domain, "ai.onnx")) return unsupported(l, "it is of another domain");
+    if (n->domain.size != 0 && !sp__bytes_are(n->domain, "ai.onnx"))
+        return unsupported(l, "it is of another domain");
     for (size_t i = 0; i < sizeof direct / sizeof *direct; i++)
         if (sp__bytes_are(n->op_type, direct[i].onnx)) return load_direct(l, (int)i);
     for (size_t i = 0; i < sizeof loaders / sizeof *loaders; i++)

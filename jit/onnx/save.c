@@ -1,4 +1,5 @@
-/* A graph as an ONNX model: the frame around the ops (model, graph, inputs, constants, names), and the file. */
+/* A graph as an ONNX model: the frame around the ops (model, graph, inputs, constants, names), and
+ * the file. */
 #include "jit/onnx/save.h"
 
 #include <errno.h>
@@ -11,8 +12,10 @@
 
 int64_t sp__onnx_type(sp_dtype dtype)
 {
-    static const int64_t types[SP_DTYPE_COUNT] = {
-        [SP_BOOL] = ONNX_BOOL, [SP_INT64] = ONNX_INT64, [SP_FLOAT32] = ONNX_FLOAT, [SP_FLOAT64] = ONNX_DOUBLE};
+    static const int64_t types[SP_DTYPE_COUNT] = {[SP_BOOL] = ONNX_BOOL,
+                                                  [SP_INT64] = ONNX_INT64,
+                                                  [SP_FLOAT32] = ONNX_FLOAT,
+                                                  [SP_FLOAT64] = ONNX_DOUBLE};
     return types[dtype];
 }
 
@@ -29,7 +32,8 @@ sp_name sp__save_value(const sp_saver *s, sp_vid v)
     const char *own = s->g->values[v].name;
     if (own != NULL && strlen(own) < sizeof name.text && !looks_generated(own))
         snprintf(name.text, sizeof name.text, "%s", own);
-    else snprintf(name.text, sizeof name.text, "v%d", v);
+    else
+        snprintf(name.text, sizeof name.text, "v%d", v);
     return name;
 }
 
@@ -109,7 +113,8 @@ void sp__save_end(sp_saver *s, sp_name out)
 
 /* ---- constants ---- */
 
-static void put_tensor(sp_saver *s, sp_name name, sp_dtype dtype, int rank, const int64_t *shape, const void *data, size_t bytes)
+static void put_tensor(sp_saver *s, sp_name name, sp_dtype dtype, int rank, const int64_t *shape,
+                       const void *data, size_t bytes)
 {
     s->tensor.size = 0;
     for (int i = 0; i < rank; i++) sp__out_varint(&s->tensor, TENSOR_DIMS, (uint64_t)shape[i]);
@@ -134,7 +139,8 @@ sp_name sp__save_const_scalar(sp_saver *s, sp_scalar value, sp_dtype dtype)
     int64_t i = real ? (int64_t)value.v.f : value.v.i;
     float single = (float)f;
     uint8_t truth = real ? value.v.f != 0 : value.v.i != 0;
-    const void *data[SP_DTYPE_COUNT] = {[SP_BOOL] = &truth, [SP_INT64] = &i, [SP_FLOAT32] = &single, [SP_FLOAT64] = &f};
+    const void *data[SP_DTYPE_COUNT] = {
+        [SP_BOOL] = &truth, [SP_INT64] = &i, [SP_FLOAT32] = &single, [SP_FLOAT64] = &f};
     put_tensor(s, name, dtype, 0, NULL, data[dtype], sp_dtype_size(dtype));
     return name;
 }
@@ -144,9 +150,11 @@ static sp_status save_constant(sp_saver *s, sp_vid v)
     const sp_tensor *t = s->g->values[v].constant;
     size_t bytes = (size_t)t->numel * sp_dtype_size(t->dtype);
     void *data = sp__alloc(bytes);
-    if (data == NULL) return sp_fail(SP_EMEMORY, "onnx.save: no memory for a constant of %zu bytes", bytes);
+    if (data == NULL)
+        return sp_fail(SP_EMEMORY, "onnx.save: no memory for a constant of %zu bytes", bytes);
     sp_status status = sp_copy_out(t, data, bytes);
-    if (status == SP_OK) put_tensor(s, sp__save_value(s, v), t->dtype, t->rank, t->shape, data, bytes);
+    if (status == SP_OK)
+        put_tensor(s, sp__save_value(s, v), t->dtype, t->rank, t->shape, data, bytes);
     sp__free(data, bytes);
     return status;
 }
@@ -179,8 +187,8 @@ static void put_value_info(sp_saver *s, uint32_t field, sp_name name, const sp_m
     sp__out_message(&s->graph, field, &s->tensor);
 }
 
-/* An ONNX output must be a node's own result and have its own name: an input, a constant or a repeated value goes out
- * through an Identity. */
+/* An ONNX output must be a node's own result and have its own name: an input, a constant or a
+ * repeated value goes out through an Identity. */
 static void save_outputs(sp_saver *s)
 {
     static const sp_ir_node nowhere = {0};
@@ -206,7 +214,8 @@ static sp_status save_graph(sp_saver *s)
     const sp_graph *g = s->g;
     sp__out_text(&s->graph, GRAPH_NAME, g->name != NULL ? g->name : "graph");
     for (int i = 0; i < g->n_inputs; i++)
-        put_value_info(s, GRAPH_INPUT, sp__save_value(s, g->inputs[i]), &g->values[g->inputs[i]].type);
+        put_value_info(s, GRAPH_INPUT, sp__save_value(s, g->inputs[i]),
+                       &g->values[g->inputs[i]].type);
     for (sp_vid v = 0; v < g->n_values; v++)
         if (g->values[v].kind == SP_VALUE_CONST) SP_RETURN_IF(save_constant(s, v));
     for (int i = 0; i < g->n_nodes; i++) {
@@ -260,7 +269,8 @@ static sp_status write_all(FILE *file, const sp_out *model, const char *path)
     return io_error("write", path);
 }
 
-/* Into a file beside the target, then renamed: the target is either the old file or the whole new one. */
+/* Into a file beside the target, then renamed: the target is either the old file or the whole new
+ * one. */
 static sp_status write_file(const sp_out *model, const char *path)
 {
     size_t size = strlen(path) + 32;

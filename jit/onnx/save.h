@@ -1,9 +1,11 @@
 /* What the per-op savers (save_ops.c) build a model with.
  *
- *     save_node_begin(s, "Concat", ""); save_in(s, name); ... save_attr_int(s, "axis", 0); save_node_end(s, result);
+ *     save_node_begin(s, "Concat", ""); save_in(s, name); ... save_attr_int(s, "axis", 0);
+ * save_node_end(s, result);
  *
- * Names: a graph value is called after its own name or "v<number>", an intermediate of one op "t<number>", a constant made
- * here "c<number>". Invariant: nothing is written to disk before the whole model is built.
+ * Names: a graph value is called after its own name or "v<number>", an intermediate of one op
+ * "t<number>", a constant made here "c<number>". Invariant: nothing is written to disk before the
+ * whole model is built.
  */
 #ifndef SP_ONNX_SAVE_H
 #define SP_ONNX_SAVE_H

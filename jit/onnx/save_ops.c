@@ -1,7 +1,8 @@
 /* Each op of the table as ONNX nodes (opset 21).
  *
- * An op whose `onnx` key names an operator is that operator, inputs cast to the dtype Spool computes in; one whose key is
- * "custom" has a function here; one without a key goes into the domain spool under its own name, attributes and all.
+ * An op whose `onnx` key names an operator is that operator, inputs cast to the dtype Spool
+ * computes in; one whose key is "custom" has a function here; one without a key goes into the
+ * domain spool under its own name, attributes and all.
  *
  * Invariant: a saver writes the op's result last, under the name of the node's output value.
  */
@@ -64,8 +65,10 @@ static int64_t dim_of(const sp_ir_node *n, const char *name, int rank)
 static sp_scalar scalar_of(const sp_attr *a)
 {
     sp_scalar value = {.kind = a->tag};
-    if (a->tag == SP_FLOAT64) value.v.f = a->v.f;
-    else value.v.i = a->v.i;
+    if (a->tag == SP_FLOAT64)
+        value.v.f = a->v.f;
+    else
+        value.v.i = a->v.i;
     return value;
 }
 
@@ -77,8 +80,9 @@ static bool scalar_is(const sp_attr *a, double value)
 static sp_status unsupported(const sp_ir_node *n, const char *why)
 {
     char where[256];
-    return sp_fail(SP_EUNSUPPORTED, "onnx.save: %s%s%s: %s", sp_op_table[n->op].name, n->where.code ? " at " : "",
-                   sp__where_text(&n->where, where, sizeof where), why);
+    return sp_fail(SP_EUNSUPPORTED, "onnx.save: %s%s%s: %s", sp_op_table[n->op].name,
+                   n->where.code ? " at " : "", sp__where_text(&n->where, where, sizeof where),
+                   why);
 }
 
 static void emit1(sp_saver *s, const char *op_type, sp_name x, sp_name out)
@@ -111,7 +115,8 @@ static sp_name reshaped(sp_saver *s, sp_name x, const int64_t *shape, int rank)
 
 /* ---- pointwise ---- */
 
-/* The dtype a pointwise node computes in, from the table's own rule, which looks at dtypes and ranks alone. */
+/* The dtype a pointwise node computes in, from the table's own rule, which looks at dtypes and
+ * ranks alone. */
 static sp_dtype compute_dtype(const sp_saver *s, const sp_ir_node *n)
 {
     sp_tensor stand_ins[3] = {0}, *in[3];
@@ -137,8 +142,10 @@ static sp_status save_pointwise(sp_saver *s, const sp_ir_node *n, const char *op
 {
     sp_dtype dtype = compute_dtype(s, n);
     sp_name x = input_as(s, n, 0, dtype);
-    if (n->n_in == 1 && n->n_attr == 0) emit1(s, op_type, x, result(s, n));
-    else emit2(s, op_type, x, second_operand(s, n, dtype), result(s, n));
+    if (n->n_in == 1 && n->n_attr == 0)
+        emit1(s, op_type, x, result(s, n));
+    else
+        emit2(s, op_type, x, second_operand(s, n, dtype), result(s, n));
     return SP_OK;
 }
 
@@ -148,7 +155,8 @@ static sp_status save_add_sub(sp_saver *s, const sp_ir_node *n)
     sp_dtype dtype = result_type(s, n)->dtype;
     const sp_attr *alpha = attr(n, "alpha");
     sp_name x = input_as(s, n, 0, dtype), y = second_operand(s, n, dtype);
-    if (!scalar_is(alpha, 1)) y = temp2(s, "Mul", y, sp__save_const_scalar(s, scalar_of(alpha), dtype));
+    if (!scalar_is(alpha, 1))
+        y = temp2(s, "Mul", y, sp__save_const_scalar(s, scalar_of(alpha), dtype));
     emit2(s, strncmp(sp_op_table[n->op].name, "add", 3) == 0 ? "Add" : "Sub", x, y, result(s, n));
     return SP_OK;
 }
@@ -174,7 +182,8 @@ static sp_status save_ne(sp_saver *s, const sp_ir_node *n)
 static sp_status save_where(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
-    sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype), y = input_as(s, n, 2, dtype);
+    sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype),
+            y = input_as(s, n, 2, dtype);
     sp__save_begin(s, "Where", "");
     sp__save_in(s, cond), sp__save_in(s, x), sp__save_in(s, y);
     sp__save_end(s, result(s, n));
@@ -220,7 +229,8 @@ static sp_status save_reduce(sp_saver *s, const sp_ir_node *n, const char *op_ty
         if (dims[i] < 0) dims[i] += x->rank;
     }
     if (x->rank == 0) return save_cast(s, n);
-    sp_name in = input_as(s, n, 0, result_type(s, n)->dtype), axes = sp__save_const_ints(s, dims, n_dims);
+    sp_name in = input_as(s, n, 0, result_type(s, n)->dtype),
+            axes = sp__save_const_ints(s, dims, n_dims);
     sp__save_begin(s, op_type, "");
     sp__save_in(s, in), sp__save_in(s, axes);
     sp__save_attr_int(s, "keepdims", attr_int(n, "keepdim", 0));
@@ -351,7 +361,8 @@ static sp_status save_expand(sp_saver *s, const sp_ir_node *n)
 static sp_status save_slice(sp_saver *s, const sp_ir_node *n)
 {
     const sp_meta *x = type_of(s, n->in[0]);
-    int64_t dim = dim_of(n, "dim", x->rank), start = attr_int(n, "start", 0), end = attr_int(n, "end", INT64_MAX);
+    int64_t dim = dim_of(n, "dim", x->rank), start = attr_int(n, "start", 0),
+            end = attr_int(n, "end", INT64_MAX);
     int64_t step = attr_int(n, "step", 1);
     sp_name names[4] = {sp__save_const_ints(s, &start, 1), sp__save_const_ints(s, &end, 1),
                         sp__save_const_ints(s, &dim, 1), sp__save_const_ints(s, &step, 1)};
@@ -362,7 +373,8 @@ static sp_status save_slice(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
-static void emit_gather(sp_saver *s, const char *op_type, sp_name x, sp_name index, int64_t axis, sp_name out)
+static void emit_gather(sp_saver *s, const char *op_type, sp_name x, sp_name index, int64_t axis,
+                        sp_name out)
 {
     sp__save_begin(s, op_type, "");
     sp__save_in(s, x), sp__save_in(s, index);
@@ -380,12 +392,14 @@ static sp_status save_select(sp_saver *s, const sp_ir_node *n)
 
 /* ---- strided access by constant element numbers ---- */
 
-/* The places, in a dense buffer, of the elements of a geometry, in row-major order, as a 1-D constant. */
+/* The places, in a dense buffer, of the elements of a geometry, in row-major order, as a 1-D
+ * constant. */
 static sp_status place_list(sp_saver *s, const sp_meta *m, sp_name *out)
 {
     size_t bytes = (size_t)m->numel * sizeof(int64_t);
     int64_t *places = sp__alloc(bytes), at[SP_MAX_RANK] = {0}, place = m->offset;
-    if (places == NULL) return sp_fail(SP_EMEMORY, "onnx.save: no memory for %lld indices", (long long)m->numel);
+    if (places == NULL)
+        return sp_fail(SP_EMEMORY, "onnx.save: no memory for %lld indices", (long long)m->numel);
     for (int64_t i = 0; i < m->numel; i++) {
         places[i] = place;
         for (int d = m->rank - 1; d >= 0; d--) {
@@ -411,7 +425,8 @@ static sp_status save_as_strided(sp_saver *s, const sp_ir_node *n)
     const sp_attr *size = attr(n, "size"), *stride = attr(n, "stride");
     sp_meta wanted = *y;
     sp_name places;
-    if (!x->contiguous) return unsupported(n, "the input is not dense, so its strides have no meaning in a file");
+    if (!x->contiguous)
+        return unsupported(n, "the input is not dense, so its strides have no meaning in a file");
     for (int i = 0; i < size->n; i++) wanted.stride[i] = stride->v.ints[i];
     wanted.offset = attr_int(n, "storage_offset", 0);
     SP_RETURN_IF(place_list(s, &wanted, &places));
@@ -453,7 +468,8 @@ static sp_status save_as_strided_scatter(sp_saver *s, const sp_ir_node *n)
     const sp_meta *x = type_of(s, n->in[0]);
     const sp_attr *size = attr(n, "size"), *stride = attr(n, "stride");
     sp_meta where = {.rank = (uint8_t)size->n, .numel = 1};
-    if (!x->contiguous) return unsupported(n, "the input is not dense, so its strides have no meaning in a file");
+    if (!x->contiguous)
+        return unsupported(n, "the input is not dense, so its strides have no meaning in a file");
     for (int i = 0; i < size->n; i++) {
         where.shape[i] = size->v.ints[i], where.stride[i] = stride->v.ints[i];
         where.numel *= where.shape[i];
@@ -466,7 +482,8 @@ static sp_status save_slice_scatter(sp_saver *s, const sp_ir_node *n)
 {
     sp_meta where = dense_meta(type_of(s, n->in[0]));
     const sp_meta *src = type_of(s, n->in[1]);
-    int64_t dim = dim_of(n, "dim", where.rank), start = attr_int(n, "start", 0), size = where.shape[dim];
+    int64_t dim = dim_of(n, "dim", where.rank), start = attr_int(n, "start", 0),
+            size = where.shape[dim];
     if (start < 0) start = start + size < 0 ? 0 : start + size;
     where.offset = (start > size ? size : start) * where.stride[dim];
     where.stride[dim] *= attr_int(n, "step", 1);
@@ -491,7 +508,8 @@ static sp_status save_gather(sp_saver *s, const sp_ir_node *n)
 {
     int rank = type_of(s, n->in[0])->rank;
     if (rank == 0) return save_identity(s, n);
-    emit_gather(s, "GatherElements", input(s, n, 0), input(s, n, 1), dim_of(n, "dim", rank), result(s, n));
+    emit_gather(s, "GatherElements", input(s, n, 0), input(s, n, 1), dim_of(n, "dim", rank),
+                result(s, n));
     return SP_OK;
 }
 
@@ -505,7 +523,8 @@ static sp_status save_index_select(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
-static void emit_scatter_add(sp_saver *s, const sp_ir_node *n, sp_name index, sp_name src, int64_t axis)
+static void emit_scatter_add(sp_saver *s, const sp_ir_node *n, sp_name index, sp_name src,
+                             int64_t axis)
 {
     sp__save_begin(s, "ScatterElements", "");
     sp__save_in(s, input(s, n, 0)), sp__save_in(s, index), sp__save_in(s, src);
@@ -516,9 +535,11 @@ static void emit_scatter_add(sp_saver *s, const sp_ir_node *n, sp_name index, sp
 
 static sp_status save_scatter_add(sp_saver *s, const sp_ir_node *n)
 {
-    const sp_meta *x = type_of(s, n->in[0]), *index = type_of(s, n->in[1]), *src = type_of(s, n->in[2]);
+    const sp_meta *x = type_of(s, n->in[0]), *index = type_of(s, n->in[1]),
+                  *src = type_of(s, n->in[2]);
     for (int d = 0; d < index->rank; d++)
-        if (index->shape[d] != src->shape[d]) return unsupported(n, "index and src differ in shape: slice src first");
+        if (index->shape[d] != src->shape[d])
+            return unsupported(n, "index and src differ in shape: slice src first");
     if (x->rank == 0) return unsupported(n, "tensors without dimensions");
     emit_scatter_add(s, n, input(s, n, 1), input_as(s, n, 2, x->dtype), dim_of(n, "dim", x->rank));
     return SP_OK;
@@ -532,9 +553,11 @@ static sp_status save_index_add(sp_saver *s, const sp_ir_node *n)
     int64_t axis = dim_of(n, "dim", x->rank), shape[SP_MAX_RANK];
     if (x->rank == 0) return unsupported(n, "tensors without dimensions");
     for (int d = 0; d < x->rank; d++) shape[d] = d == axis ? src->shape[d] : 1;
-    sp_name index = reshaped(s, input(s, n, 1), shape, x->rank), values = input_as(s, n, 2, x->dtype);
+    sp_name index = reshaped(s, input(s, n, 1), shape, x->rank),
+            values = input_as(s, n, 2, x->dtype);
     index = temp2(s, "Expand", index, sp__save_const_ints(s, src->shape, src->rank));
-    if (!scalar_is(alpha, 1)) values = temp2(s, "Mul", values, sp__save_const_scalar(s, scalar_of(alpha), x->dtype));
+    if (!scalar_is(alpha, 1))
+        values = temp2(s, "Mul", values, sp__save_const_scalar(s, scalar_of(alpha), x->dtype));
     emit_scatter_add(s, n, index, values, axis);
     return SP_OK;
 }
@@ -599,16 +622,20 @@ static sp_status save_arange(sp_saver *s, const sp_ir_node *n)
     const sp_attr *start = attr(n, "start"), *step = attr(n, "step");
     bool floats = y->dtype == SP_FLOAT32 || y->dtype == SP_FLOAT64;
     int64_t last = y->numel;
-    sp_name numbers[3] = {sp__save_const_scalar(s, SP_INT(0), SP_INT64), sp__save_const_scalar(s, SP_INT(last), SP_INT64),
+    sp_name numbers[3] = {sp__save_const_scalar(s, SP_INT(0), SP_INT64),
+                          sp__save_const_scalar(s, SP_INT(last), SP_INT64),
                           sp__save_const_scalar(s, SP_INT(1), SP_INT64)};
     sp_name counted = sp__save_temp(s);
     sp__save_begin(s, "Range", "");
     for (int i = 0; i < 3; i++) sp__save_in(s, numbers[i]);
     sp__save_end(s, counted);
-    sp_dtype dtype = floats ? SP_FLOAT64 : SP_INT64; /* start + i * step in the wide type, rounded once */
+    sp_dtype dtype =
+        floats ? SP_FLOAT64 : SP_INT64; /* start + i * step in the wide type, rounded once */
     sp_name wide = sp__save_cast(s, counted, SP_INT64, dtype);
-    wide = temp2(s, "Mul", wide, sp__save_const_scalar(s, step != NULL ? scalar_of(step) : SP_INT(1), dtype));
-    wide = temp2(s, "Add", wide, sp__save_const_scalar(s, start != NULL ? scalar_of(start) : SP_INT(0), dtype));
+    wide = temp2(s, "Mul", wide,
+                 sp__save_const_scalar(s, step != NULL ? scalar_of(step) : SP_INT(1), dtype));
+    wide = temp2(s, "Add", wide,
+                 sp__save_const_scalar(s, start != NULL ? scalar_of(start) : SP_INT(0), dtype));
     emit1(s, "Identity", sp__save_cast(s, wide, dtype, y->dtype), result(s, n));
     return SP_OK;
 }
@@ -626,11 +653,14 @@ static sp_status save_copy(sp_saver *s, const sp_ir_node *n)
 
 static void put_attr(sp_saver *s, const char *name, const sp_attr *a)
 {
-    if (a->kind == SP_ATTR_INTS) sp__save_attr_ints(s, name, a->v.ints, a->n);
+    if (a->kind == SP_ATTR_INTS)
+        sp__save_attr_ints(s, name, a->v.ints, a->n);
     else if (a->kind == SP_ATTR_FLOAT || (a->kind == SP_ATTR_SCALAR && a->tag == SP_FLOAT64))
         sp__save_attr_float(s, name, (float)a->v.f);
-    else if (a->kind == SP_ATTR_DTYPE) sp__save_attr_int(s, name, sp__onnx_type((sp_dtype)a->v.i));
-    else sp__save_attr_int(s, name, a->v.i);
+    else if (a->kind == SP_ATTR_DTYPE)
+        sp__save_attr_int(s, name, sp__onnx_type((sp_dtype)a->v.i));
+    else
+        sp__save_attr_int(s, name, a->v.i);
 }
 
 static sp_status save_own_domain(sp_saver *s, const sp_ir_node *n)
@@ -639,8 +669,10 @@ static sp_status save_own_domain(sp_saver *s, const sp_ir_node *n)
     if (n->n_out != 1) return unsupported(n, "ops with several results have no form in a file yet");
     sp__save_begin(s, info->name, ONNX_SPOOL_DOMAIN);
     for (int i = 0; i < n->n_in; i++) {
-        if (n->in[i] >= 0) sp__save_in(s, input(s, n, i));
-        else sp__save_in(s, (sp_name){""});
+        if (n->in[i] >= 0)
+            sp__save_in(s, input(s, n, i));
+        else
+            sp__save_in(s, (sp_name){""});
     }
     for (int i = 0; i < n->n_attr; i++)
         if (!n->attr[i].absent) put_attr(s, info->attr_names[i], &n->attr[i]);
@@ -708,7 +740,8 @@ sp_status sp__save_op(sp_saver *s, const sp_ir_node *n)
     for (size_t i = 0; i < sizeof savers / sizeof *savers; i++)
         if (strcmp(savers[i].op, info->name) == 0) return savers[i].save(s, n);
     if (info->onnx == NULL) return save_own_domain(s, n);
-    if (strcmp(info->onnx, "custom") == 0) return unsupported(n, "the table promises a saver that is missing");
+    if (strcmp(info->onnx, "custom") == 0)
+        return unsupported(n, "the table promises a saver that is missing");
     if (info->flags & SP_OPF_POINTWISE) return save_pointwise(s, n, info->onnx);
     return unsupported(n, "it has no form in a file yet");
 }

@@ -1,6 +1,7 @@
 /* Field numbers and codes of the ONNX file format, as far as Spool uses them.
  *
- * Source: onnx.proto of the ONNX project (Apache-2.0), IR version 10, the one that goes with opset 21.
+ * Source: onnx.proto of the ONNX project (Apache-2.0), IR version 10, the one that goes with
+ * opset 21.
  */
 #ifndef SP_ONNX_SCHEMA_H
 #define SP_ONNX_SCHEMA_H
@@ -45,7 +46,14 @@ enum {
     ATTR_INTS = 8,
     ATTR_TYPE = 20
 };
-enum { ATTR_TYPE_FLOAT = 1, ATTR_TYPE_INT = 2, ATTR_TYPE_STRING = 3, ATTR_TYPE_TENSOR = 4, ATTR_TYPE_FLOATS = 6, ATTR_TYPE_INTS = 7 };
+enum {
+    ATTR_TYPE_FLOAT = 1,
+    ATTR_TYPE_INT = 2,
+    ATTR_TYPE_STRING = 3,
+    ATTR_TYPE_TENSOR = 4,
+    ATTR_TYPE_FLOATS = 6,
+    ATTR_TYPE_INTS = 7
+};
 enum {
     TENSOR_DIMS = 1,
     TENSOR_DATA_TYPE = 2,

@@ -63,7 +63,8 @@ bool sp__wire_next(sp_wire *w, sp_field *out)
     return good;
 }
 
-bool sp__wire_repeated(const sp_field *f, sp_wire_type element, void (*put)(void *ctx, uint64_t bits), void *ctx)
+bool sp__wire_repeated(const sp_field *f, sp_wire_type element,
+                       void (*put)(void *ctx, uint64_t bits), void *ctx)
 {
     if (f->type == element) {
         put(ctx, f->varint);
@@ -152,5 +153,6 @@ void sp__out_free(sp_out *o)
 
 sp_status sp__out_finish(const sp_out *o)
 {
-    return o->failed ? sp_fail(SP_EMEMORY, "onnx: no memory for a message of %zu bytes", o->size) : SP_OK;
+    return o->failed ? sp_fail(SP_EMEMORY, "onnx: no memory for a message of %zu bytes", o->size)
+                     : SP_OK;
 }

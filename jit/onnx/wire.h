@@ -1,12 +1,15 @@
-/* Protocol-buffers wire format, as much of it as ONNX files use, read without copying and without recursion.
+/* Protocol-buffers wire format, as much of it as ONNX files use, read without copying and without
+ * recursion.
  *
- * A message is a run of fields: key = number << 3 | type, then a varint (type 0), 8 bytes (1), a length and as many bytes
- * (2), or 4 bytes (5); little-endian. Source: protobuf.dev, "Encoding". Hand-written because a file may be hostile:
- * nothing is allocated while reading, a nested message is a slice that the caller opens, depth is the caller's own, and
- * tensors stay where they lie in the file.
+ * A message is a run of fields: key = number << 3 | type, then a varint (type 0), 8 bytes (1), a
+ * length and as many bytes (2), or 4 bytes (5); little-endian. Source: protobuf.dev, "Encoding".
+ * Hand-written because a file may be hostile: nothing is allocated while reading, a nested message
+ * is a slice that the caller opens, depth is the caller's own, and tensors stay where they lie in
+ * the file.
  *
  * Invariants
- * 1. A reader never looks past its slice; a broken key, length or varint sets `broken` and ends the message.
+ * 1. A reader never looks past its slice; a broken key, length or varint sets `broken` and ends the
+ * message.
  * 2. Unknown fields are skipped: newer files stay readable.
  */
 #ifndef SP_ONNX_WIRE_H
@@ -44,9 +47,11 @@ static inline sp_wire sp__wire_open(sp_bytes message)
 }
 /* The next field; false at the end and when broken. */
 bool sp__wire_next(sp_wire *w, sp_field *out);
-/* Numbers of a repeated int64, float or double field, packed or one by one: calls put(ctx, bits) for each. False when the
- * field's type does not fit `element` (SP_WIRE_VARINT, SP_WIRE_FIXED32 or SP_WIRE_FIXED64). */
-bool sp__wire_repeated(const sp_field *f, sp_wire_type element, void (*put)(void *ctx, uint64_t bits), void *ctx);
+/* Numbers of a repeated int64, float or double field, packed or one by one: calls put(ctx, bits)
+ * for each. False when the field's type does not fit `element` (SP_WIRE_VARINT, SP_WIRE_FIXED32 or
+ * SP_WIRE_FIXED64). */
+bool sp__wire_repeated(const sp_field *f, sp_wire_type element,
+                       void (*put)(void *ctx, uint64_t bits), void *ctx);
 
 /* ---- writing ----- */
 
@@ -61,7 +66,8 @@ void sp__out_varint(sp_out *o, uint32_t number, uint64_t value);
 void sp__out_float(sp_out *o, uint32_t number, float value);
 void sp__out_bytes(sp_out *o, uint32_t number, const void *data, size_t size);
 void sp__out_text(sp_out *o, uint32_t number, const char *text);
-/* Appends `inner` as field `number` and empties it for the next use; inner's failure is passed on. */
+/* Appends `inner` as field `number` and empties it for the next use; inner's failure is passed on.
+ */
 void sp__out_message(sp_out *o, uint32_t number, sp_out *inner);
 void sp__out_free(sp_out *o);
 /* SP_EMEMORY if anything failed. */
