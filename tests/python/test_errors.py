@@ -118,8 +118,12 @@ def test_message_and_line(case):
 
 def test_hierarchy():
     assert issubclass(spool.SpoolError, RuntimeError)
-    assert issubclass(spool.ShapeError, (spool.SpoolError, ValueError)) and issubclass(spool.ShapeError, ValueError)
-    assert issubclass(spool.DTypeError, spool.SpoolError) and issubclass(spool.DTypeError, TypeError)
+    assert issubclass(spool.ShapeError, (spool.SpoolError, ValueError)) and issubclass(
+        spool.ShapeError, ValueError
+    )
+    assert issubclass(spool.DTypeError, spool.SpoolError) and issubclass(
+        spool.DTypeError, TypeError
+    )
     assert issubclass(spool.FormatError, ValueError)
 
 
@@ -148,7 +152,12 @@ def test_tape_misuse():
 def test_failed_calls_change_nothing():
     x = spool.ones(2, 3)
     version = x._version
-    for call in (lambda: x.add_(x34), lambda: x.copy_(x34), lambda: x.__setitem__(0, x34), lambda: x.__setitem__(5, 1)):
+    for call in (
+        lambda: x.add_(x34),
+        lambda: x.copy_(x34),
+        lambda: x.__setitem__(0, x34),
+        lambda: x.__setitem__(5, 1),
+    ):
         raised(call)
     assert x._version == version and x.tolist() == [[1.0] * 3] * 2
 
@@ -157,11 +166,17 @@ def test_tracebacks_skip_the_package_but_not_the_users_functions():
     def inner(v):
         return v @ spool.ones(7)
 
-    for call in (lambda: spool.func.vmap(inner)(x23), lambda: spool.func.vmap(spool.func.grad(inner))(x23),
-                 lambda: spool.func.jacrev(inner)(spool.ones(3)), lambda: spool.no_grad()(inner)(spool.ones(3))):
+    for call in (
+        lambda: spool.func.vmap(inner)(x23),
+        lambda: spool.func.vmap(spool.func.grad(inner))(x23),
+        lambda: spool.func.jacrev(inner)(spool.ones(3)),
+        lambda: spool.no_grad()(inner)(spool.ones(3)),
+    ):
         error = raised(call)
         frames = traceback.extract_tb(error.__traceback__)
-        assert frames[-1].name == "inner" and all(Path(f.filename) == Path(__file__) for f in frames), frames
+        assert frames[-1].name == "inner" and all(
+            Path(f.filename) == Path(__file__) for f in frames
+        ), frames
 
 
 def test_exceptions_of_user_functions_pass_through():
@@ -171,7 +186,13 @@ def test_exceptions_of_user_functions_pass_through():
     def fail(v):
         raise Mine
 
-    for transform in (spool.func.grad, spool.func.vmap, spool.func.jacrev, spool.func.jacfwd, spool.func.hessian):
+    for transform in (
+        spool.func.grad,
+        spool.func.vmap,
+        spool.func.jacrev,
+        spool.func.jacfwd,
+        spool.func.hessian,
+    ):
         assert isinstance(raised(lambda transform=transform: transform(fail)(spool.ones(2))), Mine)
     # Levels came off: nothing is left behind.
     assert spool.func.grad(lambda v: v.sum())(spool.ones(2)).tolist() == [1, 1]
@@ -184,11 +205,16 @@ def test_tensors_that_outlive_their_transform():
         leaked.append(v)
         return (v * v).sum()
 
-    for transform, argument in ((spool.func.grad(f), spool.ones(2)), (spool.func.vmap(f), spool.ones(2, 2))):
+    for transform, argument in (
+        (spool.func.grad(f), spool.ones(2)),
+        (spool.func.vmap(f), spool.ones(2, 2)),
+    ):
         leaked.clear()
         transform(argument)
         error = raised(lambda: leaked[0] + 1)
-        assert isinstance(error, (spool.SpoolError, NotImplementedError)) and "transform" in str(error)
+        assert isinstance(error, (spool.SpoolError, NotImplementedError)) and "transform" in str(
+            error
+        )
         repr(leaked[0])
 
 
@@ -196,11 +222,19 @@ def run_python(code, **environment):
     import os
 
     env = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=120,
+    )
 
 
 def test_import_is_light():
-    done = run_python("import sys, spool; print('numpy' in sys.modules, 'spool.func' in sys.modules); spool.func.grad; spool.nn")
+    done = run_python(
+        "import sys, spool; print('numpy' in sys.modules, 'spool.func' in sys.modules); spool.func.grad; spool.nn"
+    )
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
@@ -232,5 +266,8 @@ def test_exit_with_live_tensors_and_queued_work():
 
 
 def test_messages_name_arguments_of_wrong_kind():
-    assert str(raised(lambda: spool.from_numpy([1]))) == "from_numpy: array must be a NumPy array or another buffer, not list"
+    assert (
+        str(raised(lambda: spool.from_numpy([1])))
+        == "from_numpy: array must be a NumPy array or another buffer, not list"
+    )
     assert "not numpy.ndarray" in str(raised(lambda: spool.autograd.grad([np.ones(1)], x23)))

@@ -17,12 +17,17 @@ import spool
 DTYPES = [np.float32, np.float64, np.int64, np.bool_]
 
 
-@given(npst.arrays(st.sampled_from(DTYPES), npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)), st.data())
+@given(
+    npst.arrays(
+        st.sampled_from(DTYPES), npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+    ),
+    st.data(),
+)
 def test_round_trip(original, data):
     axes = data.draw(st.permutations(range(original.ndim)))
     view = original.transpose(axes)
     if view.ndim and view.shape[0]:
-        view = view[data.draw(st.integers(0, view.shape[0] - 1)):]
+        view = view[data.draw(st.integers(0, view.shape[0] - 1)) :]
     for x in (spool.from_numpy(view), spool.tensor(view)):
         assert x.dtype.itemsize == view.dtype.itemsize and x.shape == view.shape
         np.testing.assert_array_equal(x.numpy(), view)
@@ -87,24 +92,47 @@ def test_read_only_arrays():
     assert a.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("make, error", [
-    (lambda: np.ones(3)[::-1], ValueError), (lambda: np.ones(3, dtype=np.int32), spool.DTypeError),
-    (lambda: np.ones(3, dtype=np.complex64), spool.DTypeError), (lambda: np.array(["a"]), spool.DTypeError),
-    (lambda: np.ones(3, dtype=">f4"), spool.DTypeError), (lambda: np.array([object()]), (spool.DTypeError, ValueError)),
-    (lambda: np.frombuffer(b"\0" * 9, dtype=np.int8)[1:].view(np.float64), ValueError),
-    (lambda: [1, 2], TypeError), (lambda: b"ab", TypeError), (lambda: np.ones((1,) * 13), spool.ShapeError),
-])
+@pytest.mark.parametrize(
+    "make, error",
+    [
+        (lambda: np.ones(3)[::-1], ValueError),
+        (lambda: np.ones(3, dtype=np.int32), spool.DTypeError),
+        (lambda: np.ones(3, dtype=np.complex64), spool.DTypeError),
+        (lambda: np.array(["a"]), spool.DTypeError),
+        (lambda: np.ones(3, dtype=">f4"), spool.DTypeError),
+        (lambda: np.array([object()]), (spool.DTypeError, ValueError)),
+        (lambda: np.frombuffer(b"\0" * 9, dtype=np.int8)[1:].view(np.float64), ValueError),
+        (lambda: [1, 2], TypeError),
+        (lambda: b"ab", TypeError),
+        (lambda: np.ones((1,) * 13), spool.ShapeError),
+    ],
+)
 def test_from_numpy_refuses(make, error):
     with pytest.raises(error):
         spool.from_numpy(make())
 
 
-@pytest.mark.parametrize("make", [
-    lambda: np.ones(3, dtype=np.complex64), lambda: np.array(["a"]), lambda: np.array([1], dtype="M8[s]"),
-    lambda: np.array([2**63], dtype=np.uint64), lambda: np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
-    lambda: "text", lambda: b"bytes", lambda: None, lambda: {}, lambda: object(), lambda: [None], lambda: [1, "a"],
-    lambda: [[1], 2], lambda: [[1, 2], [3]], lambda: [2**70], lambda: 1 + 2j,
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.ones(3, dtype=np.complex64),
+        lambda: np.array(["a"]),
+        lambda: np.array([1], dtype="M8[s]"),
+        lambda: np.array([2**63], dtype=np.uint64),
+        lambda: np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+        lambda: "text",
+        lambda: b"bytes",
+        lambda: None,
+        lambda: {},
+        lambda: object(),
+        lambda: [None],
+        lambda: [1, "a"],
+        lambda: [[1], 2],
+        lambda: [[1, 2], [3]],
+        lambda: [2**70],
+        lambda: 1 + 2j,
+    ],
+)
 def test_tensor_refuses(make):
     with pytest.raises((TypeError, ValueError, OverflowError)):
         spool.tensor(make())
@@ -145,7 +173,12 @@ def test_sequences_that_change_while_read():
 
 def test_requires_grad_shares_nothing():
     x = spool.ones(2, requires_grad=True)
-    for share in (lambda: x.numpy(), lambda: np.asarray(x), lambda: x.__dlpack__(), lambda: memoryview(x)):
+    for share in (
+        lambda: x.numpy(),
+        lambda: np.asarray(x),
+        lambda: x.__dlpack__(),
+        lambda: memoryview(x),
+    ):
         with pytest.raises((RuntimeError, BufferError), match="detach"):
             share()
     assert x.detach().numpy().tolist() == x.numpy(force=True).tolist() == [1, 1]

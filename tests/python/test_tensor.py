@@ -30,24 +30,56 @@ def same(x, array):
 # ---- making ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data, dtype", [
-    (1, spool.int64), (1.5, spool.float32), (True, spool.bool), ([], spool.float32), ([1, 2.5], spool.float32),
-    ([True, 2], spool.int64), ([[1], [2]], spool.int64), (np.float64(2), spool.float64), (np.float32(2), spool.float32),
-    (np.int32([1, 2]), spool.int64), (np.uint8(7), spool.int64), (np.float16([0.5, 65504]), spool.float32),
-    (np.array([True]), spool.bool), (memoryview(b"ab").cast("b"), spool.int64), ([np.ones(2), np.zeros(2)], spool.float32),
-    ([spool.tensor(1), spool.tensor(2)], spool.int64), (range(3), spool.int64), ((1.0, np.float64(2.0)), spool.float32),
-])
+@pytest.mark.parametrize(
+    "data, dtype",
+    [
+        (1, spool.int64),
+        (1.5, spool.float32),
+        (True, spool.bool),
+        ([], spool.float32),
+        ([1, 2.5], spool.float32),
+        ([True, 2], spool.int64),
+        ([[1], [2]], spool.int64),
+        (np.float64(2), spool.float64),
+        (np.float32(2), spool.float32),
+        (np.int32([1, 2]), spool.int64),
+        (np.uint8(7), spool.int64),
+        (np.float16([0.5, 65504]), spool.float32),
+        (np.array([True]), spool.bool),
+        (memoryview(b"ab").cast("b"), spool.int64),
+        ([np.ones(2), np.zeros(2)], spool.float32),
+        ([spool.tensor(1), spool.tensor(2)], spool.int64),
+        (range(3), spool.int64),
+        ((1.0, np.float64(2.0)), spool.float32),
+    ],
+)
 def test_tensor_takes_dtype_from_data(data, dtype):
     x = spool.tensor(data)
     assert x.dtype is dtype
-    same(x, np.asarray(data if not isinstance(data, list) or not data or not isinstance(data[0], spool.Tensor)
-                       else [d.item() for d in data]).astype(DTYPES[str(dtype)[6:]]))
+    same(
+        x,
+        np.asarray(
+            data
+            if not isinstance(data, list) or not data or not isinstance(data[0], spool.Tensor)
+            else [d.item() for d in data]
+        ).astype(DTYPES[str(dtype)[6:]]),
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tensor_casts_data(dtype):
-    for data in ([[0, 1], [2, 3]], [[0.0, 1.9], [-2.9, 3.0]], np.array([0.0, -1.5]), np.array([[7, 0]], dtype=np.int16), 3, 2.7, True):
-        same(spool.tensor(data, dtype=getattr(spool, dtype)), np.asarray(data).astype(DTYPES[dtype]))
+    for data in (
+        [[0, 1], [2, 3]],
+        [[0.0, 1.9], [-2.9, 3.0]],
+        np.array([0.0, -1.5]),
+        np.array([[7, 0]], dtype=np.int16),
+        3,
+        2.7,
+        True,
+    ):
+        same(
+            spool.tensor(data, dtype=getattr(spool, dtype)), np.asarray(data).astype(DTYPES[dtype])
+        )
 
 
 def test_tensor_copies_strided_and_foreign_order():
@@ -113,14 +145,20 @@ def test_attributes():
     assert x.ndim == x.dim() == 2 and x.numel() == 6 and len(x) == 2
     assert x.itemsize == x.element_size() == 4 and x.nbytes == 24
     assert x.is_contiguous() and not x.T.is_contiguous() and x[1].storage_offset() == 3
-    assert x.dtype is spool.float32 is spool.float and x.is_floating_point() and x.dtype.itemsize == 4
+    assert (
+        x.dtype is spool.float32 is spool.float and x.is_floating_point() and x.dtype.itemsize == 4
+    )
     assert str(x.device) == "cpu" and x.device == "cpu" and x.device.type == "cpu"
     assert x.data_ptr() == x[0].data_ptr() == x[1].data_ptr() - 12
     assert x.mT.shape == (3, 2) and x.type() == "spool.FloatTensor"
 
 
 def test_numbers():
-    assert float(spool.tensor(2.5)) == 2.5 and int(spool.tensor(-2.7)) == -2 and bool(spool.tensor([[1]]))
+    assert (
+        float(spool.tensor(2.5)) == 2.5
+        and int(spool.tensor(-2.7)) == -2
+        and bool(spool.tensor([[1]]))
+    )
     assert [10, 20, 30][spool.tensor(2)] == 30 and f"{spool.tensor(1.25):.1f}" == "1.2"
     assert spool.tensor(2**53 + 1).item() == 2**53 + 1
     assert isinstance(spool.tensor(True).item(), bool)
@@ -160,14 +198,22 @@ def test_hash_is_identity():
 # ---- indexing --------------------------------------------------------------------------------------------------------------
 
 ints = st.integers(-4, 4)
-items = st.one_of(ints, st.slices(5), st.none(), st.just(Ellipsis), st.lists(st.integers(-2, 1), min_size=1, max_size=4))
+items = st.one_of(
+    ints,
+    st.slices(5),
+    st.none(),
+    st.just(Ellipsis),
+    st.lists(st.integers(-2, 1), min_size=1, max_size=4),
+)
 
 
 @settings(max_examples=300)
 @given(st.lists(items, max_size=4).map(tuple))
 def test_indexing_is_numpys(key):
     array = np.arange(2 * 4 * 3, dtype=np.float32).reshape(2, 4, 3)
-    if sum(isinstance(k, list) for k in key) > 1 or any(isinstance(k, slice) and (k.step or 1) < 0 for k in key):
+    if sum(isinstance(k, list) for k in key) > 1 or any(
+        isinstance(k, slice) and (k.step or 1) < 0 for k in key
+    ):
         return
     # NumPy moves a list's dimension to the front when an int stands apart from it: PyTorch does, too; here it stays.
     if any(isinstance(k, list) for k in key) and any(isinstance(k, int) for k in key):
@@ -240,11 +286,22 @@ def test_assignment_broadcasts_casts_and_records():
     same(w.grad, [6])
 
 
-@pytest.mark.parametrize("key, error", [
-    (5, IndexError), ((0, 0, 0), IndexError), ("a", TypeError), (1.5, TypeError), (slice(None, None, -1), ValueError),
-    ([5], IndexError), ([0.5], IndexError), ((Ellipsis, Ellipsis), IndexError), (True, NotImplementedError),
-    (slice(None, None, 0), ValueError), (2**70, OverflowError),
-])
+@pytest.mark.parametrize(
+    "key, error",
+    [
+        (5, IndexError),
+        ((0, 0, 0), IndexError),
+        ("a", TypeError),
+        (1.5, TypeError),
+        (slice(None, None, -1), ValueError),
+        ([5], IndexError),
+        ([0.5], IndexError),
+        ((Ellipsis, Ellipsis), IndexError),
+        (True, NotImplementedError),
+        (slice(None, None, 0), ValueError),
+        (2**70, OverflowError),
+    ],
+)
 def test_bad_indices(key, error):
     with pytest.raises(error):
         grid()[key]
@@ -259,9 +316,19 @@ def test_to():
     x = grid()
     assert x.to(spool.float32) is x and x.float() is x and x.cpu() is x and x.to("cpu") is x
     assert x.to(spool.float32, copy=True) is not x
-    assert x.double().dtype is x.to(dtype=spool.float64).dtype is x.to("cpu", spool.float64).dtype is spool.float64
+    assert (
+        x.double().dtype
+        is x.to(dtype=spool.float64).dtype
+        is x.to("cpu", spool.float64).dtype
+        is spool.float64
+    )
     assert x.long().dtype is x.to(int).dtype is spool.int64 and x.bool().dtype is spool.bool
-    assert x.to(spool.tensor([1])).dtype is x.type_as(spool.tensor(1)).dtype is x.type(spool.int64).dtype is spool.int64
+    assert (
+        x.to(spool.tensor([1])).dtype
+        is x.type_as(spool.tensor(1)).dtype
+        is x.type(spool.int64).dtype
+        is spool.int64
+    )
     with pytest.raises(TypeError):
         x.to(3)
     with pytest.raises(NotImplementedError, match="cuda"):
@@ -351,7 +418,7 @@ def test_grad_and_grad_fn():
     y = (x * x).sum()
     assert x.is_leaf and x.grad is None and x.grad_fn is None and not y.is_leaf and y.requires_grad
     assert y.grad_fn.name() == "SumBackward"
-    (mul, _), = y.grad_fn.next_functions
+    ((mul, _),) = y.grad_fn.next_functions
     assert mul.next_functions[0][0].variable is x and mul == y.grad_fn.next_functions[0][0]
     y.backward(retain_graph=True)
     y.backward(gradient=spool.tensor(2.0))
@@ -403,13 +470,16 @@ def test_autograd_grad():
     x = spool.tensor([1.0, 2.0], requires_grad=True)
     unused = spool.ones(1, requires_grad=True)
     y = (x * x * x).sum()
-    first, = spool.autograd.grad(y, x, create_graph=True)
-    second, = spool.autograd.grad(first.sum(), [x])
+    (first,) = spool.autograd.grad(y, x, create_graph=True)
+    (second,) = spool.autograd.grad(first.sum(), [x])
     same(second, [6, 12])
     assert x.grad is None
     assert spool.autograd.grad((x * 1).sum(), [x, unused], allow_unused=True)[1] is None
     same(spool.autograd.grad((x * 1).sum(), [x, unused], materialize_grads=True)[1], [0])
-    same(spool.autograd.grad([x * 1, x * 2], x, grad_outputs=[spool.ones(2), spool.ones(2)])[0], [3, 3])
+    same(
+        spool.autograd.grad([x * 1, x * 2], x, grad_outputs=[spool.ones(2), spool.ones(2)])[0],
+        [3, 3],
+    )
     with pytest.raises(RuntimeError):
         spool.autograd.grad((x * 1).sum(), [x, unused])
     spool.autograd.backward([(x * x).sum(), x.sum()])
@@ -437,7 +507,11 @@ def test_grad_mode():
     def quiet_too(y):
         return y * 2
 
-    assert not quiet(x).requires_grad and not quiet_too(x).requires_grad and quiet.__doc__ == "Its doc."
+    assert (
+        not quiet(x).requires_grad
+        and not quiet_too(x).requires_grad
+        and quiet.__doc__ == "Its doc."
+    )
     spool.set_grad_enabled(False)
     assert not spool.is_grad_enabled()
     spool.set_grad_enabled(True)

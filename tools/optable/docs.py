@@ -8,16 +8,18 @@ import textwrap
 from optable.formula import operator_op
 from optable.table import OPERATORS
 
-STUB_TEMPLATE = '''"""Types of the extension module; the ops come from the op table."""
-
+# What a stub template must have; bindings/python/spool/_C.pyi.in has the real one.
+STUB_TEMPLATE = '''from builtins import bool as _bool
+from builtins import float as _float
 from collections.abc import Sequence
 from typing import Any, overload
 
 class dtype: ...
 
+_AnyDType = dtype | type[Any] | None
+
 class Tensor:
     #@METHODS@
-    pass
 
 #@FUNCTIONS@
 '''
@@ -37,12 +39,12 @@ _EXCEPTIONS = {
 _TYPES = {
     "tensor": "Tensor",
     "tensors": "Sequence[Tensor]",
-    "scalar": "float",
+    "scalar": "_float",
     "int": "int",
-    "float": "float",
-    "bool": "bool",
+    "float": "_float",
+    "bool": "_bool",
     "ints": "int | Sequence[int]",
-    "dtype": "dtype",
+    "dtype": "_dtype",
     "choice": "str",
 }
 
@@ -56,7 +58,15 @@ def groups(ops, variant):
     return found
 
 
+def stub_type(param):
+    """The annotation in stubs, where Tensor's attributes hide dtype, bool and float."""
+    names = {"bool": "_bool", "float": "_float", "scalar": "_float", "dtype": "_AnyDType"}
+    none = " | None" if param.optional and param.kind != "dtype" else ""
+    return names.get(param.kind, _TYPES[param.kind]) + none
+
+
 def python_type(param):
+    """The type in documentation."""
     none = " | None" if param.optional else ""
     return _TYPES[param.kind] + none
 
@@ -220,7 +230,7 @@ def _operator_stubs(ops):
             names.append(inplace)
         ignore = "  # type: ignore[override]" if operator in ("eq", "ne") else ""
         kinds = (
-            "Tensor | float"
+            "Tensor | _float"
             if any(p.kind == "scalar" for op in group for p in op.params)
             else "Tensor"
         )

@@ -1,4 +1,5 @@
-/* Gradients in C: fitting a line by descent on the tape, and a second derivative by nesting transforms.
+/* Gradients in C: fitting a line by descent on the tape, and a second derivative by nesting
+ * transforms.
  *
  *     cc gradients.c $(pkg-config --cflags --libs spool) -o gradients && ./gradients
  */
@@ -6,14 +7,15 @@
 #include <spool.h>
 #include <stdio.h>
 
-#define TRY(call)                                                                                                      \
-    do {                                                                                                               \
-        status = (call);                                                                                               \
-        if (status != SP_OK) goto out;                                                                                 \
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        status = (call);                                                                           \
+        if (status != SP_OK) goto out;                                                             \
     } while (0)
 
 /* loss = mean((a x + b - y)^2) */
-static sp_status loss_of(const sp_tensor *a, const sp_tensor *b, const sp_tensor *x, const sp_tensor *y, sp_tensor **loss)
+static sp_status loss_of(const sp_tensor *a, const sp_tensor *b, const sp_tensor *x,
+                         const sp_tensor *y, sp_tensor **loss)
 {
     sp_tensor *ax = NULL, *line = NULL, *error = NULL, *square = NULL;
     sp_status status;
@@ -71,7 +73,8 @@ out:
 }
 
 /* sin(x)'s cousin: f(x) = tanh(x) */
-static sp_status f(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status f(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out,
+                   int *n_out)
 {
     (void)ctx, (void)n_in, (void)max_out;
     *n_out = 1;
@@ -79,7 +82,8 @@ static sp_status f(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **
 }
 
 /* f'(x) as a function that can be differentiated in turn */
-static sp_status f_prime(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status f_prime(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                         int max_out, int *n_out)
 {
     (void)max_out;
     *n_out = 1;
@@ -108,7 +112,8 @@ int main(void)
     printf("y = %.3f x + %.3f\n", slope, offset);
     TRY(second_derivative(0.5, &second));
     printf("tanh''(0.5) = %.12f, expected %.12f\n", second, -2 * t * (1 - t * t));
-    return fabs(slope - 2) > 1e-3 || fabs(offset - 1) > 1e-3 || fabs(second + 2 * t * (1 - t * t)) > 1e-12;
+    return fabs(slope - 2) > 1e-3 || fabs(offset - 1) > 1e-3 ||
+           fabs(second + 2 * t * (1 - t * t)) > 1e-12;
 out:
     fprintf(stderr, "%s: %s\n", sp_status_name(status), sp_last_error());
     return 1;

@@ -6,14 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(call)                                                                                                      \
-    do {                                                                                                               \
-        status = (call);                                                                                               \
-        if (status != SP_OK) goto out;                                                                                 \
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        status = (call);                                                                           \
+        if (status != SP_OK) goto out;                                                             \
     } while (0)
 
 /* relu(x w' + b), computed and recorded; w and b become constants of the graph. */
-static sp_status capture(const sp_tensor *x, const sp_tensor *w, const sp_tensor *b, sp_tensor **y, sp_graph **graph)
+static sp_status capture(const sp_tensor *x, const sp_tensor *w, const sp_tensor *b, sp_tensor **y,
+                         sp_graph **graph)
 {
     sp_tensor *line = NULL;
     sp_status status;

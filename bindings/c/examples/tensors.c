@@ -26,9 +26,11 @@ int main(void)
 
     status = sp_from_data(numbers, SP_FLOAT32, 2, shape, &x);
     if (status == SP_OK) status = sp_mul_scalar(x, SP_FLOAT(2), &twice);
-    if (status == SP_OK) status = sp_select(twice, 0, -1, &row); /* a view of the last row */
+    if (status == SP_OK) status = sp_select(twice, 0, -1, &row);   /* a view of the last row */
     if (status == SP_OK) status = sp_fill_scalar_(row, SP_INT(0)); /* ... that is written through */
-    if (status == SP_OK) status = sp_sum(x, &(sp_sum_opt){.size = sizeof(sp_sum_opt), .dim = (int64_t[]){1}, .n_dim = 1}, &sums);
+    if (status == SP_OK)
+        status = sp_sum(
+            x, &(sp_sum_opt){.size = sizeof(sp_sum_opt), .dim = (int64_t[]){1}, .n_dim = 1}, &sums);
     if (status == SP_OK) status = sp_transpose(x, 0, 1, &turned);
     if (status == SP_OK) status = sp_matmul(x, turned, &product);
     if (status == SP_OK) {
@@ -45,7 +47,8 @@ int main(void)
     } else {
         fprintf(stderr, "%s: %s\n", sp_status_name(status), sp_last_error());
     }
-    sp_drop(&x), sp_drop(&twice), sp_drop(&row), sp_drop(&sums), sp_drop(&product), sp_drop(&turned);
+    sp_drop(&x), sp_drop(&twice), sp_drop(&row), sp_drop(&sums), sp_drop(&product),
+        sp_drop(&turned);
 
     sp_memory_stats memory;
     sp_memory_stats_get(&memory);

@@ -1,4 +1,5 @@
-/* spool._C: the extension module. Everything is compiled in; the package's Python files are on top of it.
+/* spool._C: the extension module. Everything is compiled in; the package's Python files are on top
+ * of it.
  *
  * Invariant: the handle hooks are set before any tensor exists.
  */
@@ -14,11 +15,12 @@ int sp__py_graph_start(PyObject *module);
 #ifndef Py_GIL_DISABLED
 static int add_functions(PyObject *module)
 {
-    /* Of two with one name the later counts: creation functions take requires_grad=, the generated ones do not. */
+    /* Of two with one name the later counts: creation functions take requires_grad=, the generated
+     * ones do not. */
     PyMethodDef *const tables[] = {
-        sp__py_functions,      sp__py_boundary_functions, sp__py_copy_functions,  sp__py_create_functions,
-        sp__py_grad_functions, sp__py_interop_functions,  sp__py_level_functions, sp__py_mode_functions,
-        sp__py_state_functions,
+        sp__py_functions,        sp__py_boundary_functions, sp__py_copy_functions,
+        sp__py_create_functions, sp__py_grad_functions,     sp__py_interop_functions,
+        sp__py_level_functions,  sp__py_mode_functions,     sp__py_state_functions,
 #ifdef SP_PY_WITH_JIT
         sp__py_jit_functions,
 #endif
@@ -35,8 +37,12 @@ static int start(PyObject *module)
 {
     sp__start();
     sp__py_hooks_start();
-    if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0 || sp__py_tensor_start(module) < 0) return -1;
-    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
+    if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0 ||
+        sp__py_tensor_start(module) < 0)
+        return -1;
+    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0 ||
+        sp__py_mode_start(module) < 0)
+        return -1;
     if (add_functions(module) < 0) return -1;
 #ifdef SP_PY_WITH_JIT
     if (sp__py_jit_start(module) < 0) return -1;
@@ -48,21 +54,26 @@ static int start(PyObject *module)
 }
 #endif
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "spool._C", .m_doc = "Spool's C core; use the package spool.", .m_size = -1};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "spool._C",
+                                        .m_doc = "Spool's C core; use the package spool.",
+                                        .m_size = -1};
 
 PyMODINIT_FUNC PyInit__C(void)
 {
 #ifdef Py_GIL_DISABLED
     (void)definition;
-    PyErr_SetString(PyExc_ImportError, "spool does not run on free-threaded CPython yet: use a build with the GIL (python3, not "
-                                       "python3t)");
+    PyErr_SetString(
+        PyExc_ImportError,
+        "spool does not run on free-threaded CPython yet: use a build with the GIL (python3, not "
+        "python3t)");
     return NULL;
 #else
     static PyObject *module;
     static PyInterpreterState *interpreter;
     if (module && interpreter != PyInterpreterState_Get()) {
-        PyErr_SetString(PyExc_ImportError, "spool runs in one interpreter of a process, and it is loaded in another one");
+        PyErr_SetString(
+            PyExc_ImportError,
+            "spool runs in one interpreter of a process, and it is loaded in another one");
         return NULL;
     }
     if (module) return Py_NewRef(module); /* imported again after it was taken out of sys.modules */

@@ -51,7 +51,9 @@ static int set_requires_grad(PyObject *self, PyObject *value, void *unused)
 {
     (void)unused;
     bool on;
-    if (!value) return sp__py_wrong_type("requires_grad", "value", "a bool (it cannot be deleted)", Py_None);
+    if (!value)
+        return sp__py_wrong_type("requires_grad", "value", "a bool (it cannot be deleted)",
+                                 Py_None);
     if (sp__py_bool(value, "requires_grad", "value", &on) < 0) return -1;
     sp_status status = sp_set_requires_grad(sp__py_handle(self), on);
     if (status) sp__py_raise(status);
@@ -106,7 +108,8 @@ static PyObject *get_data(PyObject *self, void *unused)
 static int set_data(PyObject *self, PyObject *value, void *unused)
 {
     (void)unused;
-    sp_tensor *t = sp__py_handle(self), *from = value ? sp__py_tensor_arg(value, "data", "value") : NULL;
+    sp_tensor *t = sp__py_handle(self),
+              *from = value ? sp__py_tensor_arg(value, "data", "value") : NULL;
     if (!from) {
         if (!value) sp__py_wrong_type("data", "value", "a Tensor", Py_None);
         return -1;
@@ -114,7 +117,8 @@ static int set_data(PyObject *self, PyObject *value, void *unused)
     if (from->dtype != t->dtype || (t->flags & SP_T_WRAPPED) || (from->flags & SP_T_WRAPPED)) {
         PyErr_Format(sp__py_dtype_error, "data: cannot put a %s tensor in the place of a %s one%s",
                      sp_dtype_name((sp_dtype)from->dtype), sp_dtype_name((sp_dtype)t->dtype),
-                     from->dtype == t->dtype ? " inside a transform" : "; convert it with .to() first");
+                     from->dtype == t->dtype ? " inside a transform"
+                                             : "; convert it with .to() first");
         return -1;
     }
     sp_status status = sp__value_ready(t, "data");
@@ -147,7 +151,8 @@ static PyObject *get_matrix_transposed(PyObject *self, void *unused)
     (void)unused;
     const sp_tensor *t = sp__py_handle(self);
     if (t->rank < 2)
-        return PyErr_Format(sp__py_shape_error, "mT: a tensor of shape %s has no matrices to transpose", SP_SHAPE(t));
+        return PyErr_Format(sp__py_shape_error,
+                            "mT: a tensor of shape %s has no matrices to transpose", SP_SHAPE(t));
     sp_tensor *out = NULL;
     return sp__py_result(sp_transpose(t, -2, -1, &out), out);
 }
@@ -165,7 +170,8 @@ PyGetSetDef sp__py_attr_getset[] = {
     {"ndim", get_ndim, NULL, "How many dimensions there are.", NULL},
     {"itemsize", get_itemsize, NULL, "Bytes an element.", NULL},
     {"nbytes", get_nbytes, NULL, "Bytes all elements take.", NULL},
-    {"requires_grad", get_requires_grad, set_requires_grad, "Whether the tape records what happens to the tensor.", NULL},
+    {"requires_grad", get_requires_grad, set_requires_grad,
+     "Whether the tape records what happens to the tensor.", NULL},
     {"is_leaf", get_is_leaf, NULL, "Whether it is no result of a recorded op.", NULL},
     {"grad", get_grad, set_grad, "The gradient accumulated by backward(), or None.", NULL},
     {"grad_fn", sp__py_grad_fn, NULL, "The node of the tape that made the tensor, or None.", NULL},
@@ -179,19 +185,23 @@ PyGetSetDef sp__py_attr_getset[] = {
 /* ---- methods ----- */
 
 /* All sizes (or strides), or the one of a dimension. */
-static PyObject *per_dim(const sp_tensor *t, PyObject *const *args, Py_ssize_t n, PyObject *names, const char *op,
-                         const int64_t *values)
+static PyObject *per_dim(const sp_tensor *t, PyObject *const *args, Py_ssize_t n, PyObject *names,
+                         const char *op, const int64_t *values)
 {
     Py_ssize_t n_names = names ? PyTuple_GET_SIZE(names) : 0;
-    if (n + n_names > 1) return PyErr_Format(PyExc_TypeError, "%s: expected at most a dim, got %zd arguments", op, n + n_names);
+    if (n + n_names > 1)
+        return PyErr_Format(PyExc_TypeError, "%s: expected at most a dim, got %zd arguments", op,
+                            n + n_names);
     if (n_names && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "dim"))
-        return PyErr_Format(PyExc_TypeError, "%s: unknown argument %R", op, PyTuple_GET_ITEM(names, 0));
+        return PyErr_Format(PyExc_TypeError, "%s: unknown argument %R", op,
+                            PyTuple_GET_ITEM(names, 0));
     if (n + n_names == 0 || args[0] == Py_None) return sp__py_size(t->rank, values);
     int64_t at;
     int normal;
     if (sp__py_int(args[0], op, "dim", &at) < 0) return NULL;
     if (t->rank == 0)
-        return PyErr_Format(PyExc_IndexError, "%s: dim %lld of a tensor without dimensions", op, (long long)at);
+        return PyErr_Format(PyExc_IndexError, "%s: dim %lld of a tensor without dimensions", op,
+                            (long long)at);
     sp_status status = sp__dim_normalize(op, at, t->rank, &normal);
     return status ? sp__py_raise(status) : PyLong_FromLongLong(values[normal]);
 }
@@ -273,11 +283,13 @@ static PyObject *tolist(PyObject *self, PyObject *unused)
 /* Tensors of one element format like their value. */
 static PyObject *format(PyObject *self, PyObject *spec)
 {
-    if (!PyUnicode_Check(spec)) return PyErr_Format(PyExc_TypeError, "__format__: the format must be a text");
+    if (!PyUnicode_Check(spec))
+        return PyErr_Format(PyExc_TypeError, "__format__: the format must be a text");
     if (PyUnicode_GET_LENGTH(spec) == 0 && sp__py_handle(self)->rank) return PyObject_Str(self);
     if (sp__py_handle(self)->flags & SP_T_WRAPPED) return PyObject_Str(self);
     if (sp__py_handle(self)->rank)
-        return PyErr_Format(PyExc_TypeError, "__format__: a tensor of shape %s takes no format; format its elements",
+        return PyErr_Format(PyExc_TypeError,
+                            "__format__: a tensor of shape %s takes no format; format its elements",
                             SP_SHAPE(sp__py_handle(self)));
     PyObject *value = item(self, NULL);
     if (!value) return NULL;
@@ -290,17 +302,21 @@ PyMethodDef sp__py_attr_methods[] = {
     {"size", (PyCFunction)(void *)size, METH_FASTCALL | METH_KEYWORDS,
      "size($self, dim=None)\n--\n\nThe size of every dimension, or of one."},
     {"stride", (PyCFunction)(void *)stride, METH_FASTCALL | METH_KEYWORDS,
-     "stride($self, dim=None)\n--\n\nElements from one index to the next, of every dimension or of one."},
+     "stride($self, dim=None)\n--\n\nElements from one index to the next, of every dimension or of "
+     "one."},
     {"dim", dim, METH_NOARGS, "dim($self)\n--\n\nHow many dimensions there are."},
     {"numel", numel, METH_NOARGS, "numel($self)\n--\n\nHow many elements there are."},
-    {"storage_offset", storage_offset, METH_NOARGS, "storage_offset($self)\n--\n\nElements before the first one."},
+    {"storage_offset", storage_offset, METH_NOARGS,
+     "storage_offset($self)\n--\n\nElements before the first one."},
     {"is_contiguous", is_contiguous, METH_NOARGS,
      "is_contiguous($self)\n--\n\nWhether the elements are dense in row-major order."},
     {"is_floating_point", is_floating_point, METH_NOARGS,
      "is_floating_point($self)\n--\n\nWhether the dtype is float32 or float64."},
     {"element_size", element_size, METH_NOARGS, "element_size($self)\n--\n\nBytes an element."},
-    {"data_ptr", data_ptr, METH_NOARGS, "data_ptr($self)\n--\n\nThe address of the first element, once it is computed."},
-    {"item", item, METH_NOARGS, "item($self)\n--\n\nThe value of a tensor of one element, as a Python number."},
+    {"data_ptr", data_ptr, METH_NOARGS,
+     "data_ptr($self)\n--\n\nThe address of the first element, once it is computed."},
+    {"item", item, METH_NOARGS,
+     "item($self)\n--\n\nThe value of a tensor of one element, as a Python number."},
     {"tolist", tolist, METH_NOARGS, "tolist($self)\n--\n\nThe values as nested lists."},
     {"__format__", format, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -1,7 +1,8 @@
-/* Functions of the package's Python layer whose frames do not show in tracebacks: these end at the user's line.
+/* Functions of the package's Python layer whose frames do not show in tracebacks: these end at the
+ * user's line.
  *
- * boundary(function) is called like function. When it raises, the traceback's entries for files of the package are taken
- * out; those of the user's own functions, called back from it, stay.
+ * boundary(function) is called like function. When it raises, the traceback's entries for files of
+ * the package are taken out; those of the user's own functions, called back from it, stay.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -9,8 +10,7 @@
 #include <structmember.h>
 
 typedef struct boundary {
-    PyObject_HEAD
-    PyObject *function, *dict, *weak;
+    PyObject_HEAD PyObject *function, *dict, *weak;
     vectorcallfunc call;
 } boundary;
 
@@ -50,12 +50,14 @@ static void trim_traceback(void)
         PyObject *kept = (PyObject *)without_ours((PyTracebackObject *)trace);
         Py_DECREF(trace);
         trace = kept;
-        if (value && PyExceptionInstance_Check(value)) PyException_SetTraceback(value, trace ? trace : Py_None);
+        if (value && PyExceptionInstance_Check(value))
+            PyException_SetTraceback(value, trace ? trace : Py_None);
     }
     PyErr_Restore(type, value, trace);
 }
 
-static PyObject *boundary_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+static PyObject *boundary_call(PyObject *self, PyObject *const *args, size_t nargsf,
+                               PyObject *names)
 {
     PyObject *result = PyObject_Vectorcall(((boundary *)self)->function, args, nargsf, names);
     if (!result) trim_traceback();
@@ -102,10 +104,10 @@ static PyMemberDef boundary_members[] = {
 };
 
 static PyTypeObject boundary_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool._C.boundary_function",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool._C.boundary_function",
     .tp_basicsize = sizeof(boundary),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+                Py_TPFLAGS_METHOD_DESCRIPTOR,
     .tp_vectorcall_offset = offsetof(boundary, call),
     .tp_call = PyVectorcall_Call,
     .tp_dealloc = boundary_dealloc,
@@ -156,7 +158,8 @@ static PyObject *make_boundary(PyObject *module, PyObject *function)
 
 PyMethodDef sp__py_boundary_functions[] = {
     {"_boundary", make_boundary, METH_O,
-     "_boundary(function)\n--\n\nfunction, without the package's own frames in the tracebacks of what it raises."},
+     "_boundary(function)\n--\n\nfunction, without the package's own frames in the tracebacks of "
+     "what it raises."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,13 +1,15 @@
 /* Python numbers and sequences of ints as C values, and back.
  *
- * A number is a bool, int or float, or what converts to one without being a container: NumPy's scalars are numbers,
- * arrays and tensors are not. Tensors of one element serve where an int is asked for (sizes, dims, indices).
+ * A number is a bool, int or float, or what converts to one without being a container: NumPy's
+ * scalars are numbers, arrays and tensors are not. Tensors of one element serve where an int is
+ * asked for (sizes, dims, indices).
  */
 #include "bindings/python/ext/py_int.h"
 
 static bool is_container(PyTypeObject *type)
 {
-    return (type->tp_as_sequence && type->tp_as_sequence->sq_length) || (type->tp_as_mapping && type->tp_as_mapping->mp_length);
+    return (type->tp_as_sequence && type->tp_as_sequence->sq_length) ||
+           (type->tp_as_mapping && type->tp_as_mapping->mp_length);
 }
 
 static int number_of_int(PyObject *o, sp_scalar *out)
@@ -15,14 +17,16 @@ static int number_of_int(PyObject *o, sp_scalar *out)
     int overflow;
     long long value = PyLong_AsLongLongAndOverflow(o, &overflow);
     if (overflow) {
-        PyErr_SetString(PyExc_OverflowError, "an integer beyond 64 bits; convert it to float first");
+        PyErr_SetString(PyExc_OverflowError,
+                        "an integer beyond 64 bits; convert it to float first");
         return -1;
     }
     *out = SP_INT(value);
     return 1;
 }
 
-/* numpy.bool_ has neither __index__ nor a subclass of bool; older NumPy calls it numpy.bool_, newer numpy.bool. */
+/* numpy.bool_ has neither __index__ nor a subclass of bool; older NumPy calls it numpy.bool_, newer
+ * numpy.bool. */
 static bool is_numpy_bool(PyObject *o)
 {
     return strncmp(Py_TYPE(o)->tp_name, "numpy.bool", 10) == 0;
@@ -108,10 +112,12 @@ int sp__py_bool(PyObject *o, const char *op, const char *arg, bool *out)
     return truth < 0 ? -1 : 0;
 }
 
-static int ints_from(PyObject *const *items, Py_ssize_t n_items, const char *op, const char *arg, int64_t *out, int *n)
+static int ints_from(PyObject *const *items, Py_ssize_t n_items, const char *op, const char *arg,
+                     int64_t *out, int *n)
 {
     if (n_items > SP_MAX_RANK) {
-        PyErr_Format(sp__py_shape_error, "%s: %s has %zd entries; a tensor has at most %d dimensions", op, arg, n_items,
+        PyErr_Format(sp__py_shape_error,
+                     "%s: %s has %zd entries; a tensor has at most %d dimensions", op, arg, n_items,
                      SP_MAX_RANK);
         return -1;
     }
@@ -123,9 +129,11 @@ static int ints_from(PyObject *const *items, Py_ssize_t n_items, const char *op,
 
 int sp__py_ints(PyObject *o, const char *op, const char *arg, int64_t *out, int *n)
 {
-    if (PyTuple_Check(o)) return ints_from(&PyTuple_GET_ITEM(o, 0), PyTuple_GET_SIZE(o), op, arg, out, n);
+    if (PyTuple_Check(o))
+        return ints_from(&PyTuple_GET_ITEM(o, 0), PyTuple_GET_SIZE(o), op, arg, out, n);
     if (PyIndex_Check(o) && !is_container(Py_TYPE(o))) return ints_from(&o, 1, op, arg, out, n);
-    if (PyUnicode_Check(o) || !PySequence_Check(o)) return sp__py_wrong_type(op, arg, "an int or a sequence of ints", o);
+    if (PyUnicode_Check(o) || !PySequence_Check(o))
+        return sp__py_wrong_type(op, arg, "an int or a sequence of ints", o);
     PyObject *items = PySequence_Tuple(o);
     if (!items) return -1;
     int result = ints_from(&PyTuple_GET_ITEM(items, 0), PyTuple_GET_SIZE(items), op, arg, out, n);
@@ -133,7 +141,8 @@ int sp__py_ints(PyObject *o, const char *op, const char *arg, int64_t *out, int 
     return result;
 }
 
-int sp__py_ints_args(PyObject *const *args, Py_ssize_t n_args, const char *op, const char *arg, int64_t *out, int *n)
+int sp__py_ints_args(PyObject *const *args, Py_ssize_t n_args, const char *op, const char *arg,
+                     int64_t *out, int *n)
 {
     if (n_args == 1) return sp__py_ints(args[0], op, arg, out, n);
     return ints_from(args, n_args, op, arg, out, n);

@@ -21,13 +21,16 @@ static PyObject *to(PyObject *self, PyObject *args, PyObject *kwargs)
     sp_dtype dtype = (sp_dtype)sp__py_handle(self)->dtype;
     if (!none && !(none = PyTuple_New(0))) return NULL;
     if (!PyArg_ParseTuple(args, "|OO:to", &first, &second)) return NULL;
-    if (kwargs && !PyArg_ParseTupleAndKeywords(none, kwargs, "|$OpO:to", names, &dtype_word, &copy, &device)) return NULL;
+    if (kwargs &&
+        !PyArg_ParseTupleAndKeywords(none, kwargs, "|$OpO:to", names, &dtype_word, &copy, &device))
+        return NULL;
     PyObject *asked[] = {first, second, dtype_word};
     for (int i = 0; i < 3; i++) {
         if (!asked[i] || asked[i] == Py_None) continue;
         if (sp__py_is_tensor(asked[i])) {
             dtype = (sp_dtype)sp__py_handle(asked[i])->dtype;
-        } else if (i < 2 && (PyUnicode_Check(asked[i]) || Py_TYPE(asked[i]) == Py_TYPE(sp__py_device_object()))) {
+        } else if (i < 2 && (PyUnicode_Check(asked[i]) ||
+                             Py_TYPE(asked[i]) == Py_TYPE(sp__py_device_object()))) {
             if (sp__py_device_check(asked[i], "to") < 0) return NULL;
         } else if (sp__py_dtype(asked[i], "to", "dtype", &dtype) < 0) {
             return NULL;
@@ -69,7 +72,8 @@ static PyObject *cpu(PyObject *self, PyObject *unused)
 
 static PyObject *type(PyObject *self, PyObject *args)
 {
-    static const char *const names[SP_DTYPE_COUNT] = {"BoolTensor", "LongTensor", "FloatTensor", "DoubleTensor"};
+    static const char *const names[SP_DTYPE_COUNT] = {"BoolTensor", "LongTensor", "FloatTensor",
+                                                      "DoubleTensor"};
     PyObject *asked = NULL;
     sp_dtype dtype;
     if (!PyArg_ParseTuple(args, "|O:type", &asked)) return NULL;
@@ -132,7 +136,8 @@ static PyObject *deepcopy(PyObject *self, PyObject *memo)
     }
     sp_status status = SP_OK;
     if (!sp_is_leaf(t))
-        status = sp_fail(SP_EGRAD, "deepcopy: a tensor with history cannot be copied whole; copy x.detach()");
+        status = sp_fail(SP_EGRAD,
+                         "deepcopy: a tensor with history cannot be copied whole; copy x.detach()");
     if (status == SP_OK) status = fresh_copy(t, &out);
     if (status) sp__py_raise(status);
     int result = status ? -1 : sp__py_retype(out, Py_TYPE(self));
@@ -169,7 +174,8 @@ static PyObject *reduce_ex(PyObject *self, PyObject *protocol)
     PyObject *dict = t->binding[0] ? t->binding[0] : Py_None;
     PyObject *result = NULL;
     if (shape)
-        result = Py_BuildValue("O(OOOOOO)", rebuild, Py_TYPE(self), sp__py_dtype_object((sp_dtype)t->dtype), shape, bytes,
+        result = Py_BuildValue("O(OOOOOO)", rebuild, Py_TYPE(self),
+                               sp__py_dtype_object((sp_dtype)t->dtype), shape, bytes,
                                sp_requires_grad(t) ? Py_True : Py_False, dict);
     Py_XDECREF(module);
     Py_XDECREF(rebuild);
@@ -179,14 +185,16 @@ static PyObject *reduce_ex(PyObject *self, PyObject *protocol)
     return result;
 }
 
-static sp_status of_bytes(sp_dtype dtype, const int64_t *sizes, int rank, const char *bytes, Py_ssize_t n, sp_tensor **out)
+static sp_status of_bytes(sp_dtype dtype, const int64_t *sizes, int rank, const char *bytes,
+                          Py_ssize_t n, sp_tensor **out)
 {
     sp_meta meta = {.dtype = (uint8_t)dtype, .rank = (uint8_t)rank, .view_of = -1};
     memcpy(meta.shape, sizes, (size_t)rank * sizeof *sizes);
     SP_RETURN_IF(sp__meta_dense(&meta, "unpickle"));
     if (n != (Py_ssize_t)(meta.numel * (int64_t)sp_dtype_size(dtype)))
         return sp_fail(SP_EFORMAT, "unpickle: %zd bytes for shape %s of %s", n,
-                       sp__shape_text(rank, sizes, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT), sp_dtype_name(dtype));
+                       sp__shape_text(rank, sizes, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT),
+                       sp_dtype_name(dtype));
     return sp_from_data(bytes, dtype, rank, sizes, out);
 }
 
@@ -201,8 +209,8 @@ static PyObject *rebuild(PyObject *module, PyObject *args)
     sp_dtype dtype;
     int64_t sizes[SP_MAX_RANK];
     sp_tensor *out = NULL;
-    if (!PyArg_ParseTuple(args, "O!OO!y#pO:_rebuild", &PyType_Type, &class, &dtype_object, &PyTuple_Type, &shape, &bytes, &n,
-                          &requires_grad, &dict))
+    if (!PyArg_ParseTuple(args, "O!OO!y#pO:_rebuild", &PyType_Type, &class, &dtype_object,
+                          &PyTuple_Type, &shape, &bytes, &n, &requires_grad, &dict))
         return NULL;
     if (!PyType_IsSubtype(class, &sp__py_tensor_type))
         return PyErr_Format(PyExc_TypeError, "unpickle: %s is no Tensor", class->tp_name);
@@ -224,20 +232,24 @@ static PyObject *rebuild(PyObject *module, PyObject *args)
 }
 
 PyMethodDef sp__py_copy_functions[] = {
-    {"_rebuild", rebuild, METH_VARARGS, "_rebuild(class, dtype, shape, bytes, requires_grad, dict)\n--\n\nHow pickles are read."},
+    {"_rebuild", rebuild, METH_VARARGS,
+     "_rebuild(class, dtype, shape, bytes, requires_grad, dict)\n--\n\nHow pickles are read."},
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef sp__py_copy_methods[] = {
     {"to", (PyCFunction)(void *)to, METH_VARARGS | METH_KEYWORDS,
-     "to($self, dtype=None, *, copy=False, device=None)\n--\n\nself in another dtype, or in that of another tensor; self where it "
+     "to($self, dtype=None, *, copy=False, device=None)\n--\n\nself in another dtype, or in that "
+     "of another tensor; self where it "
      "has it already and copy is not asked for."},
     {"float", to_float, METH_NOARGS, "float($self)\n--\n\nself as float32."},
     {"double", to_double, METH_NOARGS, "double($self)\n--\n\nself as float64."},
     {"long", to_long, METH_NOARGS, "long($self)\n--\n\nself as int64."},
-    {"bool", to_bool, METH_NOARGS, "bool($self)\n--\n\nself as bool: whether elements differ from zero."},
+    {"bool", to_bool, METH_NOARGS,
+     "bool($self)\n--\n\nself as bool: whether elements differ from zero."},
     {"cpu", cpu, METH_NOARGS, "cpu($self)\n--\n\nself: the CPU is the one device there is."},
-    {"type", type, METH_VARARGS, "type($self, dtype=None)\n--\n\nThe name of self's type, or self in another dtype."},
+    {"type", type, METH_VARARGS,
+     "type($self, dtype=None)\n--\n\nThe name of self's type, or self in another dtype."},
     {"type_as", type_as, METH_O, "type_as($self, other)\n--\n\nself in other's dtype."},
     {"__deepcopy__", deepcopy, METH_O, NULL},
     {"__reduce_ex__", reduce_ex, METH_O, NULL},

@@ -1,7 +1,7 @@
 /* Making tensors: spool.tensor, zeros, rand, ..., x.new_zeros, ...
  *
- * All take dtype=, device= and requires_grad=. Sizes are given as ints or as one sequence. The numbers come from ops (full,
- * arange, rand, randn), so that transforms and tracers see them made.
+ * All take dtype=, device= and requires_grad=. Sizes are given as ints or as one sequence. The
+ * numbers come from ops (full, arange, rand, randn), so that transforms and tracers see them made.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -15,13 +15,14 @@ static int making_keyword(const char *op, PyObject *name, PyObject *value, sp_py
     }
     if (PyUnicode_CompareWithASCIIString(name, "requires_grad") == 0)
         return sp__py_bool(value, op, "requires_grad", &out->requires_grad);
-    if (PyUnicode_CompareWithASCIIString(name, "device") == 0) return sp__py_device_check(value, op);
+    if (PyUnicode_CompareWithASCIIString(name, "device") == 0)
+        return sp__py_device_check(value, op);
     PyErr_Format(PyExc_TypeError, "%s: unknown argument %R", op, name);
     return -1;
 }
 
-int sp__py_making(const char *op, PyObject *const *values, PyObject *names, const char *also, PyObject **extra,
-                  sp_py_making *out)
+int sp__py_making(const char *op, PyObject *const *values, PyObject *names, const char *also,
+                  PyObject **extra, sp_py_making *out)
 {
     *out = (sp_py_making){0};
     for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
@@ -49,19 +50,24 @@ PyObject *sp__py_made(sp_status status, sp_tensor **out, const sp_py_making *how
 
 /* ---- of data ----- */
 
-static PyObject *of_data(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, bool share)
+static PyObject *of_data(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
+                         bool share)
 {
     sp_py_making how;
     PyObject *data = n > 0 ? args[0] : NULL;
     sp_tensor *out = NULL;
     if (sp__py_making(op, args + n, names, "data", &data, &how) < 0) return NULL;
-    if (n > 1 || !data) return PyErr_Format(PyExc_TypeError, "%s: expected data and keywords, got %zd arguments", op, n);
+    if (n > 1 || !data)
+        return PyErr_Format(PyExc_TypeError, "%s: expected data and keywords, got %zd arguments",
+                            op, n);
     const sp_dtype *dtype = how.has_dtype ? &how.dtype : NULL;
-    if (share && sp__py_is_tensor(data) && (!dtype || *dtype == (sp_dtype)sp__py_handle(data)->dtype))
+    if (share && sp__py_is_tensor(data) &&
+        (!dtype || *dtype == (sp_dtype)sp__py_handle(data)->dtype))
         return Py_NewRef(data);
     if (share && PyObject_CheckBuffer(data) && !PyBytes_Check(data) && !sp__py_is_tensor(data)) {
         bool shared = sp__py_tensor_over(data, op, &out) == 0;
-        if (shared && (!dtype || *dtype == (sp_dtype)out->dtype)) return sp__py_made(SP_OK, &out, &how);
+        if (shared && (!dtype || *dtype == (sp_dtype)out->dtype))
+            return sp__py_made(SP_OK, &out, &how);
         sp_drop(&out);
         PyErr_Clear(); /* what cannot be shared is copied */
     }
@@ -84,7 +90,8 @@ static PyObject *as_tensor(PyObject *module, PyObject *const *args, Py_ssize_t n
 /* ---- of one number ----- */
 
 /* Sizes as ints or one sequence; `size` as a keyword counts too. */
-static int take_size(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *size, int64_t *sizes, int *rank)
+static int take_size(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *size,
+                     int64_t *sizes, int *rank)
 {
     if (size && n) {
         PyErr_Format(PyExc_TypeError, "%s: argument 'size' given twice", op);
@@ -94,7 +101,8 @@ static int take_size(const char *op, PyObject *const *args, Py_ssize_t n, PyObje
     return sp__py_ints_args(args, n, op, "size", sizes, rank);
 }
 
-static PyObject *filled(const char *op, int rank, const int64_t *sizes, sp_scalar value, const sp_py_making *how)
+static PyObject *filled(const char *op, int rank, const int64_t *sizes, sp_scalar value,
+                        const sp_py_making *how)
 {
     sp_full_opt opt = {.size = sizeof opt, .has_dtype = how->has_dtype, .dtype = how->dtype};
     sp_tensor *out = NULL;
@@ -103,7 +111,8 @@ static PyObject *filled(const char *op, int rank, const int64_t *sizes, sp_scala
     return sp__py_made(status, &out, how);
 }
 
-static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, double value)
+static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
+                       double value)
 {
     int64_t sizes[SP_MAX_RANK];
     int rank;
@@ -141,7 +150,8 @@ static PyObject *full(PyObject *module, PyObject *const *args, Py_ssize_t n, PyO
     PyObject *value = n > 1 ? args[1] : NULL;
     sp_py_making how;
     if (sp__py_making("full", args + n, names, "fill_value", &value, &how) < 0) return NULL;
-    if (n < 1 || n > 2 || !value) return PyErr_Format(PyExc_TypeError, "full: expected a size and a fill_value");
+    if (n < 1 || n > 2 || !value)
+        return PyErr_Format(PyExc_TypeError, "full: expected a size and a fill_value");
     if (sp__py_ints(args[0], "full", "size", sizes, &rank) < 0) return NULL;
     if (sp__py_scalar(value, "full", "fill_value", &number) < 0) return NULL;
     return filled("full", rank, sizes, number, &how);
@@ -149,14 +159,17 @@ static PyObject *full(PyObject *module, PyObject *const *args, Py_ssize_t n, PyO
 
 /* ---- like another tensor ----- */
 
-static PyObject *like(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, double number, bool has_value)
+static PyObject *like(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
+                      double number, bool has_value)
 {
     sp_scalar value = SP_FLOAT(number);
     PyObject *given = has_value && n > 1 ? args[1] : NULL;
     sp_py_making how;
-    if (sp__py_making(op, args + n, names, has_value ? "fill_value" : NULL, &given, &how) < 0) return NULL;
+    if (sp__py_making(op, args + n, names, has_value ? "fill_value" : NULL, &given, &how) < 0)
+        return NULL;
     if (n < 1 || n > 1 + has_value || (has_value && !given))
-        return PyErr_Format(PyExc_TypeError, "%s: expected a tensor%s", op, has_value ? " and a fill_value" : "");
+        return PyErr_Format(PyExc_TypeError, "%s: expected a tensor%s", op,
+                            has_value ? " and a fill_value" : "");
     sp_tensor *t = sp__py_tensor_arg(args[0], op, "x");
     if (!t || (has_value && sp__py_scalar(given, op, "fill_value", &value) < 0)) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)t->dtype;
@@ -199,18 +212,24 @@ static PyObject *arange(PyObject *module, PyObject *const *args, Py_ssize_t n, P
     sp_py_making how;
     sp_tensor *out = NULL;
     if (sp__py_making("arange", args + n, names, "step", &given, &how) < 0) return NULL;
-    if (n < 1 || n > 3 || (given && n == 3)) return PyErr_Format(PyExc_TypeError, "arange: expected end, or start and end, step");
+    if (n < 1 || n > 3 || (given && n == 3))
+        return PyErr_Format(PyExc_TypeError, "arange: expected end, or start and end, step");
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_ssize_t at = n == 1 ? 1 : i;
         if (sp__py_scalar(args[i], "arange", words[at], &bounds[at]) < 0) return NULL;
     }
     if (given && sp__py_scalar(given, "arange", "step", &bounds[2]) < 0) return NULL;
-    sp_arange_opt opt = {.size = sizeof opt, .has_step = true, .step = bounds[2], .has_dtype = how.has_dtype, .dtype = how.dtype};
+    sp_arange_opt opt = {.size = sizeof opt,
+                         .has_step = true,
+                         .step = bounds[2],
+                         .has_dtype = how.has_dtype,
+                         .dtype = how.dtype};
     sp_status status = sp_arange(bounds[0], bounds[1], &opt, &out);
     return sp__py_made(status, &out, &how);
 }
 
-static PyObject *random_of(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, bool normal)
+static PyObject *random_of(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
+                           bool normal)
 {
     int64_t sizes[SP_MAX_RANK];
     int rank;
@@ -219,9 +238,12 @@ static PyObject *random_of(const char *op, PyObject *const *args, Py_ssize_t n, 
     sp_tensor *out = NULL;
     if (sp__py_making(op, args + n, names, "size", &size, &how) < 0) return NULL;
     if (take_size(op, args, n, size, sizes, &rank) < 0) return NULL;
-    sp_rand_opt uniform_opt = {.size = sizeof uniform_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
-    sp_randn_opt normal_opt = {.size = sizeof normal_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
-    sp_status status = normal ? sp_randn(sizes, rank, &normal_opt, &out) : sp_rand(sizes, rank, &uniform_opt, &out);
+    sp_rand_opt uniform_opt = {
+        .size = sizeof uniform_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
+    sp_randn_opt normal_opt = {
+        .size = sizeof normal_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
+    sp_status status = normal ? sp_randn(sizes, rank, &normal_opt, &out)
+                              : sp_rand(sizes, rank, &uniform_opt, &out);
     return sp__py_made(status, &out, &how);
 }
 
@@ -239,7 +261,8 @@ static PyObject *randn(PyObject *module, PyObject *const *args, Py_ssize_t n, Py
 
 /* ---- x.new_...: x's dtype unless said otherwise ----- */
 
-static PyObject *new_sized(PyObject *self, const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names, double value)
+static PyObject *new_sized(PyObject *self, const char *op, PyObject *const *args, Py_ssize_t n,
+                           PyObject *names, double value)
 {
     int64_t sizes[SP_MAX_RANK];
     int rank;
@@ -275,7 +298,8 @@ static PyObject *new_full(PyObject *self, PyObject *const *args, Py_ssize_t n, P
     PyObject *value = n > 1 ? args[1] : NULL;
     sp_py_making how;
     if (sp__py_making("new_full", args + n, names, "fill_value", &value, &how) < 0) return NULL;
-    if (n < 1 || n > 2 || !value) return PyErr_Format(PyExc_TypeError, "new_full: expected a size and a fill_value");
+    if (n < 1 || n > 2 || !value)
+        return PyErr_Format(PyExc_TypeError, "new_full: expected a size and a fill_value");
     if (sp__py_ints(args[0], "new_full", "size", sizes, &rank) < 0) return NULL;
     if (sp__py_scalar(value, "new_full", "fill_value", &number) < 0) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)sp__py_handle(self)->dtype;
@@ -296,49 +320,76 @@ static PyObject *new_tensor(PyObject *self, PyObject *const *args, Py_ssize_t n,
 
 /* ---- tables ----- */
 
-#define ROW(name, function, doc) {name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc}
+#define ROW(name, function, doc)                                                                   \
+    {                                                                                              \
+        name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc                    \
+    }
 
 PyMethodDef sp__py_new_methods[] = {
-    ROW("new_zeros", new_zeros, "new_zeros($self, *size, dtype=None, requires_grad=False)\n--\n\nZeros of self's dtype."),
-    ROW("new_ones", new_ones, "new_ones($self, *size, dtype=None, requires_grad=False)\n--\n\nOnes of self's dtype."),
-    ROW("new_empty", new_empty, "new_empty($self, *size, dtype=None, requires_grad=False)\n--\n\nA tensor of self's dtype to be "
+    ROW("new_zeros", new_zeros,
+        "new_zeros($self, *size, dtype=None, requires_grad=False)\n--\n\nZeros of self's dtype."),
+    ROW("new_ones", new_ones,
+        "new_ones($self, *size, dtype=None, requires_grad=False)\n--\n\nOnes of self's dtype."),
+    ROW("new_empty", new_empty,
+        "new_empty($self, *size, dtype=None, requires_grad=False)\n--\n\nA tensor of self's dtype "
+        "to be "
         "filled."),
-    ROW("new_full", new_full, "new_full($self, size, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number, in self's "
+    ROW("new_full", new_full,
+        "new_full($self, size, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number, "
+        "in self's "
         "dtype."),
-    ROW("new_tensor", new_tensor, "new_tensor($self, data, *, dtype=None, requires_grad=False)\n--\n\nA copy of data in self's "
+    ROW("new_tensor", new_tensor,
+        "new_tensor($self, data, *, dtype=None, requires_grad=False)\n--\n\nA copy of data in "
+        "self's "
         "dtype."),
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef sp__py_create_functions[] = {
     ROW("tensor", tensor,
-        "tensor(data, *, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of a copy of data.\n\ndata is a number, a "
-        "nested sequence of numbers, an array or a tensor. Without a dtype, Python's floats become float32, ints int64, bools "
-        "bool, and arrays keep theirs (smaller ints become int64).\n\n>>> spool.tensor([[1, 2], [3, 4]]).shape\n"
+        "tensor(data, *, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of a copy "
+        "of data.\n\ndata is a number, a "
+        "nested sequence of numbers, an array or a tensor. Without a dtype, Python's floats become "
+        "float32, ints int64, bools "
+        "bool, and arrays keep theirs (smaller ints become int64).\n\n>>> spool.tensor([[1, 2], "
+        "[3, 4]]).shape\n"
         "spool.Size([2, 2])"),
     ROW("as_tensor", as_tensor,
-        "as_tensor(data, *, dtype=None, device=None, requires_grad=False)\n--\n\nLike tensor(), but without a copy where data is a "
+        "as_tensor(data, *, dtype=None, device=None, requires_grad=False)\n--\n\nLike tensor(), "
+        "but without a copy where data is a "
         "tensor or an array that can be shared."),
-    ROW("zeros", zeros, "zeros(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of zeros."),
-    ROW("ones", ones, "ones(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of ones."),
+    ROW("zeros", zeros,
+        "zeros(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of zeros."),
+    ROW("ones", ones,
+        "ones(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of ones."),
     ROW("empty", empty,
-        "empty(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor to be filled; its values mean nothing."),
+        "empty(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor to be filled; "
+        "its values mean nothing."),
     ROW("full", full,
-        "full(size, fill_value, *, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor whose elements are all one number."
+        "full(size, fill_value, *, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor "
+        "whose elements are all one number."
         "\n\nWithout a dtype it is bool, int64 or float32, as the number is."),
-    ROW("zeros_like", zeros_like, "zeros_like(x, *, dtype=None, requires_grad=False)\n--\n\nZeros of x's shape and dtype."),
-    ROW("ones_like", ones_like, "ones_like(x, *, dtype=None, requires_grad=False)\n--\n\nOnes of x's shape and dtype."),
+    ROW("zeros_like", zeros_like,
+        "zeros_like(x, *, dtype=None, requires_grad=False)\n--\n\nZeros of x's shape and dtype."),
+    ROW("ones_like", ones_like,
+        "ones_like(x, *, dtype=None, requires_grad=False)\n--\n\nOnes of x's shape and dtype."),
     ROW("empty_like", empty_like,
-        "empty_like(x, *, dtype=None, requires_grad=False)\n--\n\nA tensor of x's shape and dtype to be filled."),
+        "empty_like(x, *, dtype=None, requires_grad=False)\n--\n\nA tensor of x's shape and dtype "
+        "to be filled."),
     ROW("full_like", full_like,
-        "full_like(x, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number in x's shape and dtype."),
+        "full_like(x, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number in x's "
+        "shape and dtype."),
     ROW("arange", arange,
-        "arange(start, end, step=1, *, dtype=None, device=None, requires_grad=False)\n--\n\nThe numbers start, start + step, ... "
-        "before end; arange(end) starts at 0.\n\nWithout a dtype it is int64 if all three are integers, otherwise float32."),
+        "arange(start, end, step=1, *, dtype=None, device=None, requires_grad=False)\n--\n\nThe "
+        "numbers start, start + step, ... "
+        "before end; arange(end) starts at 0.\n\nWithout a dtype it is int64 if all three are "
+        "integers, otherwise float32."),
     ROW("rand", rand_,
-        "rand(*size, dtype=None, device=None, requires_grad=False)\n--\n\nNumbers uniformly distributed in [0, 1)."),
+        "rand(*size, dtype=None, device=None, requires_grad=False)\n--\n\nNumbers uniformly "
+        "distributed in [0, 1)."),
     ROW("randn", randn,
-        "randn(*size, dtype=None, device=None, requires_grad=False)\n--\n\nNumbers distributed normally with mean 0 and variance "
+        "randn(*size, dtype=None, device=None, requires_grad=False)\n--\n\nNumbers distributed "
+        "normally with mean 0 and variance "
         "1."),
     {NULL, NULL, 0, NULL},
 };

@@ -1,8 +1,9 @@
 /* Tensors of Python data, and Python data of tensors: nested sequences, numbers, buffers.
  *
- * Nested sequences are walked twice: once for the shape and the kind of number, once to fill a dense block. Buffers (NumPy
- * arrays and scalars, array.array, memoryview) say both themselves; what Spool has no dtype for is widened where every
- * value fits (small ints to int64, float16 to float32) and refused otherwise.
+ * Nested sequences are walked twice: once for the shape and the kind of number, once to fill a
+ * dense block. Buffers (NumPy arrays and scalars, array.array, memoryview) say both themselves;
+ * what Spool has no dtype for is widened where every value fits (small ints to int64, float16 to
+ * float32) and refused otherwise.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -117,8 +118,11 @@ static bool natural_dtype(const Py_buffer *view, const char *op, sp_dtype *out)
     else if (code && is_integer_code(code) && (view->itemsize < 8 || strchr("LQN", code)))
         *out = SP_INT64;
     else {
-        PyErr_Format(sp__py_dtype_error, "%s: an array of format '%s' has no dtype here; convert it to float32, float64, int64 "
-                     "or bool first", op, view->format ? view->format : "B");
+        PyErr_Format(
+            sp__py_dtype_error,
+            "%s: an array of format '%s' has no dtype here; convert it to float32, float64, int64 "
+            "or bool first",
+            op, view->format ? view->format : "B");
         return false;
     }
     return true;
@@ -130,7 +134,8 @@ static bool is_wide_unsigned(const Py_buffer *view)
     return view->itemsize == 8 && code && strchr("LQN", code);
 }
 
-static int fill_from_buffer(const Py_buffer *view, int dim, const char *from, sp_dtype dtype, char **to, const char *op)
+static int fill_from_buffer(const Py_buffer *view, int dim, const char *from, sp_dtype dtype,
+                            char **to, const char *op)
 {
     if (dim == view->ndim) {
         sp_scalar value = load(code_of(view->format), view->itemsize, from);
@@ -143,20 +148,24 @@ static int fill_from_buffer(const Py_buffer *view, int dim, const char *from, sp
         return 0;
     }
     for (Py_ssize_t i = 0; i < view->shape[dim]; i++)
-        if (fill_from_buffer(view, dim + 1, from + i * view->strides[dim], dtype, to, op) < 0) return -1;
+        if (fill_from_buffer(view, dim + 1, from + i * view->strides[dim], dtype, to, op) < 0)
+            return -1;
     return 0;
 }
 
 /* Dense memory of a buffer's values in `dtype`, and the tensor over a copy of it. */
-static int copy_buffer(const Py_buffer *view, sp_dtype dtype, const int64_t *shape, const char *op, sp_tensor **out)
+static int copy_buffer(const Py_buffer *view, sp_dtype dtype, const int64_t *shape, const char *op,
+                       sp_tensor **out)
 {
     sp_dtype same;
-    if (sp__py_dtype_of_format(view->format, view->itemsize, &same) && same == dtype && PyBuffer_IsContiguous(view, 'C')) {
+    if (sp__py_dtype_of_format(view->format, view->itemsize, &same) && same == dtype &&
+        PyBuffer_IsContiguous(view, 'C')) {
         sp_status status = sp_from_data(view->buf, dtype, view->ndim, shape, out);
         if (status) sp__py_raise(status);
         return status ? -1 : 0;
     }
-    size_t bytes = (size_t)(view->len / (view->itemsize ? view->itemsize : 1)) * sp_dtype_size(dtype);
+    size_t bytes =
+        (size_t)(view->len / (view->itemsize ? view->itemsize : 1)) * sp_dtype_size(dtype);
     char *dense = sp__alloc(bytes), *at = dense;
     if (!dense) {
         sp__py_raise(sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes", op, bytes));
@@ -172,7 +181,8 @@ static int copy_buffer(const Py_buffer *view, sp_dtype dtype, const int64_t *sha
 static int shape_of_buffer(const Py_buffer *view, const char *op, int64_t *shape)
 {
     if (view->ndim > SP_MAX_RANK) {
-        PyErr_Format(sp__py_shape_error, "%s: an array of %d dimensions; a tensor has at most %d", op, view->ndim, SP_MAX_RANK);
+        PyErr_Format(sp__py_shape_error, "%s: an array of %d dimensions; a tensor has at most %d",
+                     op, view->ndim, SP_MAX_RANK);
         return -1;
     }
     for (int i = 0; i < view->ndim; i++) shape[i] = view->shape[i];
@@ -206,8 +216,10 @@ typedef struct nest {
 static bool is_sequence(PyObject *o)
 {
     if (PyList_Check(o) || PyTuple_Check(o)) return true;
-    if (PyUnicode_Check(o) || PyBytes_Check(o) || PyDict_Check(o) || !PySequence_Check(o)) return false;
-    return sp__py_is_tensor(o) ? sp__py_handle(o)->rank > 0 : Py_TYPE(o)->tp_as_sequence->sq_length != NULL;
+    if (PyUnicode_Check(o) || PyBytes_Check(o) || PyDict_Check(o) || !PySequence_Check(o))
+        return false;
+    return sp__py_is_tensor(o) ? sp__py_handle(o)->rank > 0
+                               : Py_TYPE(o)->tp_as_sequence->sq_length != NULL;
 }
 
 /* A number, or a tensor of one element inside a list. */
@@ -227,7 +239,8 @@ static int leaf_value(PyObject *o, const char *op, sp_scalar *out)
         found = value ? sp__py_number(value, out) : 0;
         Py_XDECREF(value);
         if (found == 0)
-            PyErr_Format(PyExc_TypeError, "%s: cannot make a number of a %.100s", op, Py_TYPE(o)->tp_name);
+            PyErr_Format(PyExc_TypeError, "%s: cannot make a number of a %.100s", op,
+                         Py_TYPE(o)->tp_name);
     }
     return found > 0 ? 0 : -1;
 }
@@ -238,7 +251,9 @@ static int measure(nest *n, PyObject *o, int depth)
     if (!is_sequence(o)) {
         sp_scalar value;
         if (depth != n->rank) {
-            PyErr_Format(sp__py_shape_error, "%s: a number at depth %d, where other entries have sequences", n->op, depth);
+            PyErr_Format(sp__py_shape_error,
+                         "%s: a number at depth %d, where other entries have sequences", n->op,
+                         depth);
             return -1;
         }
         if (leaf_value(o, n->op, &value) < 0) return -1;
@@ -247,15 +262,16 @@ static int measure(nest *n, PyObject *o, int depth)
         return 0;
     }
     if (depth >= n->rank) {
-        PyErr_Format(sp__py_shape_error, "%s: a sequence at depth %d, where other entries have numbers", n->op, depth);
+        PyErr_Format(sp__py_shape_error,
+                     "%s: a sequence at depth %d, where other entries have numbers", n->op, depth);
         return -1;
     }
     if (Py_EnterRecursiveCall(" while measuring nested sequences")) return -1;
     PyObject *items = PySequence_Fast(o, "spool.tensor: expected a sequence");
     int result = items ? 0 : -1;
     if (items && PySequence_Fast_GET_SIZE(items) != n->shape[depth]) {
-        PyErr_Format(sp__py_shape_error, "%s: sequences of lengths %lld and %zd at depth %d", n->op, (long long)n->shape[depth],
-                     PySequence_Fast_GET_SIZE(items), depth);
+        PyErr_Format(sp__py_shape_error, "%s: sequences of lengths %lld and %zd at depth %d", n->op,
+                     (long long)n->shape[depth], PySequence_Fast_GET_SIZE(items), depth);
         result = -1;
     }
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++)
@@ -265,7 +281,8 @@ static int measure(nest *n, PyObject *o, int depth)
     return result;
 }
 
-/* Follows first entries down to a number; `items` may be changed under our feet, so that filling checks lengths again. */
+/* Follows first entries down to a number; `items` may be changed under our feet, so that filling
+ * checks lengths again. */
 static int find_shape(nest *n, PyObject *data)
 {
     Py_INCREF(data);
@@ -274,7 +291,8 @@ static int find_shape(nest *n, PyObject *data)
         if (length < 0 || n->rank == SP_MAX_RANK) {
             Py_DECREF(data);
             if (length >= 0)
-                PyErr_Format(sp__py_shape_error, "%s: sequences nested deeper than %d", n->op, SP_MAX_RANK);
+                PyErr_Format(sp__py_shape_error, "%s: sequences nested deeper than %d", n->op,
+                             SP_MAX_RANK);
             return -1;
         }
         n->shape[n->rank++] = length;
@@ -313,7 +331,8 @@ static sp_dtype default_dtype(int kind)
     return kind == SP_BOOL ? SP_BOOL : kind == SP_INT64 ? SP_INT64 : SP_FLOAT32;
 }
 
-static int tensor_of_sequence(PyObject *data, const sp_dtype *dtype, const char *op, sp_tensor **out)
+static int tensor_of_sequence(PyObject *data, const sp_dtype *dtype, const char *op,
+                              sp_tensor **out)
 {
     nest n = {.op = op, .kind = -1};
     if (find_shape(&n, data) < 0 || measure(&n, data, 0) < 0) return -1;
@@ -343,7 +362,9 @@ static int tensor_of_number(PyObject *data, const sp_dtype *dtype, const char *o
     sp_scalar value;
     double room;
     int found = sp__py_number(data, &value);
-    if (found == 0) return sp__py_wrong_type(op, "data", "a number, a nested sequence of numbers, or an array", data);
+    if (found == 0)
+        return sp__py_wrong_type(op, "data", "a number, a nested sequence of numbers, or an array",
+                                 data);
     if (found < 0) return -1;
     sp_dtype stored = dtype ? *dtype : default_dtype(value.kind);
     store((char *)&room, stored, value);
@@ -356,7 +377,8 @@ static int tensor_of_number(PyObject *data, const sp_dtype *dtype, const char *o
 static int tensor_of_tensor(const sp_tensor *t, const sp_dtype *dtype, sp_tensor **out)
 {
     bool was = sp_grad_mode(false);
-    sp_status status = dtype && *dtype != (sp_dtype)t->dtype ? sp_cast(t, *dtype, out) : sp_clone(t, out);
+    sp_status status =
+        dtype && *dtype != (sp_dtype)t->dtype ? sp_cast(t, *dtype, out) : sp_clone(t, out);
     sp_grad_mode(was);
     if (status) sp__py_raise(status);
     return status ? -1 : 0;
@@ -370,17 +392,21 @@ int sp__py_tensor_of(PyObject *data, const sp_dtype *dtype, const char *op, sp_t
     if (PyList_Check(data) || PyTuple_Check(data)) return tensor_of_sequence(data, dtype, op, out);
     if (sp__py_is_tensor(data)) return tensor_of_tensor(sp__py_handle(data), dtype, out);
     if (PyBytes_Check(data) || PyUnicode_Check(data))
-        return sp__py_wrong_type(op, "data", "a number, a nested sequence of numbers, or an array", data);
+        return sp__py_wrong_type(op, "data", "a number, a nested sequence of numbers, or an array",
+                                 data);
     if (PyObject_CheckBuffer(data)) return tensor_of_buffer(data, dtype, op, out);
-    return is_sequence(data) ? tensor_of_sequence(data, dtype, op, out) : tensor_of_number(data, dtype, op, out);
+    return is_sequence(data) ? tensor_of_sequence(data, dtype, op, out)
+                             : tensor_of_number(data, dtype, op, out);
 }
 
 /* ---- no copy ----- */
 
-typedef struct export {
+typedef struct export
+{
     sp_py_later later;
     Py_buffer view;
-} export;
+}
+export;
 
 static void export_release(sp_py_later *self)
 {
@@ -397,14 +423,17 @@ static int strides_of_buffer(const Py_buffer *view, const char *op, int64_t *str
 {
     for (int i = 0; i < view->ndim; i++) {
         if (view->strides[i] < 0 || view->strides[i] % view->itemsize) {
-            PyErr_Format(PyExc_ValueError, "%s: an array with %s strides cannot be shared; pass array.copy()", op,
+            PyErr_Format(PyExc_ValueError,
+                         "%s: an array with %s strides cannot be shared; pass array.copy()", op,
                          view->strides[i] < 0 ? "negative" : "uneven");
             return -1;
         }
         strides[i] = view->strides[i] / view->itemsize;
     }
     if ((uintptr_t)view->buf % (size_t)view->itemsize) {
-        PyErr_Format(PyExc_ValueError, "%s: the array's memory is not aligned to its elements; pass array.copy()", op);
+        PyErr_Format(PyExc_ValueError,
+                     "%s: the array's memory is not aligned to its elements; pass array.copy()",
+                     op);
         return -1;
     }
     return 0;
@@ -427,13 +456,18 @@ int sp__py_tensor_over(PyObject *exporter, const char *op, sp_tensor **out)
     }
     bool known = sp__py_dtype_of_format(e->view.format, e->view.itemsize, &dtype);
     if (!known)
-        PyErr_Format(sp__py_dtype_error, "%s: an array of format '%s' cannot be shared; convert it to float32, float64, int64 or "
-                     "bool first", op, e->view.format ? e->view.format : "B");
-    if (!known || shape_of_buffer(&e->view, op, shape) < 0 || strides_of_buffer(&e->view, op, strides) < 0) {
+        PyErr_Format(sp__py_dtype_error,
+                     "%s: an array of format '%s' cannot be shared; convert it to float32, "
+                     "float64, int64 or "
+                     "bool first",
+                     op, e->view.format ? e->view.format : "B");
+    if (!known || shape_of_buffer(&e->view, op, shape) < 0 ||
+        strides_of_buffer(&e->view, op, strides) < 0) {
         export_release(&e->later);
         return -1;
     }
-    sp_status status = sp_from_foreign(e->view.buf, dtype, e->view.ndim, shape, strides, e->view.readonly, export_end, e, out);
+    sp_status status = sp_from_foreign(e->view.buf, dtype, e->view.ndim, shape, strides,
+                                       e->view.readonly, export_end, e, out);
     if (status) sp__py_raise(status);
     return status ? -1 : 0;
 }

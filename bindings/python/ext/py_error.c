@@ -22,7 +22,8 @@ static PyObject *exception_of(sp_status status)
 PyObject *sp__py_raise(sp_status status)
 {
     if (status == SP_ECALLBACK && PyErr_Occurred()) return NULL;
-    /* An exception may be set already by a callback whose failure was turned into something else on the way. */
+    /* An exception may be set already by a callback whose failure was turned into something else on
+     * the way. */
     PyErr_Clear();
     PyErr_SetString(exception_of(status), sp_last_error());
     return NULL;
@@ -35,12 +36,14 @@ sp_status sp__py_callback_failed(const char *what)
 
 int sp__py_wrong_type(const char *op, const char *arg, const char *wanted, PyObject *o)
 {
-    PyErr_Format(PyExc_TypeError, "%s: %s must be %s, not %.100s", op, arg, wanted, Py_TYPE(o)->tp_name);
+    PyErr_Format(PyExc_TypeError, "%s: %s must be %s, not %.100s", op, arg, wanted,
+                 Py_TYPE(o)->tp_name);
     return -1;
 }
 
 /* Makes spool.<name>(bases) and puts it into the module. */
-static PyObject *new_error(PyObject *module, const char *name, const char *doc, PyObject *base, PyObject *second)
+static PyObject *new_error(PyObject *module, const char *name, const char *doc, PyObject *base,
+                           PyObject *second)
 {
     char full[64];
     snprintf(full, sizeof full, "spool.%s", name);
@@ -54,12 +57,16 @@ static PyObject *new_error(PyObject *module, const char *name, const char *doc, 
 
 int sp__py_errors_start(PyObject *module)
 {
-    sp__py_error = new_error(module, "SpoolError", "Whatever goes wrong inside Spool; see also the errors derived from it.",
-                             PyExc_RuntimeError, NULL);
+    sp__py_error =
+        new_error(module, "SpoolError",
+                  "Whatever goes wrong inside Spool; see also the errors derived from it.",
+                  PyExc_RuntimeError, NULL);
     if (!sp__py_error) return -1;
-    sp__py_shape_error = new_error(module, "ShapeError", "Shapes do not fit the op or each other.", sp__py_error,
-                                   PyExc_ValueError);
-    sp__py_dtype_error = new_error(module, "DTypeError", "A dtype that the op does not take.", sp__py_error, PyExc_TypeError);
-    sp__py_format_error = new_error(module, "FormatError", "A file whose content is broken.", sp__py_error, PyExc_ValueError);
+    sp__py_shape_error = new_error(module, "ShapeError", "Shapes do not fit the op or each other.",
+                                   sp__py_error, PyExc_ValueError);
+    sp__py_dtype_error = new_error(module, "DTypeError", "A dtype that the op does not take.",
+                                   sp__py_error, PyExc_TypeError);
+    sp__py_format_error = new_error(module, "FormatError", "A file whose content is broken.",
+                                    sp__py_error, PyExc_ValueError);
     return sp__py_shape_error && sp__py_dtype_error && sp__py_format_error ? 0 : -1;
 }

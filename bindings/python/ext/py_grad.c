@@ -1,7 +1,8 @@
 /* The tape in Python: backward, grad, hooks, nodes, grad mode.
  *
  * Invariants
- * 1. A hook's context is the Python callable, owned: that is what the collector is shown (sp__py_grad_traverse).
+ * 1. A hook's context is the Python callable, owned: that is what the collector is shown
+ * (sp__py_grad_traverse).
  * 2. A tensor with hooks or a gradient is tracked by the collector.
  */
 #include "bindings/python/ext/py_int.h"
@@ -43,8 +44,7 @@ void sp__py_grad_clear(sp_tensor *t)
 /* ---- nodes ----- */
 
 typedef struct node_object {
-    PyObject_HEAD
-    sp_node *node; /* owned */
+    PyObject_HEAD sp_node *node; /* owned */
 } node_object;
 
 static PyTypeObject node_type;
@@ -119,19 +119,21 @@ static Py_hash_t node_hash(PyObject *self)
 }
 
 static PyMethodDef node_methods[] = {
-    {"name", node_name, METH_NOARGS, "name($self)\n--\n\nThe op's name with 'Backward', or 'AccumulateGrad'."},
+    {"name", node_name, METH_NOARGS,
+     "name($self)\n--\n\nThe op's name with 'Backward', or 'AccumulateGrad'."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef node_getset[] = {
-    {"next_functions", node_next, NULL, "A pair (node, number of its output) for every input of the op.", NULL},
-    {"variable", node_variable, NULL, "The leaf that an AccumulateGrad node adds to; None for others.", NULL},
+    {"next_functions", node_next, NULL,
+     "A pair (node, number of its output) for every input of the op.", NULL},
+    {"variable", node_variable, NULL,
+     "The leaf that an AccumulateGrad node adds to; None for others.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyTypeObject node_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool.autograd.Node",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.autograd.Node",
     .tp_doc = "One recorded op of the tape.",
     .tp_basicsize = sizeof(node_object),
     .tp_flags = Py_TPFLAGS_DEFAULT,
@@ -176,8 +178,7 @@ static void drop_hook(void *ctx)
 }
 
 typedef struct removable {
-    PyObject_HEAD
-    PyObject *tensor; /* NULL once removed */
+    PyObject_HEAD PyObject *tensor; /* NULL once removed */
     int64_t id;
 } removable;
 
@@ -222,15 +223,15 @@ static PyObject *removable_exit(PyObject *self, PyObject *args)
 }
 
 static PyMethodDef removable_methods[] = {
-    {"remove", removable_remove, METH_NOARGS, "remove($self)\n--\n\nTakes the hook off; again does nothing."},
+    {"remove", removable_remove, METH_NOARGS,
+     "remove($self)\n--\n\nTakes the hook off; again does nothing."},
     {"__enter__", removable_enter, METH_NOARGS, NULL},
     {"__exit__", removable_exit, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyTypeObject removable_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool.autograd.RemovableHandle",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.autograd.RemovableHandle",
     .tp_doc = "What takes a hook off again, at remove() or at the end of a with block.",
     .tp_basicsize = sizeof(removable),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
@@ -240,7 +241,8 @@ static PyTypeObject removable_type = {
     .tp_methods = removable_methods,
 };
 
-typedef sp_status (*add_fn)(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void *ctx), int64_t *id);
+typedef sp_status (*add_fn)(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void *ctx),
+                            int64_t *id);
 
 static PyObject *add_hook(PyObject *self, PyObject *function, const char *op, add_fn add)
 {
@@ -251,7 +253,8 @@ static PyObject *add_hook(PyObject *self, PyObject *function, const char *op, ad
     removable *handle = PyObject_GC_New(removable, &removable_type);
     if (!handle) return NULL;
     handle->tensor = NULL;
-    sp_status status = add(sp__py_handle(self), run_hook, Py_NewRef(function), drop_hook, &handle->id);
+    sp_status status =
+        add(sp__py_handle(self), run_hook, Py_NewRef(function), drop_hook, &handle->id);
     if (status) {
         Py_DECREF(function);
         PyObject_GC_Del(handle);
@@ -287,17 +290,25 @@ static PyObject *backward(PyObject *self, PyObject *args, PyObject *kwargs)
     static char *names[] = {"gradient", "retain_graph", "create_graph", NULL};
     PyObject *gradient = Py_None, *retain = NULL, *create = NULL;
     sp_backward_opt opt = {.size = sizeof opt};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:backward", names, &gradient, &retain, &create)) return NULL;
-    if (optional_flag(create, "backward", "create_graph", false, &opt.create_graph) < 0) return NULL;
-    if (optional_flag(retain, "backward", "retain_graph", opt.create_graph, &opt.retain_graph) < 0) return NULL;
-    if (gradient != Py_None && !(opt.gradient = sp__py_tensor_arg(gradient, "backward", "gradient"))) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:backward", names, &gradient, &retain,
+                                     &create))
+        return NULL;
+    if (optional_flag(create, "backward", "create_graph", false, &opt.create_graph) < 0)
+        return NULL;
+    if (optional_flag(retain, "backward", "retain_graph", opt.create_graph, &opt.retain_graph) < 0)
+        return NULL;
+    if (gradient != Py_None &&
+        !(opt.gradient = sp__py_tensor_arg(gradient, "backward", "gradient")))
+        return NULL;
     return sp__py_none(sp_backward(sp__py_handle(self), &opt));
 }
 
 /* ---- spool.autograd.grad ----- */
 
-/* The tensors of one tensor or a sequence, borrowed from *keep; None entries (if allowed) are NULL. */
-static int tensors_of(PyObject *o, const char *arg, bool allow_none, PyObject **keep, sp_tensor ***out, int *n)
+/* The tensors of one tensor or a sequence, borrowed from *keep; None entries (if allowed) are NULL.
+ */
+static int tensors_of(PyObject *o, const char *arg, bool allow_none, PyObject **keep,
+                      sp_tensor ***out, int *n)
 {
     *out = NULL, *n = 0;
     *keep = sp__py_is_tensor(o) || o == Py_None ? PyTuple_Pack(1, o) : PySequence_Tuple(o);
@@ -331,13 +342,14 @@ static void list_end(tensor_list *l)
     Py_XDECREF(l->keep);
 }
 
-static PyObject *run_grad(const tensor_list *roots, const tensor_list *inputs, const sp_grad_opt *opt)
+static PyObject *run_grad(const tensor_list *roots, const tensor_list *inputs,
+                          const sp_grad_opt *opt)
 {
     size_t bytes = (size_t)inputs->n * sizeof(sp_tensor *);
     sp_tensor **grads = sp__alloc_zero(bytes);
     if (!grads) return PyErr_NoMemory();
-    sp_status status = sp_grad((const sp_tensor *const *)roots->t, roots->n, (const sp_tensor *const *)inputs->t, inputs->n, opt,
-                               grads);
+    sp_status status = sp_grad((const sp_tensor *const *)roots->t, roots->n,
+                               (const sp_tensor *const *)inputs->t, inputs->n, opt, grads);
     PyObject *result = status ? sp__py_raise(status) : sp__py_tuple(grads, inputs->n);
     sp__free(grads, bytes);
     return result;
@@ -345,25 +357,30 @@ static PyObject *run_grad(const tensor_list *roots, const tensor_list *inputs, c
 
 static PyObject *grad(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"outputs", "inputs", "grad_outputs", "retain_graph", "create_graph", "allow_unused",
-                            "materialize_grads", NULL};
+    static char *names[] = {"outputs",      "inputs",       "grad_outputs",      "retain_graph",
+                            "create_graph", "allow_unused", "materialize_grads", NULL};
     (void)module;
-    PyObject *outputs, *inputs, *seeds = Py_None, *retain = NULL, *create = NULL, *unused = NULL, *zeros = NULL, *result = NULL;
+    PyObject *outputs, *inputs, *seeds = Py_None, *retain = NULL, *create = NULL, *unused = NULL,
+                                *zeros = NULL, *result = NULL;
     tensor_list roots = {0}, wanted = {0}, given = {0};
     sp_grad_opt opt = {.size = sizeof opt};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOOOO:grad", names, &outputs, &inputs, &seeds, &retain, &create, &unused,
-                                     &zeros))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOOOO:grad", names, &outputs, &inputs,
+                                     &seeds, &retain, &create, &unused, &zeros))
         return NULL;
     if (optional_flag(create, "grad", "create_graph", false, &opt.create_graph) < 0) return NULL;
-    if (optional_flag(retain, "grad", "retain_graph", opt.create_graph, &opt.retain_graph) < 0) return NULL;
-    if (optional_flag(zeros, "grad", "materialize_grads", false, &opt.materialize_grads) < 0) return NULL;
-    if (optional_flag(unused, "grad", "allow_unused", opt.materialize_grads, &opt.allow_unused) < 0) return NULL;
+    if (optional_flag(retain, "grad", "retain_graph", opt.create_graph, &opt.retain_graph) < 0)
+        return NULL;
+    if (optional_flag(zeros, "grad", "materialize_grads", false, &opt.materialize_grads) < 0)
+        return NULL;
+    if (optional_flag(unused, "grad", "allow_unused", opt.materialize_grads, &opt.allow_unused) < 0)
+        return NULL;
     if (tensors_of(outputs, "outputs", false, &roots.keep, &roots.t, &roots.n) < 0) goto out;
     if (tensors_of(inputs, "inputs", false, &wanted.keep, &wanted.t, &wanted.n) < 0) goto out;
     if (seeds != Py_None) {
         if (tensors_of(seeds, "grad_outputs", true, &given.keep, &given.t, &given.n) < 0) goto out;
         if (given.n != roots.n) {
-            PyErr_Format(PyExc_ValueError, "grad: %d grad_outputs for %d outputs", given.n, roots.n);
+            PyErr_Format(PyExc_ValueError, "grad: %d grad_outputs for %d outputs", given.n,
+                         roots.n);
             goto out;
         }
         opt.grad_outputs = (const sp_tensor *const *)given.t;
@@ -415,29 +432,42 @@ static PyObject *zero_(PyObject *self, PyObject *unused)
 
 PyMethodDef sp__py_grad_methods[] = {
     {"backward", (PyCFunction)(void *)backward, METH_VARARGS | METH_KEYWORDS,
-     "backward($self, gradient=None, retain_graph=None, create_graph=False)\n--\n\nAdds the derivative of self to the grad of "
-     "every leaf it was computed from.\n\ngradient is what the derivative of the final result by self is; it may be left out for "
-     "tensors of one element. SpoolError when self has no history, or its graph was consumed by an earlier call without "
+     "backward($self, gradient=None, retain_graph=None, create_graph=False)\n--\n\nAdds the "
+     "derivative of self to the grad of "
+     "every leaf it was computed from.\n\ngradient is what the derivative of the final result by "
+     "self is; it may be left out for "
+     "tensors of one element. SpoolError when self has no history, or its graph was consumed by an "
+     "earlier call without "
      "retain_graph."},
     {"register_hook", register_hook, METH_O,
-     "register_hook($self, hook)\n--\n\nCalls hook(grad) whenever self's gradient is computed; a tensor it returns takes the "
+     "register_hook($self, hook)\n--\n\nCalls hook(grad) whenever self's gradient is computed; a "
+     "tensor it returns takes the "
      "gradient's place. Returns a handle with remove()."},
     {"register_post_accumulate_grad_hook", register_after, METH_O,
-     "register_post_accumulate_grad_hook($self, hook)\n--\n\nCalls hook(self) whenever a backward has added to a leaf's grad."},
-    {"retain_grad", retain_grad, METH_NOARGS, "retain_grad($self)\n--\n\nKeeps the gradient of a tensor that is no leaf in grad."},
+     "register_post_accumulate_grad_hook($self, hook)\n--\n\nCalls hook(self) whenever a backward "
+     "has added to a leaf's grad."},
+    {"retain_grad", retain_grad, METH_NOARGS,
+     "retain_grad($self)\n--\n\nKeeps the gradient of a tensor that is no leaf in grad."},
     {"requires_grad_", (PyCFunction)(void *)requires_grad_, METH_VARARGS | METH_KEYWORDS,
-     "requires_grad_($self, requires_grad=True)\n--\n\nSwitches recording for a leaf; returns self."},
-    {"detach_", detach_, METH_NOARGS, "detach_($self)\n--\n\nMakes self a leaf without history; returns self."},
-    {"zero_", zero_, METH_NOARGS, "zero_($self)\n--\n\nSets every element to zero, in place; returns self."},
+     "requires_grad_($self, requires_grad=True)\n--\n\nSwitches recording for a leaf; returns "
+     "self."},
+    {"detach_", detach_, METH_NOARGS,
+     "detach_($self)\n--\n\nMakes self a leaf without history; returns self."},
+    {"zero_", zero_, METH_NOARGS,
+     "zero_($self)\n--\n\nSets every element to zero, in place; returns self."},
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef sp__py_grad_functions[] = {
     {"_grad", (PyCFunction)(void *)grad, METH_VARARGS | METH_KEYWORDS,
-     "grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=None, "
-     "materialize_grads=False)\n--\n\nThe derivatives of the sum of outputs with respect to inputs, as a tuple.\n\n"
-     "grad_outputs weighs the outputs, which may be left out where they have one element. create_graph records the computation, "
-     "so that it can be differentiated again. An input that no output depends on is an error, None with allow_unused, zeros "
+     "grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, "
+     "allow_unused=None, "
+     "materialize_grads=False)\n--\n\nThe derivatives of the sum of outputs with respect to "
+     "inputs, as a tuple.\n\n"
+     "grad_outputs weighs the outputs, which may be left out where they have one element. "
+     "create_graph records the computation, "
+     "so that it can be differentiated again. An input that no output depends on is an error, None "
+     "with allow_unused, zeros "
      "with materialize_grads."},
     {NULL, NULL, 0, NULL},
 };

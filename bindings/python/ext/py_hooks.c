@@ -1,9 +1,12 @@
-/* What the layers below ask the interpreter for: the user's line, the GIL around waits, and work that needs the GIL.
+/* What the layers below ask the interpreter for: the user's line, the GIL around waits, and work
+ * that needs the GIL.
  *
  * Invariants
- * 1. `here` and `keep` run with the GIL held. `drop` and foreign memory's release may run on a worker thread, which must
- *    not wait for the GIL (its holder may be waiting for the worker): they then go through sp__py_with_gil().
- * 2. A line is that of the innermost frame outside the package, found without allocating a traceback.
+ * 1. `here` and `keep` run with the GIL held. `drop` and foreign memory's release may run on a
+ * worker thread, which must not wait for the GIL (its holder may be waiting for the worker): they
+ * then go through sp__py_with_gil().
+ * 2. A line is that of the innermost frame outside the package, found without allocating a
+ * traceback.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -28,7 +31,8 @@ static int run_pending(void *unused)
 
 void sp__py_with_gil(sp_py_later *work)
 {
-    if (!Py_IsInitialized()) return; /* the interpreter is gone, and what the work would give back with it */
+    if (!Py_IsInitialized())
+        return; /* the interpreter is gone, and what the work would give back with it */
     if (PyGILState_Check()) {
         work->run(work);
         return;
@@ -59,7 +63,8 @@ bool sp__py_is_ours(PyCodeObject *code)
     Py_ssize_t n;
     const char *file = PyUnicode_AsUTF8AndSize(code->co_filename, &n);
     if (!file) PyErr_Clear();
-    return file && package_length && (size_t)n > package_length && memcmp(file, package, package_length) == 0;
+    return file && package_length && (size_t)n > package_length &&
+           memcmp(file, package, package_length) == 0;
 }
 
 static int last_instruction(PyFrameObject *frame)
@@ -137,7 +142,8 @@ static void keep(const sp__where *where)
     Py_XINCREF((PyObject *)where->code);
 }
 
-/* Also from a worker: a code object does not change, and sp__py_is_ours() has cached its file name's UTF-8. */
+/* Also from a worker: a code object does not change, and sp__py_is_ours() has cached its file
+ * name's UTF-8. */
 static void text(const sp__where *where, char *buf, size_t n)
 {
     buf[0] = 0;

@@ -1,13 +1,16 @@
 /* x[...] and x[...] = value.
  *
- * Ints, slices, None and ... become views, one op each. What tensors, lists and arrays name is left for after these:
+ * Ints, slices, None and ... become views, one op each. What tensors, lists and arrays name is left
+ * for after these:
  *
  *     one int64 tensor of any rank      index_select, then reshape
  *     two of one dimension, side by side index_select along the first, gather along the second
- *     one bool mask                     its places as an int64 tensor (this reads the mask's values)
+ *     one bool mask                     its places as an int64 tensor (this reads the mask's
+ * values)
  *
- * so that all of it is differentiable, and all but the mask can be traced. Assignment writes into the view; where places
- * are named, one slice after the other, so that the last of equal indices counts.
+ * so that all of it is differentiable, and all but the mask can be traced. Assignment writes into
+ * the view; where places are named, one slice after the other, so that the last of equal indices
+ * counts.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -60,7 +63,8 @@ static bool is_array(PyObject *item)
 
 static bool is_named(PyObject *item)
 {
-    if (sp__py_is_tensor(item)) return sp__py_handle(item)->rank > 0 || (sp__py_handle(item)->flags & SP_T_WRAPPED);
+    if (sp__py_is_tensor(item))
+        return sp__py_handle(item)->rank > 0 || (sp__py_handle(item)->flags & SP_T_WRAPPED);
     return PyList_Check(item) || is_array(item);
 }
 
@@ -89,12 +93,15 @@ static int consumed_by(PyObject *item)
     if (item == Py_None || item == Py_Ellipsis) return 0;
     if (PyLong_CheckExact(item) || PySlice_Check(item)) return 1;
     if (PyBool_Check(item)) {
-        PyErr_SetString(PyExc_NotImplementedError, "index: True and False are no indices here; use None or a mask");
+        PyErr_SetString(PyExc_NotImplementedError,
+                        "index: True and False are no indices here; use None or a mask");
         return -1;
     }
-    if (sp__py_is_tensor(item) && sp__py_handle(item)->dtype == SP_BOOL) return sp__py_handle(item)->rank;
+    if (sp__py_is_tensor(item) && sp__py_handle(item)->dtype == SP_BOOL)
+        return sp__py_handle(item)->rank;
     if (is_named(item) || PyIndex_Check(item)) return 1;
-    PyErr_Format(PyExc_TypeError, "index: %.100s is no index; ints, slices, None, ... and int64 or bool tensors are",
+    PyErr_Format(PyExc_TypeError,
+                 "index: %.100s is no index; ints, slices, None, ... and int64 or bool tensors are",
                  Py_TYPE(item)->tp_name);
     return -1;
 }
@@ -119,7 +126,8 @@ static int apply_slice(place *p, PyObject *item, int dim)
 static int apply_named(place *p, PyObject *item, int *dim)
 {
     if (p->n_named == MAX_NAMED) {
-        PyErr_SetString(PyExc_NotImplementedError, "index: more than two index tensors; combine them into one first");
+        PyErr_SetString(PyExc_NotImplementedError,
+                        "index: more than two index tensors; combine them into one first");
         return -1;
     }
     named *n = &p->named[p->n_named];
@@ -159,7 +167,8 @@ static int resolve(const sp_tensor *x, PyObject *const *items, Py_ssize_t n, pla
         if (ellipses > 1)
             PyErr_SetString(PyExc_IndexError, "index: more than one ...");
         else
-            PyErr_Format(PyExc_IndexError, "index: %d indices for a tensor of shape %s", consumed, SP_SHAPE(x));
+            PyErr_Format(PyExc_IndexError, "index: %d indices for a tensor of shape %s", consumed,
+                         SP_SHAPE(x));
         goto fail;
     }
     for (Py_ssize_t i = 0; i < n; i++)
@@ -184,7 +193,8 @@ static int mask_places(const sp_tensor *mask, sp_tensor **out)
     size_t bytes = (size_t)mask->numel;
     uint8_t *truth = sp__alloc(bytes);
     int64_t *places = sp__alloc(bytes * sizeof *places), n = 0;
-    sp_status status = truth && places ? sp_copy_out(mask, truth, bytes) : sp_fail(SP_EMEMORY, "index: no memory for a mask");
+    sp_status status = truth && places ? sp_copy_out(mask, truth, bytes)
+                                       : sp_fail(SP_EMEMORY, "index: no memory for a mask");
     for (size_t i = 0; status == SP_OK && i < bytes; i++)
         if (truth[i]) places[n++] = (int64_t)i;
     if (status == SP_OK) status = sp_from_data(places, SP_INT64, 1, &n, out);
@@ -200,7 +210,8 @@ static int check_mask(const sp_tensor *view, const named *n)
     bool fits = n->dim + mask->rank <= view->rank;
     for (int i = 0; fits && i < mask->rank; i++) fits = mask->shape[i] == view->shape[n->dim + i];
     if (fits) return 0;
-    PyErr_Format(PyExc_IndexError, "index: a mask of shape %s for a tensor of shape %s", SP_SHAPE(mask), SP_SHAPE(view));
+    PyErr_Format(PyExc_IndexError, "index: a mask of shape %s for a tensor of shape %s",
+                 SP_SHAPE(mask), SP_SHAPE(view));
     return -1;
 }
 
@@ -216,7 +227,8 @@ static int flatten_mask(place *p, bool in_place)
         if (i <= n->dim || i >= n->dim + covered) shape[rank++] = p->view->shape[i];
     shape[n->dim] = n->index->numel;
     if (covered != 1) {
-        sp_status status = in_place ? sp_view(p->view, shape, rank, &made) : sp_reshape(p->view, shape, rank, &made);
+        sp_status status = in_place ? sp_view(p->view, shape, rank, &made)
+                                    : sp_reshape(p->view, shape, rank, &made);
         if (step(&p->view, status, made) < 0) return -1;
     }
     if (mask_places(n->index, &places) < 0) return -1;
@@ -229,12 +241,15 @@ static int check_named(place *p)
 {
     if (p->n_named < 2) return 0;
     const named *a = &p->named[0], *b = &p->named[1];
-    if (a->dim + 1 == b->dim && a->index->rank == 1 && b->index->rank == 1 && a->index->dtype == SP_INT64 &&
-        b->index->dtype == SP_INT64 && a->index->numel == b->index->numel)
+    if (a->dim + 1 == b->dim && a->index->rank == 1 && b->index->rank == 1 &&
+        a->index->dtype == SP_INT64 && b->index->dtype == SP_INT64 &&
+        a->index->numel == b->index->numel)
         return 0;
     PyErr_Format(PyExc_NotImplementedError,
-                 "index: two index tensors of shapes %s and %s; two int64 ones of one dimension and equal size that stand side by "
-                 "side are supported", SP_SHAPE(a->index), SP_SHAPE(b->index));
+                 "index: two index tensors of shapes %s and %s; two int64 ones of one dimension "
+                 "and equal size that stand side by "
+                 "side are supported",
+                 SP_SHAPE(a->index), SP_SHAPE(b->index));
     return -1;
 }
 
@@ -250,7 +265,8 @@ static int take_one(place *p, sp_tensor **out)
         return status ? (sp__py_raise(status), -1) : 0;
     }
     if (p->view->rank - 1 + n->index->rank > SP_MAX_RANK) {
-        PyErr_Format(sp__py_shape_error, "index: the result would have more than %d dimensions", SP_MAX_RANK);
+        PyErr_Format(sp__py_shape_error, "index: the result would have more than %d dimensions",
+                     SP_MAX_RANK);
         return -1;
     }
     for (int i = 0; i < n->dim; i++) shape[rank++] = p->view->shape[i];
@@ -274,7 +290,8 @@ static int take_two(place *p, sp_tensor **out)
     sp_squeeze_opt opt = {.size = sizeof opt, .dim = &dim, .n_dim = 1};
     sp_status status;
     SP_TRY(sp_index_select(p->view, a->dim, a->index, &rows));
-    for (int i = 0; i < rows->rank; i++) ones[i] = i == a->dim ? b->index->numel : 1, shape[i] = rows->shape[i];
+    for (int i = 0; i < rows->rank; i++)
+        ones[i] = i == a->dim ? b->index->numel : 1, shape[i] = rows->shape[i];
     shape[b->dim] = 1;
     SP_TRY(sp_reshape(b->index, ones, rows->rank, &shaped));
     SP_TRY(sp_expand(shaped, shape, rows->rank, &wide));
@@ -387,7 +404,8 @@ static sp_status write_masked(const place *p, const source *from)
     int64_t shape[SP_MAX_RANK];
     int rank = 0;
     sp_status status;
-    for (int i = n->dim; i < p->view->rank; i++) shape[rank] = rank < n->index->rank ? n->index->shape[rank] : 1, rank++;
+    for (int i = n->dim; i < p->view->rank; i++)
+        shape[rank] = rank < n->index->rank ? n->index->shape[rank] : 1, rank++;
     SP_TRY(sp_reshape(n->index, shape, rank, &wide));
     if (from->tensor) {
         SP_TRY(sp_where(wide, from->tensor, p->view, &mixed));
@@ -404,13 +422,16 @@ out:
 }
 
 /* The values broadcast to what view[index] is, so that slice k belongs to index k. */
-static sp_status spread_source(const place *p, int64_t n, int removed, const sp_tensor *t, sp_tensor **out)
+static sp_status spread_source(const place *p, int64_t n, int removed, const sp_tensor *t,
+                               sp_tensor **out)
 {
     int64_t shape[SP_MAX_RANK];
     int rank = 0;
     for (int i = 0; i < p->view->rank; i++) {
-        if (i == p->named[0].dim) shape[rank++] = n;
-        else if (i < p->named[0].dim || i >= p->named[0].dim + removed) shape[rank++] = p->view->shape[i];
+        if (i == p->named[0].dim)
+            shape[rank++] = n;
+        else if (i < p->named[0].dim || i >= p->named[0].dim + removed)
+            shape[rank++] = p->view->shape[i];
     }
     return sp_expand(t, shape, rank, out);
 }
@@ -428,7 +449,8 @@ static sp_status read_index(const sp_tensor *t, int64_t **out)
     return status;
 }
 
-static sp_status write_slice(const place *p, int64_t *const *at, int64_t k, const source *from, const sp_tensor *spread)
+static sp_status write_slice(const place *p, int64_t *const *at, int64_t k, const source *from,
+                             const sp_tensor *spread)
 {
     sp_tensor *first = NULL, *second = NULL, *part = NULL;
     source one = *from;
@@ -454,7 +476,8 @@ static sp_status write_slices(const place *p, const source *from)
     sp_status status;
     for (int i = 0; i < p->n_named; i++) {
         if (p->named[i].index->rank != 1)
-            SP_TRY(sp_fail(SP_EUNSUPPORTED, "setitem: an index of shape %s; one of one dimension is supported",
+            SP_TRY(sp_fail(SP_EUNSUPPORTED,
+                           "setitem: an index of shape %s; one of one dimension is supported",
                            SP_SHAPE(p->named[i].index)));
         SP_TRY(read_index(p->named[i].index, &at[i]));
     }
@@ -521,5 +544,7 @@ static int contains(PyObject *self, PyObject *value)
     return status ? (sp__py_raise(status), -1) : number.v.i != 0;
 }
 
-PyMappingMethods sp__py_mapping = {.mp_length = length, .mp_subscript = get_item, .mp_ass_subscript = set_item};
-PySequenceMethods sp__py_sequence = {.sq_length = length, .sq_item = sequence_item, .sq_contains = contains};
+PyMappingMethods sp__py_mapping = {
+    .mp_length = length, .mp_subscript = get_item, .mp_ass_subscript = set_item};
+PySequenceMethods sp__py_sequence = {
+    .sq_length = length, .sq_item = sequence_item, .sq_contains = contains};

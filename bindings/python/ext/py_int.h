@@ -15,10 +15,11 @@ int sp__py_mode_start(PyObject *module);
 void sp__py_hooks_start(void);
 
 /* Tables that module.c and py_tensor.c join; each ends with an empty row. */
-extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_grad_methods[], sp__py_interop_methods[],
-    sp__py_new_methods[];
-extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_create_functions[], sp__py_grad_functions[],
-    sp__py_interop_functions[], sp__py_level_functions[], sp__py_mode_functions[], sp__py_state_functions[];
+extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_grad_methods[],
+    sp__py_interop_methods[], sp__py_new_methods[];
+extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_create_functions[],
+    sp__py_grad_functions[], sp__py_interop_functions[], sp__py_level_functions[],
+    sp__py_mode_functions[], sp__py_state_functions[];
 extern PyGetSetDef sp__py_attr_getset[];
 extern PyMappingMethods sp__py_mapping;
 extern PySequenceMethods sp__py_sequence;
@@ -31,7 +32,8 @@ int sp__py_retype(sp_tensor *t, PyTypeObject *type);
 
 extern PyObject *sp__py_format_error;
 
-/* `return sp__py_result(sp_op(..., &out), out)`: the tensor, or the exception. A macro, so that out is read after the call. */
+/* `return sp__py_result(sp_op(..., &out), out)`: the tensor, or the exception. A macro, so that out
+ * is read after the call. */
 #define sp__py_result(call, out) sp__py_result_of(call, &(out))
 static inline PyObject *sp__py_result_of(sp_status status, sp_tensor *const *out)
 {
@@ -55,15 +57,17 @@ typedef struct sp_py_making {
     bool has_dtype, requires_grad;
     sp_dtype dtype;
 } sp_py_making;
-/* Takes these keywords and, when `also` names one more, that one (borrowed, into *extra); any other is a TypeError. */
-int sp__py_making(const char *op, PyObject *const *values, PyObject *names, const char *also, PyObject **extra,
-                  sp_py_making *out);
+/* Takes these keywords and, when `also` names one more, that one (borrowed, into *extra); any other
+ * is a TypeError. */
+int sp__py_making(const char *op, PyObject *const *values, PyObject *names, const char *also,
+                  PyObject **extra, sp_py_making *out);
 /* A call's result, made to require grad if asked for. */
 PyObject *sp__py_made(sp_status status, sp_tensor **out, const sp_py_making *how);
 
 /* ---- tensors of Python data (py_data.c) ----- */
 
-/* A new tensor of nested sequences, numbers, buffers or a tensor's values; dtype NULL: what the data says. */
+/* A new tensor of nested sequences, numbers, buffers or a tensor's values; dtype NULL: what the
+ * data says. */
 int sp__py_tensor_of(PyObject *data, const sp_dtype *dtype, const char *op, sp_tensor **out);
 /* A zero-copy tensor over an object's buffer; -1 with an exception saying why not. */
 int sp__py_tensor_over(PyObject *exporter, const char *op, sp_tensor **out);
@@ -90,7 +94,8 @@ typedef struct sp_py_later {
 /* Runs at once when this thread holds the GIL; otherwise as soon as the main thread gets to it. */
 void sp__py_with_gil(sp_py_later *work);
 
-/* The package's folder, with a separator at its end: frames of files below it are not the user's. */
+/* The package's folder, with a separator at its end: frames of files below it are not the user's.
+ */
 void sp__py_set_package(const char *folder, size_t n);
 bool sp__py_is_ours(PyCodeObject *code);
 

@@ -2,7 +2,8 @@
  *
  * Invariants
  * 1. A storage whose address went out is foreign for life (sp_data() marks it).
- * 2. An export keeps the storage, not only the handle: the handle may be given another one (x.data = y).
+ * 2. An export keeps the storage, not only the handle: the handle may be given another one (x.data
+ * = y).
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -26,10 +27,16 @@ static void fill_view(PyObject *self, Py_buffer *view, exported *e, void *data, 
 {
     const sp_tensor *t = sp__py_handle(self);
     Py_ssize_t size = (Py_ssize_t)sp_dtype_size((sp_dtype)t->dtype);
-    for (int i = 0; i < t->rank; i++) e->shape[i] = t->shape[i], e->strides[i] = t->stride[i] * size;
+    for (int i = 0; i < t->rank; i++)
+        e->shape[i] = t->shape[i], e->strides[i] = t->stride[i] * size;
     e->storage = sp__storage_retain(t->storage);
-    *view = (Py_buffer){.buf = data, .obj = Py_NewRef(self), .len = t->numel * size, .itemsize = size, .ndim = t->rank,
-                        .readonly = (t->storage->flags & SP_S_READONLY) != 0, .internal = e};
+    *view = (Py_buffer){.buf = data,
+                        .obj = Py_NewRef(self),
+                        .len = t->numel * size,
+                        .itemsize = size,
+                        .ndim = t->rank,
+                        .readonly = (t->storage->flags & SP_S_READONLY) != 0,
+                        .internal = e};
     if (flags & PyBUF_FORMAT) view->format = (char *)sp__py_format_of_dtype((sp_dtype)t->dtype);
     if (flags & PyBUF_ND) view->shape = e->shape;
     if ((flags & PyBUF_STRIDES) == PyBUF_STRIDES) view->strides = e->strides;
@@ -40,10 +47,14 @@ static int get_buffer(PyObject *self, Py_buffer *view, int flags)
     const sp_tensor *t = sp__py_handle(self);
     void *data;
     if (sp_requires_grad(t))
-        return refuse_buffer(view, "buffer: a tensor that requires grad shares no memory; call .detach() first");
+        return refuse_buffer(
+            view, "buffer: a tensor that requires grad shares no memory; call .detach() first");
     bool dense = t->flags & SP_T_CONTIGUOUS;
-    bool wants_dense = (flags & PyBUF_STRIDES) != PyBUF_STRIDES || (flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS;
-    if (wants_dense && !dense) return refuse_buffer(view, "buffer: the tensor is not contiguous; call .contiguous() first");
+    bool wants_dense = (flags & PyBUF_STRIDES) != PyBUF_STRIDES ||
+                       (flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS;
+    if (wants_dense && !dense)
+        return refuse_buffer(view,
+                             "buffer: the tensor is not contiguous; call .contiguous() first");
     if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && t->rank > 1)
         return refuse_buffer(view, "buffer: the tensor is not in column-major order");
     sp_status status = sp_data(t, &data);
@@ -84,7 +95,9 @@ static PyObject *as_array(PyObject *self)
 {
     const sp_tensor *t = sp__py_handle(self);
     if (sp_requires_grad(t))
-        return PyErr_Format(sp__py_error, "numpy: a tensor that requires grad shares no memory; call .detach().numpy()");
+        return PyErr_Format(
+            sp__py_error,
+            "numpy: a tensor that requires grad shares no memory; call .detach().numpy()");
     void *data;
     sp_status status = sp_data(t, &data);
     if (status) return sp__py_raise(status);
@@ -115,7 +128,8 @@ static PyObject *array(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"dtype", "copy", NULL};
     PyObject *dtype = Py_None, *copy = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:__array__", names, &dtype, &copy)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:__array__", names, &dtype, &copy))
+        return NULL;
     PyObject *shared = as_array(self);
     if (!shared || (dtype == Py_None && copy != Py_True)) return shared;
     PyObject *result = dtype == Py_None ? PyObject_CallMethod(shared, "copy", NULL)
@@ -183,18 +197,26 @@ static PyObject *dlpack(PyObject *self, PyObject *args, PyObject *kwargs)
     const sp_tensor *t = sp__py_handle(self);
     void *data;
     if (sp_requires_grad(t))
-        return PyErr_Format(PyExc_BufferError, "__dlpack__: a tensor that requires grad shares no memory; call .detach() first");
+        return PyErr_Format(
+            PyExc_BufferError,
+            "__dlpack__: a tensor that requires grad shares no memory; call .detach() first");
     sp_status status = sp_data(t, &data);
     if (status) return sp__py_raise(status);
     if (t->storage->flags & SP_S_READONLY)
-        return PyErr_Format(PyExc_BufferError, "__dlpack__: the tensor's memory is read-only; pass .clone()");
+        return PyErr_Format(PyExc_BufferError,
+                            "__dlpack__: the tensor's memory is read-only; pass .clone()");
     dl_export *e = sp__alloc(sizeof *e);
     if (!e) return PyErr_NoMemory();
     memcpy(e->shape, t->shape, sizeof e->shape);
     memcpy(e->strides, t->stride, sizeof e->strides);
     e->storage = sp__storage_retain(t->storage);
-    e->managed = (dl_managed){.dl = {.data = data, .device_type = DL_CPU, .ndim = t->rank, .code = codes[t->dtype],
-                                     .bits = (uint8_t)(8 * sp_dtype_size((sp_dtype)t->dtype)), .lanes = 1, .shape = e->shape,
+    e->managed = (dl_managed){.dl = {.data = data,
+                                     .device_type = DL_CPU,
+                                     .ndim = t->rank,
+                                     .code = codes[t->dtype],
+                                     .bits = (uint8_t)(8 * sp_dtype_size((sp_dtype)t->dtype)),
+                                     .lanes = 1,
+                                     .shape = e->shape,
                                      .strides = e->strides},
                               .deleter = dl_delete};
     PyObject *capsule = PyCapsule_New(e, "dltensor", dl_capsule_delete);
@@ -253,7 +275,8 @@ static PyObject *import_capsule(PyObject *capsule)
     if (!managed) return NULL;
     sp_dtype dtype;
     const char *why = dl_refusal(&managed->dl, &dtype);
-    if (why) return PyErr_Format(PyExc_BufferError, "from_dlpack: cannot share this tensor: %s", why);
+    if (why)
+        return PyErr_Format(PyExc_BufferError, "from_dlpack: cannot share this tensor: %s", why);
     dl_import *own = sp__alloc(sizeof *own);
     if (!own) return PyErr_NoMemory();
     if (PyCapsule_SetName(capsule, "used_dltensor") < 0) {
@@ -263,8 +286,8 @@ static PyObject *import_capsule(PyObject *capsule)
     *own = (dl_import){.later.run = dl_import_release, .managed = managed};
     const dl_tensor *dl = &managed->dl;
     sp_tensor *out = NULL;
-    sp_status status = sp_from_foreign((char *)dl->data + dl->byte_offset, dtype, dl->ndim, dl->shape, dl->strides, false,
-                                       dl_import_end, own, &out);
+    sp_status status = sp_from_foreign((char *)dl->data + dl->byte_offset, dtype, dl->ndim,
+                                       dl->shape, dl->strides, false, dl_import_end, own, &out);
     return sp__py_result(status, out);
 }
 
@@ -283,7 +306,8 @@ static PyObject *from_dlpack(PyObject *module, PyObject *object)
 
 PyMethodDef sp__py_interop_methods[] = {
     {"numpy", (PyCFunction)(void *)numpy, METH_VARARGS | METH_KEYWORDS,
-     "numpy($self, *, force=False)\n--\n\nA NumPy array over the same memory.\n\nforce detaches a tensor that requires grad "
+     "numpy($self, *, force=False)\n--\n\nA NumPy array over the same memory.\n\nforce detaches a "
+     "tensor that requires grad "
      "first. Writes are seen on both sides."},
     {"__array__", (PyCFunction)(void *)array, METH_VARARGS | METH_KEYWORDS, NULL},
     {"__dlpack__", (PyCFunction)(void *)dlpack, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -293,10 +317,13 @@ PyMethodDef sp__py_interop_methods[] = {
 
 PyMethodDef sp__py_interop_functions[] = {
     {"from_numpy", from_numpy, METH_O,
-     "from_numpy(array)\n--\n\nA tensor over an array's memory, without a copy; writes are seen on both sides.\n\nRaises "
-     "DTypeError for dtypes that Spool does not have, ValueError for negative strides. A read-only array makes a tensor that "
+     "from_numpy(array)\n--\n\nA tensor over an array's memory, without a copy; writes are seen on "
+     "both sides.\n\nRaises "
+     "DTypeError for dtypes that Spool does not have, ValueError for negative strides. A read-only "
+     "array makes a tensor that "
      "cannot be written."},
     {"from_dlpack", from_dlpack, METH_O,
-     "from_dlpack(x)\n--\n\nA tensor over the memory of an object with __dlpack__, without a copy."},
+     "from_dlpack(x)\n--\n\nA tensor over the memory of an object with __dlpack__, without a "
+     "copy."},
     {NULL, NULL, 0, NULL},
 };

@@ -1,7 +1,8 @@
 /* spool.jit's callable: enters a region, calls the function, leaves.
  *
  * Invariants
- * 1. A call costs one type's vectorcall more than the function itself: no frame, no tuple, nothing on tracebacks.
+ * 1. A call costs one type's vectorcall more than the function itself: no frame, no tuple, nothing
+ *    on tracebacks.
  * 2. Leaving happens whatever the function did. Its exception wins over one of leaving.
  */
 #include "bindings/python/ext/py.h"
@@ -9,8 +10,7 @@
 #include "jit/jit.h"
 
 typedef struct jit_function {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
+    PyObject_HEAD vectorcallfunc vectorcall;
     PyObject *fn, *dict, *weakrefs;
     sp_jit *jit;
 } jit_function;
@@ -49,9 +49,11 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"fn", "name", NULL};
     PyObject *fn;
     const char *name = "function";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:JitFunction", names, &fn, &name)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:JitFunction", names, &fn, &name))
+        return NULL;
     if (!PyCallable_Check(fn))
-        return PyErr_Format(PyExc_TypeError, "jit: fn must be callable, not %.100s", Py_TYPE(fn)->tp_name);
+        return PyErr_Format(PyExc_TypeError, "jit: fn must be callable, not %.100s",
+                            Py_TYPE(fn)->tp_name);
     jit_function *f = (jit_function *)type->tp_alloc(type, 0);
     if (!f) return NULL;
     f->vectorcall = call;
@@ -113,7 +115,8 @@ static PyTypeObject jit_function_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool._C.JitFunction",
     .tp_doc = "A function whose tensor work is followed and run in compiled regions.",
     .tp_basicsize = sizeof(jit_function),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+                Py_TPFLAGS_METHOD_DESCRIPTOR,
     .tp_new = make,
     .tp_dealloc = dealloc,
     .tp_traverse = traverse,
@@ -150,9 +153,10 @@ static PyObject *explained(const sp_jit *jit)
     SP_TRY(sp__jit_text(jit, true, &ir));
     sp__jit_explain(jit, &e);
     if (why)
-        result = Py_BuildValue("{s:i,s:L,s:L,s:L,s:i,s:L,s:O,s:s,s:s}", "graphs", (int)e.graphs, "ops", (long long)e.ops,
-                               "compiled_ops", (long long)e.compiled_ops, "breaks", (long long)e.breaks, "rebuilds",
-                               (int)e.rebuilds, "calls", (long long)e.calls, "reasons", why, "text", text, "ir", ir);
+        result = Py_BuildValue("{s:i,s:L,s:L,s:L,s:i,s:L,s:O,s:s,s:s}", "graphs", (int)e.graphs,
+                               "ops", (long long)e.ops, "compiled_ops", (long long)e.compiled_ops,
+                               "breaks", (long long)e.breaks, "rebuilds", (int)e.rebuilds, "calls",
+                               (long long)e.calls, "reasons", why, "text", text, "ir", ir);
 out:
     if (text) sp_text_free(text);
     if (ir) sp_text_free(ir);
@@ -164,7 +168,9 @@ static PyObject *jit_explain(PyObject *module, PyObject *fn)
 {
     (void)module;
     if (Py_TYPE(fn) != &jit_function_type)
-        return PyErr_Format(PyExc_TypeError, "explain: fn must come from spool.jit, not be a %.100s", Py_TYPE(fn)->tp_name);
+        return PyErr_Format(PyExc_TypeError,
+                            "explain: fn must come from spool.jit, not be a %.100s",
+                            Py_TYPE(fn)->tp_name);
     return explained(((jit_function *)fn)->jit);
 }
 
@@ -177,7 +183,8 @@ static PyObject *hot_set(PyObject *module, PyObject *on)
 
 PyMethodDef sp__py_jit_functions[] = {
     {"jit_explain", jit_explain, METH_O, "What became of a jitted function, as a dict."},
-    {"hot_set", hot_set, METH_O, "Switches the search for hot regions on this thread; returns what it was."},
+    {"hot_set", hot_set, METH_O,
+     "Switches the search for hot regions on this thread; returns what it was."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,7 +1,7 @@
 /* The transforms' levels for spool/func.py, which walks trees of tensors and calls the functions.
  *
- * A level is a capsule. Python pushes and pops in one function with try and finally, so that levels come off in order; a
- * popped capsule is renamed and refused from then on.
+ * A level is a capsule. Python pushes and pops in one function with try and finally, so that levels
+ * come off in order; a popped capsule is renamed and refused from then on.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -52,7 +52,9 @@ static PyObject *push_vmap(PyObject *module, PyObject *args)
         sp_status status = sp__level_push_vmap(batch_size, (sp_randomness)i, &level);
         return level_wrap(status, level);
     }
-    return PyErr_Format(PyExc_ValueError, "vmap: randomness must be 'error', 'different' or 'same', not '%s'", randomness);
+    return PyErr_Format(PyExc_ValueError,
+                        "vmap: randomness must be 'error', 'different' or 'same', not '%s'",
+                        randomness);
 }
 
 static PyObject *pop(PyObject *module, PyObject *capsule)
@@ -73,7 +75,9 @@ static PyObject *grad_wrap(PyObject *module, PyObject *args)
     sp_level *level;
     sp_tensor *x, *out = NULL;
     int leaf;
-    if (!PyArg_ParseTuple(args, "O&O&p:_grad_wrap", level_converter, &level, tensor_converter, &x, &leaf)) return NULL;
+    if (!PyArg_ParseTuple(args, "O&O&p:_grad_wrap", level_converter, &level, tensor_converter, &x,
+                          &leaf))
+        return NULL;
     return sp__py_result(sp__grad_wrap(level, x, leaf, &out), out);
 }
 
@@ -82,7 +86,8 @@ static PyObject *grad_unwrap(PyObject *module, PyObject *args)
     (void)module;
     sp_level *level;
     sp_tensor *t, *out = NULL;
-    if (!PyArg_ParseTuple(args, "O&O&:_grad_unwrap", level_converter, &level, tensor_converter, &t)) return NULL;
+    if (!PyArg_ParseTuple(args, "O&O&:_grad_unwrap", level_converter, &level, tensor_converter, &t))
+        return NULL;
     return sp__py_result(sp__grad_unwrap(level, t, &out), out);
 }
 
@@ -93,8 +98,8 @@ static PyObject *grad_of(PyObject *module, PyObject *args)
     sp_tensor *root, *gradient = NULL;
     PyObject *seed, *inputs;
     int retain;
-    if (!PyArg_ParseTuple(args, "O&O&OO!p:_grad_of", level_converter, &level, tensor_converter, &root, &seed, &PyTuple_Type,
-                          &inputs, &retain))
+    if (!PyArg_ParseTuple(args, "O&O&OO!p:_grad_of", level_converter, &level, tensor_converter,
+                          &root, &seed, &PyTuple_Type, &inputs, &retain))
         return NULL;
     if (seed != Py_None && !tensor_converter(seed, &gradient)) return NULL;
     int n = (int)PyTuple_GET_SIZE(inputs);
@@ -118,7 +123,9 @@ static PyObject *dual(PyObject *module, PyObject *args)
     sp_level *level;
     sp_tensor *x, *tangent = NULL, *out = NULL;
     PyObject *along;
-    if (!PyArg_ParseTuple(args, "O&O&O:_dual", level_converter, &level, tensor_converter, &x, &along)) return NULL;
+    if (!PyArg_ParseTuple(args, "O&O&O:_dual", level_converter, &level, tensor_converter, &x,
+                          &along))
+        return NULL;
     if (along != Py_None && !tensor_converter(along, &tangent)) return NULL;
     return sp__py_result(sp__dual(level, x, tangent, &out), out);
 }
@@ -128,7 +135,8 @@ static PyObject *undual(PyObject *module, PyObject *args)
     (void)module;
     sp_level *level;
     sp_tensor *t, *pair[2] = {NULL, NULL};
-    if (!PyArg_ParseTuple(args, "O&O&:_undual", level_converter, &level, tensor_converter, &t)) return NULL;
+    if (!PyArg_ParseTuple(args, "O&O&:_undual", level_converter, &level, tensor_converter, &t))
+        return NULL;
     sp_status status = sp__undual(level, t, &pair[0], &pair[1]);
     return status ? sp__py_raise(status) : sp__py_tuple(pair, 2);
 }
@@ -141,7 +149,9 @@ static PyObject *vmap_wrap(PyObject *module, PyObject *args)
     sp_level *level;
     sp_tensor *x, *out = NULL;
     long long dim;
-    if (!PyArg_ParseTuple(args, "O&O&L:_vmap_wrap", level_converter, &level, tensor_converter, &x, &dim)) return NULL;
+    if (!PyArg_ParseTuple(args, "O&O&L:_vmap_wrap", level_converter, &level, tensor_converter, &x,
+                          &dim))
+        return NULL;
     return sp__py_result(sp__vmap_wrap(level, x, dim, &out), out);
 }
 
@@ -151,7 +161,9 @@ static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
     sp_level *level;
     sp_tensor *t, *out = NULL;
     long long dim;
-    if (!PyArg_ParseTuple(args, "O&O&L:_vmap_unwrap", level_converter, &level, tensor_converter, &t, &dim)) return NULL;
+    if (!PyArg_ParseTuple(args, "O&O&L:_vmap_unwrap", level_converter, &level, tensor_converter, &t,
+                          &dim))
+        return NULL;
     return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), out);
 }
 
@@ -171,17 +183,25 @@ static PyObject *vmap_warn(PyObject *module, PyObject *on)
 }
 
 PyMethodDef sp__py_level_functions[] = {
-    {"_level_push", push, METH_VARARGS, "_level_push(kind)\n--\n\nA level of kind 'grad' or 'jvp' on top of this thread's stack."},
-    {"_level_push_vmap", push_vmap, METH_VARARGS, "_level_push_vmap(batch_size, randomness)\n--\n\nA vmap level."},
+    {"_level_push", push, METH_VARARGS,
+     "_level_push(kind)\n--\n\nA level of kind 'grad' or 'jvp' on top of this thread's stack."},
+    {"_level_push_vmap", push_vmap, METH_VARARGS,
+     "_level_push_vmap(batch_size, randomness)\n--\n\nA vmap level."},
     {"_level_pop", pop, METH_O, "_level_pop(level)\n--\n\nTakes the level off again."},
     {"_grad_wrap", grad_wrap, METH_VARARGS, "_grad_wrap(level, x, leaf)\n--\n\nx at the level."},
-    {"_grad_unwrap", grad_unwrap, METH_VARARGS, "_grad_unwrap(level, t)\n--\n\nt's value one level down."},
-    {"_grad_of", grad_of, METH_VARARGS, "_grad_of(level, root, gradient, inputs, retain)\n--\n\nDerivatives one level down."},
+    {"_grad_unwrap", grad_unwrap, METH_VARARGS,
+     "_grad_unwrap(level, t)\n--\n\nt's value one level down."},
+    {"_grad_of", grad_of, METH_VARARGS,
+     "_grad_of(level, root, gradient, inputs, retain)\n--\n\nDerivatives one level down."},
     {"_dual", dual, METH_VARARGS, "_dual(level, x, tangent)\n--\n\nx with a tangent."},
     {"_undual", undual, METH_VARARGS, "_undual(level, t)\n--\n\nValue and tangent."},
-    {"_vmap_wrap", vmap_wrap, METH_VARARGS, "_vmap_wrap(level, x, dim)\n--\n\nx with a dimension hidden."},
-    {"_vmap_unwrap", vmap_unwrap, METH_VARARGS, "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back."},
-    {"_vmap_fallbacks", vmap_fallbacks, METH_NOARGS, "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far."},
-    {"_vmap_warn", vmap_warn, METH_O, "_vmap_warn(on)\n--\n\nWhether ops that loop under vmap say so on stderr."},
+    {"_vmap_wrap", vmap_wrap, METH_VARARGS,
+     "_vmap_wrap(level, x, dim)\n--\n\nx with a dimension hidden."},
+    {"_vmap_unwrap", vmap_unwrap, METH_VARARGS,
+     "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back."},
+    {"_vmap_fallbacks", vmap_fallbacks, METH_NOARGS,
+     "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far."},
+    {"_vmap_warn", vmap_warn, METH_O,
+     "_vmap_warn(on)\n--\n\nWhether ops that loop under vmap say so on stderr."},
     {NULL, NULL, 0, NULL},
 };

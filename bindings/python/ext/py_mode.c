@@ -1,17 +1,18 @@
 /* Grad mode: no_grad, enable_grad and set_grad_enabled, as context managers and decorators.
  *
- * One object may be entered several times, recursively, too: `before` is a stack of bits, one an entry.
+ * One object may be entered several times, recursively, too: `before` is a stack of bits, one an
+ * entry.
  */
 #include "bindings/python/ext/py_int.h"
 
 enum { MAX_DEPTH = 64 };
 
 typedef struct mode_object {
-    PyObject_HEAD
-    bool mode;
-    bool set_already; /* set_grad_enabled(mode) acts when it is called; the first `with` has nothing left to do */
+    PyObject_HEAD bool mode;
+    bool set_already; /* set_grad_enabled(mode) acts when it is called; the first `with` has nothing
+                         left to do */
     uint8_t depth;
-    uint64_t before;  /* lowest bit: the mode before the latest entry */
+    uint64_t before; /* lowest bit: the mode before the latest entry */
 } mode_object;
 
 static PyTypeObject no_grad_type, enable_grad_type, set_grad_enabled_type;
@@ -19,7 +20,8 @@ static PyTypeObject no_grad_type, enable_grad_type, set_grad_enabled_type;
 static int push_mode(mode_object *self)
 {
     if (self->depth == MAX_DEPTH) {
-        PyErr_SetString(PyExc_RecursionError, "grad mode: one context manager entered too many times");
+        PyErr_SetString(PyExc_RecursionError,
+                        "grad mode: one context manager entered too many times");
         return -1;
     }
     self->before = self->before << 1 | (uint64_t)sp_grad_mode(self->mode);
@@ -69,7 +71,8 @@ static PyObject *decorate(bool mode, PyObject *function)
 {
     PyObject *module = PyImport_ImportModule("spool._grad_mode");
     if (!module) return NULL;
-    PyObject *wrapped = PyObject_CallMethod(module, "decorate", "OO", function, mode ? Py_True : Py_False);
+    PyObject *wrapped =
+        PyObject_CallMethod(module, "decorate", "OO", function, mode ? Py_True : Py_False);
     Py_DECREF(module);
     return wrapped;
 }
@@ -78,7 +81,8 @@ static PyObject *call(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     PyObject *function;
     mode_object *self = (mode_object *)object;
-    if (kwargs && PyDict_GET_SIZE(kwargs)) return PyErr_Format(PyExc_TypeError, "grad mode: takes no keyword arguments");
+    if (kwargs && PyDict_GET_SIZE(kwargs))
+        return PyErr_Format(PyExc_TypeError, "grad mode: takes no keyword arguments");
     if (!PyArg_ParseTuple(args, "O:grad mode", &function)) return NULL;
     if (self->set_already) {
         self->set_already = false;
@@ -94,10 +98,12 @@ static PyObject *make_fixed(PyObject *type, PyObject *const *args, Py_ssize_t n,
     bool mode = (PyTypeObject *)type == &enable_grad_type;
     if (n == 0 && !names) return new_mode((PyTypeObject *)type, mode);
     if (n == 1 && !names && PyCallable_Check(args[0])) return decorate(mode, args[0]);
-    return PyErr_Format(PyExc_TypeError, "%s: expected nothing, or a function to decorate", ((PyTypeObject *)type)->tp_name);
+    return PyErr_Format(PyExc_TypeError, "%s: expected nothing, or a function to decorate",
+                        ((PyTypeObject *)type)->tp_name);
 }
 
-static PyObject *make_fixed_fast(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
+static PyObject *make_fixed_fast(PyObject *type, PyObject *const *args, size_t nargsf,
+                                 PyObject *names)
 {
     return make_fixed(type, args, PyVectorcall_NARGS(nargsf), names);
 }
@@ -105,7 +111,8 @@ static PyObject *make_fixed_fast(PyObject *type, PyObject *const *args, size_t n
 static PyObject *make_fixed_slow(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     bool named = kwargs && PyDict_GET_SIZE(kwargs);
-    return make_fixed((PyObject *)type, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), named ? kwargs : NULL);
+    return make_fixed((PyObject *)type, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args),
+                      named ? kwargs : NULL);
 }
 
 static PyObject *make_set(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -113,7 +120,8 @@ static PyObject *make_set(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"mode", NULL};
     PyObject *value;
     bool mode;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:set_grad_enabled", names, &value)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:set_grad_enabled", names, &value))
+        return NULL;
     if (sp__py_bool(value, "set_grad_enabled", "mode", &mode) < 0) return NULL;
     mode_object *self = (mode_object *)new_mode(type, mode);
     if (!self) return NULL;
@@ -127,26 +135,32 @@ static PyMethodDef mode_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define MODE_TYPE(name, doc)                                                                                           \
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool." name, .tp_doc = doc, .tp_basicsize = sizeof(mode_object),        \
-                                   .tp_flags = Py_TPFLAGS_DEFAULT, .tp_methods = mode_methods, .tp_call = call
+#define MODE_TYPE(name, doc)                                                                       \
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool." name, .tp_doc = doc,                         \
+                                .tp_basicsize = sizeof(mode_object),                               \
+                                .tp_flags = Py_TPFLAGS_DEFAULT, .tp_methods = mode_methods,        \
+                                .tp_call = call
 
 static PyTypeObject no_grad_type = {
-    MODE_TYPE("no_grad", "no_grad()\n--\n\nNothing is recorded: `with spool.no_grad():`, or `@spool.no_grad()` above a function."
-                         "\n\n>>> x = spool.ones(2, requires_grad=True)\n>>> with spool.no_grad():\n...     print((x * 2)"
+    MODE_TYPE("no_grad", "no_grad()\n--\n\nNothing is recorded: `with spool.no_grad():`, or "
+                         "`@spool.no_grad()` above a function."
+                         "\n\n>>> x = spool.ones(2, requires_grad=True)\n>>> with "
+                         "spool.no_grad():\n...     print((x * 2)"
                          ".requires_grad)\nFalse"),
     .tp_new = make_fixed_slow,
     .tp_vectorcall = make_fixed_fast,
 };
 
 static PyTypeObject enable_grad_type = {
-    MODE_TYPE("enable_grad", "enable_grad()\n--\n\nOps are recorded, inside no_grad, too; used like no_grad."),
+    MODE_TYPE("enable_grad",
+              "enable_grad()\n--\n\nOps are recorded, inside no_grad, too; used like no_grad."),
     .tp_new = make_fixed_slow,
     .tp_vectorcall = make_fixed_fast,
 };
 
 static PyTypeObject set_grad_enabled_type = {
-    MODE_TYPE("set_grad_enabled", "set_grad_enabled(mode)\n--\n\nSets grad mode at once; as a context manager, sets it back at the "
+    MODE_TYPE("set_grad_enabled", "set_grad_enabled(mode)\n--\n\nSets grad mode at once; as a "
+                                  "context manager, sets it back at the "
                                   "end of the block."),
     .tp_new = make_set,
 };
@@ -168,8 +182,10 @@ static PyObject *is_grad_enabled(PyObject *module, PyObject *unused)
 }
 
 PyMethodDef sp__py_mode_functions[] = {
-    {"_grad_mode", grad_mode, METH_O, "_grad_mode(on)\n--\n\nSwitches recording for this thread; returns what it was."},
-    {"is_grad_enabled", is_grad_enabled, METH_NOARGS, "is_grad_enabled()\n--\n\nWhether this thread records gradients."},
+    {"_grad_mode", grad_mode, METH_O,
+     "_grad_mode(on)\n--\n\nSwitches recording for this thread; returns what it was."},
+    {"is_grad_enabled", is_grad_enabled, METH_NOARGS,
+     "is_grad_enabled()\n--\n\nWhether this thread records gradients."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -178,7 +194,9 @@ int sp__py_mode_start(PyObject *module)
     struct {
         const char *name;
         PyTypeObject *type;
-    } types[] = {{"no_grad", &no_grad_type}, {"enable_grad", &enable_grad_type}, {"set_grad_enabled", &set_grad_enabled_type}};
+    } types[] = {{"no_grad", &no_grad_type},
+                 {"enable_grad", &enable_grad_type},
+                 {"set_grad_enabled", &set_grad_enabled_type}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (PyType_Ready(types[i].type) < 0) return -1;
         if (PyObject_SetAttrString(module, types[i].name, (PyObject *)types[i].type) < 0) return -1;

@@ -40,8 +40,9 @@ static PyObject *memory_stats(PyObject *module, PyObject *unused)
     (void)module, (void)unused;
     sp_memory_stats s;
     sp_memory_stats_get(&s);
-    return Py_BuildValue("{sLsLsLsLsL}", "live_bytes", (long long)s.live_bytes, "peak_bytes", (long long)s.peak_bytes,
-                         "cached_bytes", (long long)s.cached_bytes, "live_blocks", (long long)s.live_blocks, "allocations",
+    return Py_BuildValue("{sLsLsLsLsL}", "live_bytes", (long long)s.live_bytes, "peak_bytes",
+                         (long long)s.peak_bytes, "cached_bytes", (long long)s.cached_bytes,
+                         "live_blocks", (long long)s.live_blocks, "allocations",
                          (long long)s.allocations);
 }
 
@@ -64,9 +65,11 @@ static PyObject *launch_stats(PyObject *module, PyObject *unused)
     (void)module, (void)unused;
     sp_launch_stats s;
     sp_launch_stats_get(&s);
-    return Py_BuildValue("{sLsLsLsLsLsL}", "inline_runs", (long long)s.inline_runs, "queued_runs", (long long)s.queued_runs,
-                         "helped_runs", (long long)s.helped_runs, "plan_runs", (long long)s.plan_runs, "eager_launches",
-                         (long long)s.eager_launches, "synchronizations", (long long)s.synchronizations);
+    return Py_BuildValue("{sLsLsLsLsLsL}", "inline_runs", (long long)s.inline_runs, "queued_runs",
+                         (long long)s.queued_runs, "helped_runs", (long long)s.helped_runs,
+                         "plan_runs", (long long)s.plan_runs, "eager_launches",
+                         (long long)s.eager_launches, "synchronizations",
+                         (long long)s.synchronizations);
 }
 
 static PyObject *launch_reset(PyObject *module, PyObject *unused)
@@ -115,21 +118,31 @@ static PyObject *set_package(PyObject *module, PyObject *folder)
 }
 
 PyMethodDef sp__py_state_functions[] = {
-    {"set_num_threads", set_num_threads, METH_O, "set_num_threads(n)\n--\n\nHow many threads kernels use; ValueError below 1."},
-    {"get_num_threads", get_num_threads, METH_NOARGS, "get_num_threads()\n--\n\nHow many threads kernels use."},
+    {"set_num_threads", set_num_threads, METH_O,
+     "set_num_threads(n)\n--\n\nHow many threads kernels use; ValueError below 1."},
+    {"get_num_threads", get_num_threads, METH_NOARGS,
+     "get_num_threads()\n--\n\nHow many threads kernels use."},
     {"synchronize", synchronize, METH_NOARGS,
-     "synchronize()\n--\n\nWaits until all queued work is done; raises the first error of a queue, if there is one."},
+     "synchronize()\n--\n\nWaits until all queued work is done; raises the first error of a queue, "
+     "if there is one."},
     {"manual_seed", manual_seed, METH_O, "manual_seed(seed)\n--\n\nSeeds the random numbers."},
     {"memory_stats", memory_stats, METH_NOARGS,
-     "memory_stats()\n--\n\nA dict: live_bytes, peak_bytes, cached_bytes, live_blocks, allocations."},
-    {"_memory_reset_peak", memory_reset_peak, METH_NOARGS, "_memory_reset_peak()\n--\n\nLets peak_bytes start anew."},
-    {"_memory_trim", memory_trim, METH_NOARGS, "_memory_trim()\n--\n\nGives cached blocks back to the system."},
+     "memory_stats()\n--\n\nA dict: live_bytes, peak_bytes, cached_bytes, live_blocks, "
+     "allocations."},
+    {"_memory_reset_peak", memory_reset_peak, METH_NOARGS,
+     "_memory_reset_peak()\n--\n\nLets peak_bytes start anew."},
+    {"_memory_trim", memory_trim, METH_NOARGS,
+     "_memory_trim()\n--\n\nGives cached blocks back to the system."},
     {"_memory_fail_nth", fail_nth, METH_VARARGS,
-     "_memory_fail_nth(n, sticky=False)\n--\n\nLets the n-th allocation from now on fail; 0 switches off. For tests."},
-    {"_memory_requests", memory_requests, METH_NOARGS, "_memory_requests()\n--\n\nAllocations since _memory_fail_nth()."},
-    {"_launch_stats", launch_stats, METH_NOARGS, "stats()\n--\n\nA dict of how kernels were run so far."},
+     "_memory_fail_nth(n, sticky=False)\n--\n\nLets the n-th allocation from now on fail; 0 "
+     "switches off. For tests."},
+    {"_memory_requests", memory_requests, METH_NOARGS,
+     "_memory_requests()\n--\n\nAllocations since _memory_fail_nth()."},
+    {"_launch_stats", launch_stats, METH_NOARGS,
+     "stats()\n--\n\nA dict of how kernels were run so far."},
     {"_launch_reset", launch_reset, METH_NOARGS, "reset_stats()\n--\n\nSets the counts to zero."},
     {"op_names", op_names, METH_NOARGS, "op_names()\n--\n\nThe names of all ops in the table."},
-    {"_set_package", set_package, METH_O, "_set_package(folder)\n--\n\nThe folder whose frames are not the user's."},
+    {"_set_package", set_package, METH_O,
+     "_set_package(folder)\n--\n\nThe folder whose frames are not the user's."},
     {NULL, NULL, 0, NULL},
 };

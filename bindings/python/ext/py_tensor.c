@@ -1,13 +1,15 @@
 /* The Tensor type: a handle that is its own Python object.
  *
- *     block:  [ GC head, 16 bytes | refs type | ... geometry ... | binding[0] = __dict__, binding[1] = weak references ]
- *                                 ^ sp_tensor * == PyObject *
+ *     block:  [ GC head, 16 bytes | refs type | ... geometry ... | binding[0] = __dict__,
+ * binding[1] = weak references ] ^ sp_tensor * == PyObject *
  *
  * Invariants
- * 1. Blocks come from and return to Spool's free list. The type has Py_TPFLAGS_HAVE_GC, and the zeroed head says
- *    "untracked"; sp__py_track() and PyObject_GC_UnTrack() are all the collector's list ever sees of it.
- * 2. An instance of a Python subclass has the same size (slots are refused), differs in ob_type alone, and holds a
- *    reference to its class; CPython's subtype_dealloc gives that back after calling tensor_dealloc().
+ * 1. Blocks come from and return to Spool's free list. The type has Py_TPFLAGS_HAVE_GC, and the
+ * zeroed head says "untracked"; sp__py_track() and PyObject_GC_UnTrack() are all the collector's
+ * list ever sees of it.
+ * 2. An instance of a Python subclass has the same size (slots are refused), differs in ob_type
+ * alone, and holds a reference to its class; CPython's subtype_dealloc gives that back after
+ * calling tensor_dealloc().
  * 3. tensor_traverse() visits only references that this handle owns.
  */
 #include "bindings/python/ext/py_int.h"
@@ -15,8 +17,10 @@
 #include "autograd/autograd.h"
 
 #ifndef Py_GIL_DISABLED
-_Static_assert(offsetof(sp_tensor, refs) == offsetof(PyObject, ob_refcnt), "a handle starts like a PyObject");
-_Static_assert(offsetof(sp_tensor, type) == offsetof(PyObject, ob_type), "a handle starts like a PyObject");
+_Static_assert(offsetof(sp_tensor, refs) == offsetof(PyObject, ob_refcnt),
+               "a handle starts like a PyObject");
+_Static_assert(offsetof(sp_tensor, type) == offsetof(PyObject, ob_type),
+               "a handle starts like a PyObject");
 _Static_assert(offsetof(sp_tensor, dtype) == sizeof(PyObject), "a handle starts like a PyObject");
 #endif
 
@@ -44,7 +48,8 @@ static void tensor_dealloc(PyObject *self)
     sp__handle_free(t);
 }
 
-/* What sp_drop() calls at zero: subclasses end in tensor_dealloc() by way of CPython's subtype_dealloc(). */
+/* What sp_drop() calls at zero: subclasses end in tensor_dealloc() by way of CPython's
+ * subtype_dealloc(). */
 static void handle_dealloc(sp_tensor *t)
 {
     if (SP_LIKELY(t->type == &sp__py_tensor_type))
@@ -71,7 +76,8 @@ static int tensor_clear(PyObject *self)
 int sp__py_retype(sp_tensor *t, PyTypeObject *type)
 {
     if (type->tp_basicsize != sp__py_tensor_type.tp_basicsize || type->tp_itemsize) {
-        PyErr_Format(PyExc_TypeError, "%s: a subclass of Tensor cannot have __slots__", type->tp_name);
+        PyErr_Format(PyExc_TypeError, "%s: a subclass of Tensor cannot have __slots__",
+                     type->tp_name);
         return -1;
     }
     if (type != &sp__py_tensor_type) {
@@ -81,13 +87,15 @@ int sp__py_retype(sp_tensor *t, PyTypeObject *type)
     return 0;
 }
 
-/* Tensor(data) takes a tensor's values without copying them, and copies anything else, as spool.tensor() does. */
+/* Tensor(data) takes a tensor's values without copying them, and copies anything else, as
+ * spool.tensor() does. */
 static PyObject *tensor_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *data = NULL;
     if (!PyArg_ParseTuple(args, "|O:Tensor", &data)) return NULL;
     if (kwargs && PyDict_GET_SIZE(kwargs) && type == &sp__py_tensor_type)
-        return PyErr_Format(PyExc_TypeError, "Tensor: takes no keyword arguments; spool.tensor() does");
+        return PyErr_Format(PyExc_TypeError,
+                            "Tensor: takes no keyword arguments; spool.tensor() does");
     sp_tensor *t = NULL;
     static const int64_t empty[1] = {0};
     if (!data) {
@@ -141,7 +149,8 @@ static int tensor_bool(PyObject *self)
     sp_scalar value;
     if (sp__py_handle(self)->numel != 1) {
         PyErr_Format(sp__py_shape_error,
-                     "bool: the truth of a tensor of shape %s is ambiguous; compare and reduce it to one element first",
+                     "bool: the truth of a tensor of shape %s is ambiguous; compare and reduce it "
+                     "to one element first",
                      SP_SHAPE(sp__py_handle(self)));
         return -1;
     }
@@ -167,13 +176,17 @@ static PyObject *tensor_index(PyObject *self)
 {
     sp_tensor *t = sp__py_handle(self);
     if (t->dtype >= SP_FLOAT32 || t->numel != 1)
-        return PyErr_Format(PyExc_TypeError, "a %s tensor of shape %s is no index; only integer tensors of one element are",
-                            sp_dtype_name(t->dtype), SP_SHAPE(t));
+        return PyErr_Format(
+            PyExc_TypeError,
+            "a %s tensor of shape %s is no index; only integer tensors of one element are",
+            sp_dtype_name(t->dtype), SP_SHAPE(t));
     return tensor_int(self);
 }
 
-static PyNumberMethods tensor_number = {
-    .nb_bool = tensor_bool, .nb_float = tensor_float, .nb_int = tensor_int, .nb_index = tensor_index};
+static PyNumberMethods tensor_number = {.nb_bool = tensor_bool,
+                                        .nb_float = tensor_float,
+                                        .nb_int = tensor_int,
+                                        .nb_index = tensor_index};
 
 /* ---- text ----- */
 
@@ -188,8 +201,9 @@ static const char *level_name(int kind)
 
 static PyObject *wrapped_repr(const sp_tensor *t)
 {
-    return PyUnicode_FromFormat("%s_tensor(level=%llu, shape=%s, value=%R)", level_name(t->wrap->kind),
-                                (unsigned long long)t->wrap->level_id, SP_SHAPE(t), t->wrap->inner);
+    return PyUnicode_FromFormat("%s_tensor(level=%llu, shape=%s, value=%R)",
+                                level_name(t->wrap->kind), (unsigned long long)t->wrap->level_id,
+                                SP_SHAPE(t), t->wrap->inner);
 }
 
 /* sp_to_text() knows no history: where there is one, its node stands in place of requires_grad. */
@@ -220,7 +234,8 @@ static PyObject *tensor_repr(PyObject *self)
 static PyObject *tensor_iter(PyObject *self)
 {
     if (sp__py_handle(self)->rank == 0)
-        return PyErr_Format(PyExc_TypeError, "iter: a tensor without dimensions has nothing to iterate over");
+        return PyErr_Format(PyExc_TypeError,
+                            "iter: a tensor without dimensions has nothing to iterate over");
     return PySeqIter_New(self);
 }
 
@@ -232,9 +247,9 @@ static Py_hash_t tensor_hash(PyObject *self)
 /* ---- the type ----- */
 
 PyTypeObject sp__py_tensor_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool.Tensor",
-    .tp_doc = "Tensor(data)\n--\n\nAn array of float32, float64, int64 or bool that remembers how it was computed.",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.Tensor",
+    .tp_doc = "Tensor(data)\n--\n\nAn array of float32, float64, int64 or bool that remembers how "
+              "it was computed.",
     .tp_basicsize = sizeof(sp_tensor),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .tp_dealloc = tensor_dealloc,
@@ -262,7 +277,8 @@ static size_t count_methods(const PyMethodDef *table)
     return n;
 }
 
-/* One table of all methods, for as long as the type lives. Of two with one name the first counts. */
+/* One table of all methods, for as long as the type lives. Of two with one name the first counts.
+ */
 static PyMethodDef *join_methods(PyMethodDef *const *tables, size_t n_tables)
 {
     size_t total = 0, at = 0;

@@ -4,8 +4,7 @@
 /* ---- dtype ----- */
 
 typedef struct {
-    PyObject_HEAD
-    sp_dtype value;
+    PyObject_HEAD sp_dtype value;
 } dtype_object;
 
 static PyTypeObject dtype_type;
@@ -34,7 +33,8 @@ static PyObject *dtype_itemsize(PyObject *self, void *unused)
     return PyLong_FromSize_t(sp_dtype_size(((dtype_object *)self)->value));
 }
 
-static PyMethodDef dtype_methods[] = {{"__reduce__", dtype_reduce, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef dtype_methods[] = {{"__reduce__", dtype_reduce, METH_NOARGS, NULL},
+                                      {NULL, NULL, 0, NULL}};
 static PyGetSetDef dtype_getset[] = {
     {"is_floating_point", dtype_floating, NULL, "Whether it is float32 or float64.", NULL},
     {"itemsize", dtype_itemsize, NULL, "Bytes an element.", NULL},
@@ -42,8 +42,7 @@ static PyGetSetDef dtype_getset[] = {
 };
 
 static PyTypeObject dtype_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool.dtype",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.dtype",
     .tp_doc = "What a tensor's elements are: spool.float32, float64, int64 or bool.",
     .tp_basicsize = sizeof(dtype_object),
     .tp_flags = Py_TPFLAGS_DEFAULT,
@@ -111,7 +110,8 @@ int sp__py_device_check(PyObject *o, const char *op)
     if (o == Py_None || Py_TYPE(o) == &device_type) return 0;
     if (!PyUnicode_Check(o)) return sp__py_wrong_type(op, "device", "a device or a text", o);
     if (PyUnicode_CompareWithASCIIString(o, "cpu") == 0) return 0;
-    PyErr_Format(PyExc_NotImplementedError, "%s: there is no device %R; the one there is is 'cpu'", op, o);
+    PyErr_Format(PyExc_NotImplementedError, "%s: there is no device %R; the one there is is 'cpu'",
+                 op, o);
     return -1;
 }
 
@@ -129,7 +129,8 @@ static PyObject *device_compare(PyObject *self, PyObject *other, int op)
 {
     bool known = Py_TYPE(other) == &device_type || PyUnicode_Check(other);
     if (!known || (op != Py_EQ && op != Py_NE)) Py_RETURN_NOTIMPLEMENTED;
-    bool same = self == other || (PyUnicode_Check(other) && PyUnicode_CompareWithASCIIString(other, "cpu") == 0);
+    bool same = self == other ||
+                (PyUnicode_Check(other) && PyUnicode_CompareWithASCIIString(other, "cpu") == 0);
     return PyBool_FromLong(same == (op == Py_EQ));
 }
 
@@ -139,15 +140,15 @@ static Py_hash_t device_hash(PyObject *self)
     return 1;
 }
 
-static PyMethodDef device_methods[] = {{"__reduce__", device_reduce, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef device_methods[] = {{"__reduce__", device_reduce, METH_NOARGS, NULL},
+                                       {NULL, NULL, 0, NULL}};
 static PyGetSetDef device_getset[] = {
     {"type", device_type_get, NULL, "'cpu'", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyTypeObject device_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool.device",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.device",
     .tp_doc = "device(type)\n--\n\nWhere a tensor's bytes are; 'cpu' for now.",
     .tp_basicsize = sizeof(PyObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
@@ -200,7 +201,8 @@ static PyObject *size_numel(PyObject *self, PyObject *unused)
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self); i++) {
         long long size = PyLong_AsLongLong(PyTuple_GET_ITEM(self, i));
         if (size == -1 && PyErr_Occurred()) return NULL;
-        if (__builtin_mul_overflow(numel, size, &numel)) return PyErr_Format(PyExc_OverflowError, "numel: beyond 64 bits");
+        if (__builtin_mul_overflow(numel, size, &numel))
+            return PyErr_Format(PyExc_OverflowError, "numel: beyond 64 bits");
     }
     return PyLong_FromLongLong(numel);
 }
@@ -211,8 +213,7 @@ static PyMethodDef size_methods[] = {
 };
 
 static PyTypeObject size_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "spool.Size",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.Size",
     .tp_doc = "A tensor's shape: a tuple of ints.",
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_repr = size_repr,
@@ -241,7 +242,9 @@ static int add_dtypes(PyObject *module)
 int sp__py_types_start(PyObject *module)
 {
     size_type.tp_base = &PyTuple_Type;
-    if (PyType_Ready(&dtype_type) < 0 || PyType_Ready(&device_type) < 0 || PyType_Ready(&size_type) < 0) return -1;
+    if (PyType_Ready(&dtype_type) < 0 || PyType_Ready(&device_type) < 0 ||
+        PyType_Ready(&size_type) < 0)
+        return -1;
     PyObject_Init(&device_cpu, &device_type);
     if (PyObject_SetAttrString(module, "dtype", (PyObject *)&dtype_type) < 0) return -1;
     if (PyObject_SetAttrString(module, "device", (PyObject *)&device_type) < 0) return -1;

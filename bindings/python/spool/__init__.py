@@ -17,12 +17,19 @@ from . import _C
 
 _C._set_package(_os.path.dirname(_os.path.abspath(__file__)) + _os.sep)
 
+from . import autograd, launch  # noqa: E402, F401
 from ._C import *  # noqa: E402, F403
 from ._C import __version__  # noqa: E402, F401
-from . import autograd, launch  # noqa: E402, F401
 
 _LAZY = {"func": "func", "nn": "nn", "onnx": "onnx", "graph": "graph"}
-_LAZY_NAMES = {"jit": "_jit", "explain": "_jit", "hot": "_jit", "Explanation": "_jit", "capture": "graph", "Graph": "graph"}
+_LAZY_NAMES = {
+    "jit": "_jit",
+    "explain": "_jit",
+    "hot": "_jit",
+    "Explanation": "_jit",
+    "capture": "graph",
+    "Graph": "graph",
+}
 
 
 def __getattr__(name):

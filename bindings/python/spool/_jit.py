@@ -149,7 +149,7 @@ class hot:
     def __init__(self, on: bool):
         self._before = _C.hot_set(on)
 
-    def __enter__(self) -> "hot":
+    def __enter__(self) -> hot:
         return self
 
     def __exit__(self, *exception: object) -> None:

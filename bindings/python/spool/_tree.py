@@ -71,6 +71,8 @@ def _broadcast(prefix, tree, what, result):
             _broadcast(prefix[key], tree[key], what, result)
         return
     if not isinstance(tree, (tuple, list)) or len(prefix) != len(tree):
-        raise ValueError(f"{what}: {len(prefix)} entries for {len(tree) if isinstance(tree, (tuple, list)) else 'one'} value(s)")
+        raise ValueError(
+            f"{what}: {len(prefix)} entries for {len(tree) if isinstance(tree, (tuple, list)) else 'one'} value(s)"
+        )
     for part, value in zip(prefix, tree):
         _broadcast(part, value, what, result)

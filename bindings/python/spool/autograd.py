@@ -4,7 +4,15 @@ from . import _C
 from ._C import Node, RemovableHandle, enable_grad, no_grad, set_grad_enabled
 from ._C import _grad as grad
 
-__all__ = ["Node", "RemovableHandle", "backward", "enable_grad", "grad", "no_grad", "set_grad_enabled"]
+__all__ = [
+    "Node",
+    "RemovableHandle",
+    "backward",
+    "enable_grad",
+    "grad",
+    "no_grad",
+    "set_grad_enabled",
+]
 
 
 @_C._boundary

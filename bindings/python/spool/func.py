@@ -34,14 +34,18 @@ def _transform(function):
 def _tensors(values, op, what):
     for value in values:
         if not isinstance(value, _Tensor):
-            raise TypeError(f"{op}: {what} must be Tensors or trees of them, found {type(value).__name__}")
+            raise TypeError(
+                f"{op}: {what} must be Tensors or trees of them, found {type(value).__name__}"
+            )
 
 
 def _floating(values, op, what):
     _tensors(values, op, what)
     for value in values:
         if not value.is_floating_point():
-            raise _C.DTypeError(f"{op}: {what} must be floating point, found {value.dtype}; convert it with .float()")
+            raise _C.DTypeError(
+                f"{op}: {what} must be floating point, found {value.dtype}; convert it with .float()"
+            )
 
 
 def _split_aux(result, has_aux, op):
@@ -59,7 +63,9 @@ def _selected(args, argnums, op):
     places = []
     for number in numbers:
         if not -len(args) <= number < len(args):
-            raise IndexError(f"{op}: argnums has {number}, but there are {len(args)} positional arguments")
+            raise IndexError(
+                f"{op}: argnums has {number}, but there are {len(args)} positional arguments"
+            )
         places.append(number % len(args))
 
     def put(values):
@@ -90,9 +96,13 @@ def _grad_run(func, tree, cotangents, has_aux, op):
         _tensors(outputs, op, "results")
         if cotangents is None:
             if len(outputs) != 1 or outputs[0] is not output:
-                raise TypeError(f"{op}: the function must return one Tensor, not {type(output).__name__}")
+                raise TypeError(
+                    f"{op}: the function must return one Tensor, not {type(output).__name__}"
+                )
             if output.numel() != 1:
-                raise _C.ShapeError(f"{op}: the function must return one element, not shape {tuple(output.shape)}; use vjp or jacrev")
+                raise _C.ShapeError(
+                    f"{op}: the function must return one element, not shape {tuple(output.shape)}; use vjp or jacrev"
+                )
             weights = [None]
         else:
             weights = cotangents([_C._grad_unwrap(level, o) for o in outputs], out_structure)
@@ -127,7 +137,9 @@ def grad_and_value(func, argnums=0, has_aux=False):
     @_transform(func)
     def wrapper(*args, **kwargs):
         tree, put = _selected(args, argnums, "grad")
-        grads, value, aux = _grad_run(lambda t: func(*put(t), **kwargs), tree, None, has_aux, "grad")
+        grads, value, aux = _grad_run(
+            lambda t: func(*put(t), **kwargs), tree, None, has_aux, "grad"
+        )
         return grads, (value, aux) if has_aux else value
 
     return wrapper
@@ -170,15 +182,23 @@ def _check_cotangents(given, outputs, structure):
     _tensors(leaves, "vjp", "cotangents")
     if got != structure or any(c.shape != o.shape for c, o in zip(leaves, outputs)):
         shapes = [tuple(o.shape) for o in outputs]
-        raise _C.ShapeError(f"vjp: cotangents must have the results' structure and shapes {shapes}, not "
-                            f"{[tuple(c.shape) for c in leaves]}")
+        raise _C.ShapeError(
+            f"vjp: cotangents must have the results' structure and shapes {shapes}, not "
+            f"{[tuple(c.shape) for c in leaves]}"
+        )
     return leaves
 
 
 def _pull_back(func, primals):
     def pull(*cotangents):
         given = cotangents[0] if len(cotangents) == 1 else cotangents
-        return _grad_run(lambda t: func(*t), primals, lambda outs, s: _check_cotangents(given, outs, s), False, "vjp")[0]
+        return _grad_run(
+            lambda t: func(*t),
+            primals,
+            lambda outs, s: _check_cotangents(given, outs, s),
+            False,
+            "vjp",
+        )[0]
 
     return pull
 
@@ -217,7 +237,9 @@ def _jvp_run(func, primals, tangents, has_aux):
         raise ValueError("jvp: tangents must have the structure of primals")
     for p, t in zip(leaves, along):
         if p.shape != t.shape:
-            raise _C.ShapeError(f"jvp: a tangent of shape {tuple(t.shape)} for a primal of shape {tuple(p.shape)}")
+            raise _C.ShapeError(
+                f"jvp: a tangent of shape {tuple(t.shape)} for a primal of shape {tuple(p.shape)}"
+            )
     level = _C._level_push("jvp")
     try:
         duals = [_C._dual(level, p, t) for p, t in zip(leaves, along)]
@@ -228,7 +250,11 @@ def _jvp_run(func, primals, tangents, has_aux):
         aux = tree_map(lambda a: _C._undual(level, a)[0] if isinstance(a, _Tensor) else a, aux)
     finally:
         _C._level_pop(level)
-    return unflatten(out_structure, [p[0] for p in pairs]), unflatten(out_structure, [p[1] for p in pairs]), aux
+    return (
+        unflatten(out_structure, [p[0] for p in pairs]),
+        unflatten(out_structure, [p[1] for p in pairs]),
+        aux,
+    )
 
 
 @_C._boundary
@@ -261,7 +287,9 @@ def _batch_size(leaves, dims):
         if not isinstance(dim, int) or isinstance(dim, bool):
             raise TypeError(f"vmap: in_dims must hold ints and None, not {type(dim).__name__}")
         if not isinstance(leaf, _Tensor):
-            raise TypeError(f"vmap: in_dims maps over an argument of type {type(leaf).__name__}; pass None for it")
+            raise TypeError(
+                f"vmap: in_dims maps over an argument of type {type(leaf).__name__}; pass None for it"
+            )
         if not -leaf.ndim <= dim < leaf.ndim:
             raise IndexError(f"vmap: in_dims has {dim} for a tensor of shape {tuple(leaf.shape)}")
         sizes[leaf.shape[dim]] = tuple(leaf.shape)
@@ -274,7 +302,9 @@ def _batch_size(leaves, dims):
 
 def _unwrap_mapped(level, value, dim):
     if not isinstance(value, _Tensor):
-        raise TypeError(f"vmap: results must be Tensors or trees of them, found {type(value).__name__}")
+        raise TypeError(
+            f"vmap: results must be Tensors or trees of them, found {type(value).__name__}"
+        )
     if dim is None:
         raise ValueError("vmap: out_dims has None; every result gets the mapped dimension")
     return _C._vmap_unwrap(level, value, dim)
@@ -307,7 +337,9 @@ def vmap(func, in_dims=0, out_dims=0, randomness="error"):
         dims = broadcast_prefix(in_dims, args, "vmap: in_dims") + [0] * len(flatten(kwargs)[0])
         level = _C._level_push_vmap(_batch_size(leaves, dims), randomness)
         try:
-            mapped = [x if dim is None else _C._vmap_wrap(level, x, dim) for x, dim in zip(leaves, dims)]
+            mapped = [
+                x if dim is None else _C._vmap_wrap(level, x, dim) for x, dim in zip(leaves, dims)
+            ]
             one_args, one_kwargs = unflatten(structure, mapped)
             output = func(*one_args, **one_kwargs)
             outputs, out_structure = flatten(output)
@@ -382,7 +414,9 @@ def _jacobian_columns(func, leaves, structure, number):
 
     def column(tangent):
         along = [tangent if i == number else _C.zeros_like(x) for i, x in enumerate(leaves)]
-        _, out, _ = _jvp_run(func, (unflatten(structure, leaves),), (unflatten(structure, along),), False)
+        _, out, _ = _jvp_run(
+            func, (unflatten(structure, leaves),), (unflatten(structure, along),), False
+        )
         return flatten(out)[0]
 
     if leaf.numel() == 0:
