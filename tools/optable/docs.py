@@ -9,7 +9,7 @@ from optable.formula import operator_op
 from optable.table import OPERATORS
 
 # What a stub template must have; bindings/python/spool/_C.pyi.in has the real one.
-STUB_TEMPLATE = '''from builtins import bool as _bool
+STUB_TEMPLATE = """from builtins import bool as _bool
 from builtins import float as _float
 from collections.abc import Sequence
 from typing import Any, overload
@@ -22,7 +22,7 @@ class Tensor:
     #@METHODS@
 
 #@FUNCTIONS@
-'''
+"""
 _EXCEPTIONS = {
     "ESHAPE": "ShapeError",
     "EDTYPE": "DTypeError",
@@ -39,12 +39,12 @@ _EXCEPTIONS = {
 _TYPES = {
     "tensor": "Tensor",
     "tensors": "Sequence[Tensor]",
-    "scalar": "_float",
+    "scalar": "float",
     "int": "int",
-    "float": "_float",
-    "bool": "_bool",
+    "float": "float",
+    "bool": "bool",
     "ints": "int | Sequence[int]",
-    "dtype": "_dtype",
+    "dtype": "dtype",
     "choice": "str",
 }
 
@@ -93,7 +93,7 @@ def parameters(op, method=False, annotated=False, out=False):
         if param.kwonly and not kwonly:
             parts.append("*")
             kwonly = True
-        note = f": {python_type(param)}" if annotated else ""
+        note = f": {stub_type(param)}" if annotated else ""
         equals = " = " if annotated else "="
         parts.append(
             param.name + note + (f"{equals}{_default(param)}" if not param.required else "")
@@ -197,13 +197,13 @@ def _stub(name, group, kind):
         spread = next((p for p in op.params if p.spread), None)
         if spread:
             head = [
-                ("self" if kind != "function" else f"{p.name}: {python_type(p)}")
+                ("self" if kind != "function" else f"{p.name}: {stub_type(p)}")
                 if i == 0
-                else f"{p.name}: {python_type(p)}"
+                else f"{p.name}: {stub_type(p)}"
                 for i, p in enumerate(op.params[: op.params.index(spread)])
             ]
             rest = [
-                f"{p.name}: {python_type(p)} = {_default(p)}"
+                f"{p.name}: {stub_type(p)} = {_default(p)}"
                 for p in op.params[op.params.index(spread) + 1 :]
             ]
             forms.append(", ".join([*head, f"*{spread.name}: int", *rest]))
@@ -239,16 +239,14 @@ def _operator_stubs(ops):
 
 
 def stubs(ops, template):
-    """_C.pyi: the template with methods and functions filled in."""
-    methods = [_stub(name, group, "method") for name, group in groups(ops, "method").items()]
-    methods += [
-        _stub(f"{name}_", group, "inplace") for name, group in groups(ops, "inplace").items()
-    ]
-    methods += _operator_stubs(ops)
-    functions = [_stub(name, group, "function") for name, group in groups(ops, "function").items()]
-    text = template.replace("    #@METHODS@", "\n".join(methods)).replace(
-        "#@FUNCTIONS@", "\n".join(functions)
-    )
+    """_C.pyi: the template with methods and functions filled in, but for names that it has itself."""
+    methods = [(name, group, "method") for name, group in groups(ops, "method").items()]
+    methods += [(f"{name}_", group, "inplace") for name, group in groups(ops, "inplace").items()]
+    functions = [(name, group, "function") for name, group in groups(ops, "function").items()]
+    in_class = [_stub(*item) for item in methods if f"\n    def {item[0]}(" not in template]
+    in_module = [_stub(*item) for item in functions if f"\ndef {item[0]}(" not in template]
+    text = template.replace("    #@METHODS@", "\n".join(in_class + _operator_stubs(ops)))
+    text = text.replace("#@FUNCTIONS@", "\n".join(in_module))
     return text if text.endswith("\n") else text + "\n"
 
 
