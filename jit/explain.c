@@ -14,8 +14,12 @@ static int32_t count_plans(const sp_jit *j)
 
 void sp__jit_explain(const sp_jit *j, sp_explanation *out)
 {
-    *out = (sp_explanation){.graphs = count_plans(j), .ops = j->ops, .compiled_ops = j->compiled_ops, .breaks = j->breaks,
-                            .rebuilds = j->rebuilds, .calls = j->calls};
+    *out = (sp_explanation){.graphs = count_plans(j),
+                            .ops = j->ops,
+                            .compiled_ops = j->compiled_ops,
+                            .breaks = j->breaks,
+                            .rebuilds = j->rebuilds,
+                            .calls = j->calls};
 }
 
 /* Exits hang on the function newest first; people read from the first on. */
@@ -41,10 +45,13 @@ static void add_exit(sp_text *t, const sp_exit *e, int nr, bool with_graphs)
     sp__text_add(t, "  region %d: %d ops", nr, e->step->depth);
     if (e->plan) {
         const sp_plan_info *i = sp__plan_info(e->plan);
-        sp__text_add(t, ", %d steps (%d nodes fused into %d), %lld bytes between them; ran %d times", i->steps,
-                     i->fused_nodes, i->programs, (long long)i->arena_bytes, e->runs);
+        sp__text_add(t,
+                     ", %d steps (%d nodes fused into %d), %lld bytes between them; ran %d times",
+                     i->steps, i->fused_nodes, i->programs, (long long)i->arena_bytes, e->runs);
     } else {
-        sp__text_add(t, e->hopeless ? ", runs op by op" : e->binding ? ", nothing to run" : ", seen once, not compiled yet");
+        sp__text_add(t, e->hopeless  ? ", runs op by op"
+                        : e->binding ? ", nothing to run"
+                                     : ", seen once, not compiled yet");
     }
     sp__text_add(t, "%s%s\n", e->reason[0] ? "; ends at " : "", e->reason);
     if (with_graphs) add_graph(t, e->graph);
@@ -68,8 +75,8 @@ sp_status sp__jit_text(const sp_jit *j, bool with_graphs, char **out)
     *out = NULL;
     sp__text_add(&t, "%s: %lld calls", j->name, (long long)j->calls);
     if (j->calls)
-        sp__text_add(&t, "; in the last one %lld of %lld ops ran in plans, with %lld breaks", (long long)j->compiled_ops,
-                     (long long)j->ops, (long long)j->breaks);
+        sp__text_add(&t, "; in the last one %lld of %lld ops ran in plans, with %lld breaks",
+                     (long long)j->compiled_ops, (long long)j->ops, (long long)j->breaks);
     sp__text_add(&t, "%s\n", j->dropped ? "; dropped: runs eagerly" : "");
     sp_status status = add_exits(&t, j, with_graphs);
     if (status != SP_OK) {

@@ -1,7 +1,7 @@
 /* Running what a region has buffered: as one plan, or op by op.
  *
- * While kernels run the interpreter lock may be free: the region is busy, and every storage is held, so that no other
- * thread and no worker drops one that is still looked at.
+ * While kernels run the interpreter lock may be free: the region is busy, and every storage is
+ * held, so that no other thread and no worker drops one that is still looked at.
  */
 #include <stdio.h>
 #include <string.h>
@@ -65,8 +65,10 @@ static void step_attrs(const sp_region *r, const sp_step *s, sp_attr *attr)
     for (int i = 0; i < s->n_attr; i++) {
         attr[i] = s->attr[i];
         if (!(s->lifted & 1u << i)) continue;
-        if (scalar->kind == SP_FLOAT64) attr[i].v.f = scalar->v.f;
-        else attr[i].v.i = scalar->v.i;
+        if (scalar->kind == SP_FLOAT64)
+            attr[i].v.f = scalar->v.f;
+        else
+            attr[i].v.i = scalar->v.i;
         scalar++;
     }
 }
@@ -92,8 +94,10 @@ static sp_status run_step(sp_region *r, const sp_step *s)
         if (s->in[k] >= 0) SP_TRY(handle_of(r, s->in[k], &in[k]));
     for (int j = 0; j < s->n_out; j++) {
         if (!s->flags) SP_TRY(need_bytes(r, s, r->views[s->out[j]]->slot));
-        if (s->flags & SP_CALL_INPLACE) out[j] = sp__retain(in[0]);
-        else SP_TRY(handle_of(r, s->out[j], &out[j]));
+        if (s->flags & SP_CALL_INPLACE)
+            out[j] = sp__retain(in[0]);
+        else
+            SP_TRY(handle_of(r, s->out[j], &out[j]));
         c.out[j] = out[j];
     }
     c.flags = s->flags ? s->flags : SP_CALL_OUT;
@@ -137,14 +141,16 @@ static outputs compare_outputs(const sp_region *r, const sp_exit *e)
     return o;
 }
 
-/* What the next plan yields: first exactly what is wanted; when that keeps changing, all that was ever wanted; in the end
- * everything, so that rebuilding ends. */
+/* What the next plan yields: first exactly what is wanted; when that keeps changing, all that was
+ * ever wanted; in the end everything, so that rebuilding ends. */
 static void choose_outputs(const sp_region *r, sp_exit *e)
 {
     for (int32_t k = 0; k < r->at->end_slot; k++) {
         bool lives = r->slots[k] && !r->held[k];
         e->ever[k] |= lives;
-        e->wanted[k] = e->rebuilds < MAX_TRIMS ? lives : e->rebuilds < MAX_REBUILDS ? e->ever[k] : 1;
+        e->wanted[k] = e->rebuilds < MAX_TRIMS      ? lives
+                       : e->rebuilds < MAX_REBUILDS ? e->ever[k]
+                                                    : 1;
     }
 }
 
@@ -169,8 +175,11 @@ static bool build(sp_region *r, sp_exit *e)
     sp_graph_drop(&e->graph);
     sp__binding_drop(&e->binding);
     SP_TRY(sp__trace_graph(r->at, e->wanted, r->jit->name, &e->graph, &e->binding));
-    if (e->binding->n_out > 0) SP_TRY(sp__plan_new(e->graph,
-        &(sp_plan_opt){.writebacks = e->binding->writebacks, .n_writebacks = e->binding->n_writebacks}, &e->plan));
+    if (e->binding->n_out > 0)
+        SP_TRY(sp__plan_new(e->graph,
+                            &(sp_plan_opt){.writebacks = e->binding->writebacks,
+                                           .n_writebacks = e->binding->n_writebacks},
+                            &e->plan));
     if (again) e->rebuilds++, r->jit->rebuilds++;
     return true;
 out:
@@ -196,8 +205,10 @@ static sp_status run(const sp_region *r, sp_exit *e)
         b->in[i] = r->slots[b->in_slot[i]];
         b->in_at[i] = r->base[b->in_slot[i]] + b->in_offset[i];
     }
-    for (int32_t j = 0; j < b->n_out; j++) b->out[j] = b->out_slot[j] < 0 ? NULL : r->slots[b->out_slot[j]];
-    return e->plan ? sp__plan_run(e->plan, b->in, b->in_at, r->scalars, b->out) : SP_OK; /* views alone need none */
+    for (int32_t j = 0; j < b->n_out; j++)
+        b->out[j] = b->out_slot[j] < 0 ? NULL : r->slots[b->out_slot[j]];
+    return e->plan ? sp__plan_run(e->plan, b->in, b->in_at, r->scalars, b->out)
+                   : SP_OK; /* views alone need none */
 }
 
 bool sp__region_run_plan(sp_region *r, sp_exit *e)

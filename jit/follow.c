@@ -1,7 +1,9 @@
-/* Following: is this call the one that came here before? Then its results are deferred handles and nothing runs.
+/* Following: is this call the one that came here before? Then its results are deferred handles and
+ * nothing runs.
  *
- * A match binds as it goes (external storages get the region's mark, handles are stamped) and takes everything back when a
- * later operand turns out not to fit; comparing attributes first makes that rare.
+ * A match binds as it goes (external storages get the region's mark, handles are stamped) and
+ * takes everything back when a later operand turns out not to fit; comparing attributes first
+ * makes that rare.
  */
 #include <string.h>
 
@@ -22,7 +24,8 @@ static inline bool attr_same(const sp_attr *a, const sp_attr *b)
 {
     if (a->absent != b->absent) return false;
     if (a->kind != SP_ATTR_INTS) return a->v.i == b->v.i && a->tag == b->tag; /* the union's bits */
-    return a->n == b->n && (a->n == 0 || memcmp(a->v.ints, b->v.ints, (size_t)a->n * sizeof(int64_t)) == 0);
+    return a->n == b->n &&
+           (a->n == 0 || memcmp(a->v.ints, b->v.ints, (size_t)a->n * sizeof(int64_t)) == 0);
 }
 
 static inline bool attrs_match(sp_region *r, const sp_step *s, const sp_call *c)
@@ -43,7 +46,9 @@ static inline bool attrs_match(sp_region *r, const sp_step *s, const sp_call *c)
 
 bool sp__region_same_geometry(const sp_tensor *t, const sp_meta *m, int64_t base)
 {
-    if (t->dtype != m->dtype || t->rank != m->rank || t->device != m->device || t->offset - base != m->offset) return false;
+    if (t->dtype != m->dtype || t->rank != m->rank || t->device != m->device ||
+        t->offset - base != m->offset)
+        return false;
     for (int i = 0; i < t->rank; i++)
         if (t->shape[i] != m->shape[i] || t->stride[i] != m->stride[i]) return false;
     return true;
@@ -80,11 +85,13 @@ static bool bind_snapshot(sp_region *r, const sp_trace_view *v, sp_tensor *t)
     return true;
 }
 
-static bool bind_slot(sp_region *r, const sp_trace_slot *slot, int32_t view, const sp_trace_view *v, sp_tensor *t)
+static bool bind_slot(sp_region *r, const sp_trace_slot *slot, int32_t view, const sp_trace_view *v,
+                      sp_tensor *t)
 {
     sp_storage *s = t->storage;
     if (slot->flags & SP_SLOT_SNAPSHOT) return bind_snapshot(r, v, t);
-    if (!s || s->region || (s->flags & (SP_S_FOREIGN | SP_S_READONLY)) != slot->storage_flags) return false;
+    if (!s || s->region || (s->flags & (SP_S_FOREIGN | SP_S_READONLY)) != slot->storage_flags)
+        return false;
     if (!sp__region_same_geometry(t, &v->meta, t->offset)) return false;
     s->region = r, s->region_slot = v->slot;
     r->slots[v->slot] = sp__storage_retain(s), r->base[v->slot] = t->offset, r->held[v->slot] = 1;
@@ -102,7 +109,8 @@ static bool known_slot(sp_region *r, int32_t view, const sp_trace_view *v, sp_te
 }
 
 /* views and slots count those of the step that are bound already. */
-static bool operand_matches(sp_region *r, const sp_step *s, int32_t view, sp_tensor *t, int32_t *views, int32_t *slots)
+static bool operand_matches(sp_region *r, const sp_step *s, int32_t view, sp_tensor *t,
+                            int32_t *views, int32_t *slots)
 {
     if (view < s->first_view) return known_slot(r, view, r->views[view], t);
     const sp_trace_view *v = &s->views[view - s->first_view];
@@ -163,7 +171,8 @@ void sp__region_unmatch(sp_region *r, const sp_step *s, const sp_call *c)
 
 static bool checks_pass(sp_region *r, const sp_step *s, const sp_call *c)
 {
-    if ((s->checks & SP_STEP_BASE) && r->base[c->in[0]->storage->region_slot] != s->base) return false;
+    if ((s->checks & SP_STEP_BASE) && r->base[c->in[0]->storage->region_slot] != s->base)
+        return false;
     if (!(s->checks & SP_STEP_INDEX)) return true;
     r->busy = true; /* looking at the index may wait for it */
     bool fits = sp__region_index_fits(c);
@@ -174,7 +183,8 @@ static bool checks_pass(sp_region *r, const sp_step *s, const sp_call *c)
 sp_step *sp__region_match(sp_region *r, const sp_call *c)
 {
     for (sp_step *s = r->at->child; s; s = s->sibling) {
-        if (s->op != c->op || s->flags != c->flags || s->n_in != c->n_in || !attrs_match(r, s, c)) continue;
+        if (s->op != c->op || s->flags != c->flags || s->n_in != c->n_in || !attrs_match(r, s, c))
+            continue;
         if (!operands_match(r, s, c)) continue;
         if (SP_LIKELY(!s->checks) || checks_pass(r, s, c)) return s;
         sp__region_unmatch(r, s, c);
@@ -189,11 +199,13 @@ void sp__region_advance(sp_region *r, sp_step *s)
     r->at->misses = 0;
     r->at = s;
     r->path[s->depth - 1] = s;
-    for (int32_t k = s->first_view; k < s->end_view; k++) r->views[k] = &s->views[k - s->first_view];
+    for (int32_t k = s->first_view; k < s->end_view; k++)
+        r->views[k] = &s->views[k - s->first_view];
     r->ops++;
 }
 
-static inline sp_status fresh_result(sp_region *r, const sp_step *s, const sp_trace_view *v, sp_tensor **out)
+static inline sp_status fresh_result(sp_region *r, const sp_step *s, const sp_trace_view *v,
+                                     sp_tensor **out)
 {
     const sp_trace_slot *slot = &s->slots[v->slot - s->first_slot];
     sp_storage *storage;
@@ -212,10 +224,12 @@ static inline sp_status view_result(sp_region *r, const sp_trace_view *v, sp_ten
     return SP_OK;
 }
 
-static inline sp_status result(sp_region *r, const sp_step *s, const sp_call *c, int j, sp_tensor **out)
+static inline sp_status result(sp_region *r, const sp_step *s, const sp_call *c, int j,
+                               sp_tensor **out)
 {
     int32_t view = s->out[j];
-    const sp_trace_view *v = view >= s->first_view ? &s->views[view - s->first_view] : r->views[view];
+    const sp_trace_view *v =
+        view >= s->first_view ? &s->views[view - s->first_view] : r->views[view];
     if (s->same[j] >= 0) {
         *out = sp__retain(c->in[(int)s->same[j]]);
         return SP_OK;
@@ -246,7 +260,8 @@ sp_status sp__region_eval(sp_tracer *self, sp_call *c)
 {
     sp_region *r = (sp_region *)self;
     if (SP_UNLIKELY(r->busy)) sp__region_wait(r);
-    if (SP_UNLIKELY(c->n_in == 0 && (sp_op_table[c->op].flags & SP_OPF_RANDOM))) sp__random_issue(c);
+    if (SP_UNLIKELY(c->n_in == 0 && (sp_op_table[c->op].flags & SP_OPF_RANDOM)))
+        sp__random_issue(c);
     if (SP_LIKELY(r->mode == SP_REGION_FOLLOW)) {
         sp_step *s = sp__region_match(r, c);
         if (SP_LIKELY(s != NULL)) return defer(r, s, c);

@@ -1,13 +1,16 @@
 /* A path of steps as a graph: in-place ops and views become functions of values.
  *
- * Each slot has a current value, at first what the storage holds when the region starts (a graph input) or the result that
- * created it. The value's geometry is the slot's root: dense, so that any view is as_strided of it. A view reads
- *   - its cached value, if the slot was not written since that was made (chains of view ops stay as they are);
+ * Each slot has a current value, at first what the storage holds when the region starts (a graph
+ * input) or the result that created it. The value's geometry is the slot's root: dense, so that
+ * any view is as_strided of it. A view reads
+ *   - its cached value, if the slot was not written since that was made (chains of view ops stay
+ *     as they are);
  *   - else the current value, through as_strided unless the view is the root.
- * A write makes a new current value: the op's result where the view is the root, as_strided_scatter otherwise. What was
- * written from outside is handed back at the end.
+ * A write makes a new current value: the op's result where the view is the root,
+ * as_strided_scatter otherwise. What was written from outside is handed back at the end.
  *
- * External slots that are only read, and only through ops, need no root: every piece read is an input of its own.
+ * External slots that are only read, and only through ops, need no root: every piece read is an
+ * input of its own.
  */
 #include <string.h>
 
@@ -18,10 +21,10 @@
 
 typedef struct slot_state {
     bool seen, external, rooted;
-    int32_t version;      /* writes so far */
-    int32_t input;        /* which graph input holds the root; -1: none yet */
-    int64_t low, high;    /* external: extent of all views, from the base */
-    sp_vid value;         /* current value; -1: none yet */
+    int32_t version;   /* writes so far */
+    int32_t input;     /* which graph input holds the root; -1: none yet */
+    int64_t low, high; /* external: extent of all views, from the base */
+    sp_vid value;      /* current value; -1: none yet */
     sp_meta root;
 } slot_state;
 
@@ -85,7 +88,8 @@ static sp_status strided_read(builder *f, slot_state *s, const sp_meta *m, sp_vi
 static sp_status read_piece(builder *f, view_state *v)
 {
     for (const view_state *o = f->views; o < f->views + f->n_views; o++)
-        if (o != v && o->value >= 0 && o->view->slot == v->view->slot && sp__meta_same(&o->view->meta, &v->view->meta)) {
+        if (o != v && o->value >= 0 && o->view->slot == v->view->slot &&
+            sp__meta_same(&o->view->meta, &v->view->meta)) {
             v->value = o->value;
             return SP_OK;
         }
@@ -102,9 +106,12 @@ static sp_status read_view(builder *f, int32_t view, sp_vid *out)
             SP_RETURN_IF(read_piece(f, v));
         } else {
             SP_RETURN_IF(need_root(f, v->view->slot));
-            if (m->dtype != s->root.dtype) return sp_fail(SP_EUNSUPPORTED, "jit: one storage seen in two dtypes");
-            if (sp__meta_same(m, &s->root)) v->value = s->value;
-            else SP_RETURN_IF(strided_read(f, s, m, &v->value));
+            if (m->dtype != s->root.dtype)
+                return sp_fail(SP_EUNSUPPORTED, "jit: one storage seen in two dtypes");
+            if (sp__meta_same(m, &s->root))
+                v->value = s->value;
+            else
+                SP_RETURN_IF(strided_read(f, s, m, &v->value));
         }
         v->version = s->version;
     }
@@ -118,15 +125,19 @@ static sp_status read_view(builder *f, int32_t view, sp_vid *out)
 static bool stands_alone(const builder *f, sp_vid value, const sp_meta *m)
 {
     sp_meta type = f->g->values[value].type;
-    if (sp__graph_root(f->g, value) != value || f->g->values[value].kind != SP_VALUE_NODE) return false;
+    if (sp__graph_root(f->g, value) != value || f->g->values[value].kind != SP_VALUE_NODE)
+        return false;
     type.offset = m->offset;
     return sp__meta_same(&type, m);
 }
 
 static sp_status own_value(builder *f, sp_vid *value, const sp_meta *m)
 {
-    if (!stands_alone(f, *value, m)) SP_RETURN_IF(sp__graph_node(f->g, SP_OP_CLONE, value, 1, NULL, 0, NULL, NULL, value));
-    return stands_alone(f, *value, m) ? SP_OK : sp_fail(SP_EUNSUPPORTED, "jit: a result of unusual strides is written to");
+    if (!stands_alone(f, *value, m))
+        SP_RETURN_IF(sp__graph_node(f->g, SP_OP_CLONE, value, 1, NULL, 0, NULL, NULL, value));
+    return stands_alone(f, *value, m)
+               ? SP_OK
+               : sp_fail(SP_EUNSUPPORTED, "jit: a result of unusual strides is written to");
 }
 
 static sp_status write_view(builder *f, int32_t view, sp_vid value)
@@ -146,7 +157,8 @@ static sp_status write_view(builder *f, int32_t view, sp_vid value)
         sp_attr attr[3];
         sp_vid in[2] = {s->value, value};
         strided_attrs(s, m, attr);
-        SP_RETURN_IF(sp__graph_node(f->g, SP_OP_AS_STRIDED_SCATTER, in, 2, attr, 3, NULL, NULL, &value));
+        SP_RETURN_IF(
+            sp__graph_node(f->g, SP_OP_AS_STRIDED_SCATTER, in, 2, attr, 3, NULL, NULL, &value));
     }
     s->value = value, s->version++;
     v->value = whole ? value : -1, v->version = s->version;
@@ -161,7 +173,8 @@ static sp_status define_view(builder *f, int32_t view, sp_vid value)
     sp_meta type = f->g->values[value].type;
     type.offset = v->view->meta.offset;
     if (!sp__meta_same(&type, &v->view->meta))
-        return sp_fail(SP_EINTERNAL, "jit: a result's geometry in the graph is not what it was when recorded");
+        return sp_fail(SP_EINTERNAL,
+                       "jit: a result's geometry in the graph is not what it was when recorded");
     if (!s->external && s->value < 0) {
         SP_RETURN_IF(own_value(f, &value, &v->view->meta));
         s->value = value;
@@ -229,22 +242,27 @@ static void survey(builder *f)
     for (int32_t i = 0; i < f->n_steps; i++) {
         const sp_step *s = f->path[i];
         for (int32_t k = s->first_slot; k < s->end_slot; k++)
-            f->slots[k] = (slot_state){
-                .external = s->slots[k - s->first_slot].flags & SP_SLOT_EXTERNAL, .input = -1, .value = -1};
-        for (int32_t k = s->first_view; k < s->end_view; k++) note_view(f, k, &s->views[k - s->first_view]);
+            f->slots[k] =
+                (slot_state){.external = s->slots[k - s->first_slot].flags & SP_SLOT_EXTERNAL,
+                             .input = -1,
+                             .value = -1};
+        for (int32_t k = s->first_view; k < s->end_view; k++)
+            note_view(f, k, &s->views[k - s->first_view]);
         if (s->flags & (SP_CALL_INPLACE | SP_CALL_OUT))
             for (int j = 0; j < s->n_out; j++) slot_of(f, s->out[j])->rooted = true;
         if (s->op == SP_OP_AS_STRIDED) slot_of(f, s->in[0])->rooted = true;
     }
 }
 
-/* The first handle seen of an external storage is its root if it is dense and covers what else was seen; otherwise the
- * root is the bytes from the first to the last element, flat. */
+/* The first handle seen of an external storage is its root if it is dense and covers what else was
+ * seen; otherwise the root is the bytes from the first to the last element, flat. */
 static void choose_roots(builder *f)
 {
     for (slot_state *s = f->slots; s < f->slots + f->n_slots; s++) {
         if (!s->external || !s->rooted) continue;
-        if (s->root.contiguous && s->root.offset <= s->low && s->root.offset + s->root.numel >= s->high) continue;
+        if (s->root.contiguous && s->root.offset <= s->low &&
+            s->root.offset + s->root.numel >= s->high)
+            continue;
         s->root.rank = 1, s->root.contiguous = true;
         s->root.offset = s->low, s->root.numel = s->root.shape[0] = s->high - s->low;
         s->root.stride[0] = 1;
@@ -269,7 +287,8 @@ static sp_status close_graph(builder *f, const uint8_t *wanted)
     }
     for (int32_t k = 0; k < f->n_slots; k++) {
         if (!was_written(&f->slots[k])) continue;
-        b->writebacks[b->n_writebacks++] = (sp_writeback){.output = b->n_out, .input = f->slots[k].input};
+        b->writebacks[b->n_writebacks++] =
+            (sp_writeback){.output = b->n_out, .input = f->slots[k].input};
         b->out_slot[b->n_out] = -1;
         outputs[b->n_out++] = f->slots[k].value;
     }
@@ -299,7 +318,8 @@ static sp_status binding_new(int32_t n_slots, int32_t n_views, sp_binding **out)
     b->in = sp__alloc((size_t)b->room_in * sizeof *b->in);
     b->in_at = sp__alloc((size_t)b->room_in * sizeof *b->in_at);
     b->out = sp__alloc((size_t)b->room_out * sizeof *b->out);
-    if (b->in_slot && b->in_offset && b->out_slot && b->writebacks && b->in && b->in_at && b->out) return SP_OK;
+    if (b->in_slot && b->in_offset && b->out_slot && b->writebacks && b->in && b->in_at && b->out)
+        return SP_OK;
     sp__binding_drop(out);
     return sp_fail(SP_EMEMORY, "jit: no memory for a plan's binding");
 }
@@ -325,7 +345,8 @@ static sp_status builder_start(builder *f, const sp_step *last, sp_vid **in, int
     f->path = sp__alloc((size_t)f->n_steps * sizeof *f->path);
     f->slots = sp__alloc_zero((size_t)f->n_slots * sizeof *f->slots);
     f->views = sp__alloc_zero((size_t)f->n_views * sizeof *f->views);
-    if (!f->path || !f->slots || !f->views) return sp_fail(SP_EMEMORY, "jit: no memory to build a graph");
+    if (!f->path || !f->slots || !f->views)
+        return sp_fail(SP_EMEMORY, "jit: no memory to build a graph");
     *max_in = 1;
     for (const sp_step *s = last; s->parent; s = s->parent) {
         f->path[s->depth - 1] = s;
@@ -342,8 +363,8 @@ static void builder_end(builder *f)
     free_array(f->views, f->n_views, sizeof *f->views);
 }
 
-sp_status sp__trace_graph(const sp_step *last, const uint8_t *wanted, const char *name, sp_graph **graph,
-                          sp_binding **binding)
+sp_status sp__trace_graph(const sp_step *last, const uint8_t *wanted, const char *name,
+                          sp_graph **graph, sp_binding **binding)
 {
     sp_status status = SP_OK;
     builder f = {0};

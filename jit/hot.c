@@ -1,20 +1,24 @@
-/* Hot regions: loops that repeat, found without a decorator, and run as jitted calls of one turn each.
+/* Hot regions: loops that repeat, found without a decorator, and run as jitted calls of one turn
+ * each.
  *
- *     watch    every op runs; its hash goes into a ring. When ops repeat with some period for long enough ...
- *     turn     ... the next `length` ops (whole periods) are one call of a jit function of the loop: followed, run as a plan
- *              at the turn's end or when something is read. An op that breaks the rhythm ends that: back to watching.
+ *     watch    every op runs; its hash goes into a ring. When ops repeat with some period for long
+ *              enough ...
+ *     turn     ... the next `length` ops (whole periods) are one call of a jit function of the
+ *              loop: followed, run as a plan at the turn's end or when something is read. An op
+ *              that breaks the rhythm ends that: back to watching.
  *
  *     ops      a b c d | a b c d | a b c d ...      hash equal to the one `period` back: run grows
  *                        run = 1 2 3 4   5 6 ...    run >= period * SPOOL_HOT_MIN: hot
  *
  * Invariants
- * 1. Watching costs a few instructions an op and allocates nothing. The hash is a hint: what is compiled is compared in
- *    full by the region that follows it.
- * 2. A loop is worth a plan if its ops touch much memory; short loops over small tensors are faster op by op. With
- *    SPOOL_HOT_MIN=1 everything that repeats is hot, for tests.
+ * 1. Watching costs a few instructions an op and allocates nothing. The hash is a hint: what is
+ *    compiled is compared in full by the region that follows it.
+ * 2. A loop is worth a plan if its ops touch much memory; short loops over small tensors are
+ *    faster op by op. With SPOOL_HOT_MIN=1 everything that repeats is hot, for tests.
  * 3. A loop whose turns mostly end up running op by op is given up for good.
  *
- * Knobs (read once): SPOOL_HOT=0 switches the search off, SPOOL_HOT_MIN=n sets how many periods make a loop hot (16).
+ * Knobs (read once): SPOOL_HOT=0 switches the search off, SPOOL_HOT_MIN=n sets how many periods
+ * make a loop hot (16).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,17 +28,17 @@
 #include "tensor/memory.h"
 
 enum {
-    RING = 1024,          /* the longest period, a power of two */
+    RING = 1024, /* the longest period, a power of two */
     TABLE = 1024,
-    LOOPS = 8,            /* remembered */
-    TURN_MIN = 16,        /* ops in a turn: short periods are taken several at once */
-    TRIALS = 16,          /* turns after which a loop must have proved itself */
+    LOOPS = 8,     /* remembered */
+    TURN_MIN = 16, /* ops in a turn: short periods are taken several at once */
+    TRIALS = 16,   /* turns after which a loop must have proved itself */
     DEFAULT_MIN = 16
 };
 static const int64_t WORTH_ELEMENTS = 1 << 16; /* a turn */
 
 typedef struct hot_loop {
-    uint64_t key;         /* of the ops of a period, in any rotation */
+    uint64_t key; /* of the ops of a period, in any rotation */
     int64_t last_used;
     sp_jit *jit;
     int32_t turns;
@@ -42,16 +46,16 @@ typedef struct hot_loop {
 } hot_loop;
 
 typedef struct detector {
-    sp_tracer tracer;     /* first */
-    int64_t at;           /* ops seen */
-    int64_t elements;     /* that they touched, since the period began to repeat */
+    sp_tracer tracer; /* first */
+    int64_t at;       /* ops seen */
+    int64_t elements; /* that they touched, since the period began to repeat */
     int32_t period, run;
-    int32_t left;         /* ops until the turn's end; 0: watching */
-    int32_t length;       /* of a turn */
+    int32_t left;   /* ops until the turn's end; 0: watching */
+    int32_t length; /* of a turn */
     hot_loop *loop;
     sp_region *region;
     uint32_t ring[RING];
-    int64_t last[TABLE];  /* where a hash came last */
+    int64_t last[TABLE]; /* where a hash came last */
     hot_loop loops[LOOPS];
 } detector;
 
@@ -67,7 +71,8 @@ static inline uint32_t hash_call(const sp_call *c, int64_t *elements)
     for (int i = 0; i < c->n_in; i++) {
         const sp_tensor *t = c->in[i];
         if (!t) continue;
-        h = (h ^ (uint64_t)t->numel ^ (uint64_t)t->rank << 40 ^ (uint64_t)t->dtype << 48) * 0xFF51AFD7ED558CCDu;
+        h = (h ^ (uint64_t)t->numel ^ (uint64_t)t->rank << 40 ^ (uint64_t)t->dtype << 48) *
+            0xFF51AFD7ED558CCDu;
         *elements += t->numel;
     }
     return (uint32_t)(h >> 32);
@@ -83,7 +88,8 @@ static inline bool beats(detector *d, uint32_t h, int64_t elements)
         d->run++, d->elements += elements;
     } else {
         int64_t back = at - *last;
-        d->period = *last >= 0 && back < RING && d->ring[*last & (RING - 1)] == h ? (int32_t)back : 0;
+        d->period =
+            *last >= 0 && back < RING && d->ring[*last & (RING - 1)] == h ? (int32_t)back : 0;
         d->run = d->period != 0, d->elements = elements;
     }
     *last = at;
@@ -106,7 +112,8 @@ static int32_t turn_length(int32_t period)
 static uint64_t key_of(const detector *d)
 {
     uint64_t key = (uint64_t)d->period << 32;
-    for (int32_t i = 1; i <= d->period; i++) key += d->ring[(d->at - i) & (RING - 1)] * 0x9E3779B97F4A7C15u;
+    for (int32_t i = 1; i <= d->period; i++)
+        key += d->ring[(d->at - i) & (RING - 1)] * 0x9E3779B97F4A7C15u;
     return key;
 }
 
@@ -171,8 +178,10 @@ static sp_status turn(detector *d, sp_call *c)
     int64_t elements = 0;
     uint32_t h = hash_call(c, &elements);
     bool same = beats(d, h, elements);
-    if (!same) SP_RETURN_IF(stop_turns(d));
-    else if (d->left == 0) SP_RETURN_IF(next_turn(d));
+    if (!same)
+        SP_RETURN_IF(stop_turns(d));
+    else if (d->left == 0)
+        SP_RETURN_IF(next_turn(d));
     if (!d->region) return sp__run(c);
     d->left--;
     return sp__region_eval(&d->region->tracer, c);
@@ -181,12 +190,14 @@ static sp_status turn(detector *d, sp_call *c)
 static sp_status watch(sp_tracer *self, sp_call *c)
 {
     detector *d = (detector *)self;
-    if (SP_UNLIKELY(sp_op_table[c->op].body != NULL) && sp__region_has_only_body(c)) return sp__region_run_body(c);
+    if (SP_UNLIKELY(sp_op_table[c->op].body != NULL) && sp__region_has_only_body(c))
+        return sp__region_run_body(c);
     if (SP_UNLIKELY(d->region != NULL)) return turn(d, c);
     int64_t elements = 0;
     uint32_t h = hash_call(c, &elements);
     bool same = beats(d, h, elements);
-    if (SP_UNLIKELY(same && d->run >= d->period * min_periods) && d->run % d->period == 0 && start_turns(d)) {
+    if (SP_UNLIKELY(same && d->run >= d->period * min_periods) && d->run % d->period == 0 &&
+        start_turns(d)) {
         d->left--;
         return sp__region_eval(&d->region->tracer, c);
     }
@@ -218,7 +229,8 @@ bool sp__hot_set(bool on)
 {
     bool was = sp__tls.in_hot;
     if (is_off || on == was) return was;
-    if (sp__tls.tracer && !sp__hot_is(sp__tls.tracer)) return was; /* within a jitted call or a capture */
+    if (sp__tls.tracer && !sp__hot_is(sp__tls.tracer))
+        return was; /* within a jitted call or a capture */
     if (on && !mine) mine = new_detector();
     if (!on && sp__hot_flush() != SP_OK) return was;
     sp__tls.in_hot = on && mine;

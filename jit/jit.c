@@ -78,8 +78,10 @@ static void give_region(sp_region *r)
         r->next = j->stuck, j->stuck = r;
         return;
     }
-    if (j->idle) sp__region_free(r);
-    else j->idle = r;
+    if (j->idle)
+        sp__region_free(r);
+    else
+        j->idle = r;
     sp__jit_drop(j);
 }
 
@@ -109,8 +111,10 @@ sp_status sp__jit_open(sp_jit *j, sp_region **out)
     if (SP_UNLIKELY(j->stuck != NULL)) retry_stuck(j);
     SP_RETURN_IF(take_region(j, &r));
     sp_status status = sp__region_begin(r);
-    if (SP_LIKELY(status == SP_OK)) *out = r;
-    else give_region(r);
+    if (SP_LIKELY(status == SP_OK))
+        *out = r;
+    else
+        give_region(r);
     return status;
 }
 

@@ -1,11 +1,13 @@
-/* jit functions: what the recorded tree hangs on, entering and leaving a call, and what is known about them.
+/* jit functions: what the recorded tree hangs on, entering and leaving a call, and what is known
+ * about them.
  *
  *     sp_jit_frame f;
  *     sp__jit_enter(jit, &f);        the thread's ops go to a region of jit
  *     ... the function ...
  *     sp__jit_leave(&f, failed);     the region's plan runs
  *
- * A call within another jitted call joins the outer region. SPOOL_JIT=0 makes enter and leave do nothing.
+ * A call within another jitted call joins the outer region. SPOOL_JIT=0 makes enter and leave do
+ * nothing.
  */
 #ifndef SP_JIT_H
 #define SP_JIT_H
@@ -16,14 +18,14 @@ enum { SP_JIT_REASONS = 32, SP_JIT_NAME = 96 };
 
 typedef struct sp_jit {
     int32_t refs;
-    bool dropped;              /* runs eagerly for good; reasons say why */
+    bool dropped; /* runs eagerly for good; reasons say why */
     char name[SP_JIT_NAME];
     sp_step *entry;
-    sp_exit *exits;            /* newest first */
-    sp_region *idle;    /* kept for the next call */
-    sp_region *stuck;   /* waiting for memory */
+    sp_exit *exits;                                       /* newest first */
+    sp_region *idle;                                      /* kept for the next call */
+    sp_region *stuck;                                     /* waiting for memory */
     int32_t max_steps, max_slots, max_views, max_scalars; /* of any path */
-    int32_t n_steps;           /* in the tree */
+    int32_t n_steps;                                      /* in the tree */
     int64_t calls, total_ops, total_compiled;
     int64_t ops, compiled_ops, breaks; /* of the last call */
     int32_t rebuilds;
@@ -41,7 +43,8 @@ typedef struct sp_jit_frame {
 } sp_jit_frame;
 
 SP_MUST_USE sp_status sp__jit_enter(sp_jit *jit, sp_jit_frame *frame);
-/* failed: the function raised. What was buffered runs all the same, so that side effects are there. */
+/* failed: the function raised. What was buffered runs all the same, so that side effects are
+ * there. */
 SP_MUST_USE sp_status sp__jit_leave(sp_jit_frame *frame, bool failed);
 
 /* The same without the thread's tracer, for hot.c: a region to feed with ops; its end. */

@@ -1,7 +1,8 @@
 /* Ops that do not follow: new ways are recorded while they run, the rest runs as it comes.
  *
- * What may stand in a region at all is decided here: ops on storages that other code can write are left out unless they
- * only read (then each read is a snapshot), ops that check an index need that index to be there when they are called.
+ * What may stand in a region at all is decided here: ops on storages that other code can write are
+ * left out unless they only read (then each read is a snapshot), ops that check an index need that
+ * index to be there when they are called.
  */
 #include <stdio.h>
 #include <string.h>
@@ -11,13 +12,15 @@
 #include "ops_gen.h"
 
 enum {
-    MAX_MISSES = 3,       /* new ways in a row at one place until the region ends there for good */
+    MAX_MISSES = 3, /* new ways in a row at one place until the region ends there for good */
     MAX_CHILDREN = 8,
-    MAX_SKIPS = 4,        /* roots in one call whose first op never comes twice, until the call runs eagerly */
+    MAX_SKIPS =
+        4, /* roots in one call whose first op never comes twice, until the call runs eagerly */
     MAX_STEPS = 1 << 16,
     SWEEP_EVERY = 32
 };
-static const int64_t MAX_SNAPSHOT = 16 << 20; /* bytes that are worth copying to stay in the region */
+static const int64_t MAX_SNAPSHOT = 16
+                                    << 20; /* bytes that are worth copying to stay in the region */
 
 static sp_status run_now(sp_region *r, sp_call *c)
 {
@@ -74,7 +77,8 @@ static sp_status infer(const sp_call *c, sp_meta *out)
 {
     const sp_op_info *info = &sp_op_table[c->op];
     for (int j = 0; j < c->n_out; j++)
-        out[j].view_of = -1, out[j].offset = 0, out[j].device = c->n_in && c->in[0] ? c->in[0]->device : SP_DEVICE_CPU;
+        out[j].view_of = -1, out[j].offset = 0,
+        out[j].device = c->n_in && c->in[0] ? c->in[0]->device : SP_DEVICE_CPU;
     return info->infer ? info->infer(c, out) : SP_OK;
 }
 
@@ -85,7 +89,8 @@ static bool makes_view(const sp_call *c)
     return infer(c, out) == SP_OK && out[0].view_of >= 0;
 }
 
-/* Which operand holds positions in a dimension, and what they lie between: -1 is the last position, but not a class. */
+/* Which operand holds positions in a dimension, and what they lie between: -1 is the last
+ * position, but not a class. */
 static int index_operand(const sp_call *c, int64_t *low, int64_t *high)
 {
     const sp_op_info *info = &sp_op_table[c->op];
@@ -99,7 +104,8 @@ static int index_operand(const sp_call *c, int64_t *low, int64_t *high)
         if (at == k) break;
     }
     for (int i = 0; i < c->n_attr; i++)
-        if (!strcmp(info->attr_names[i], "dim") && sp__dim_normalize(info->name, c->attr[i].v.i, x->rank, &dim) != SP_OK)
+        if (!strcmp(info->attr_names[i], "dim") &&
+            sp__dim_normalize(info->name, c->attr[i].v.i, x->rank, &dim) != SP_OK)
             return -1;
     *high = x->rank ? x->shape[dim] : 1;
     *low = class ? 0 : -*high;
@@ -113,7 +119,8 @@ static bool is_pending(const sp_region *r, const sp_tensor *t)
     int32_t slot = (int32_t)t->storage->region_slot;
     if (!t->storage->data) return true;
     for (const sp_step *s = r->at; s != r->root; s = s->parent) {
-        if (slot >= s->first_slot && !(s->slots[slot - s->first_slot].flags & SP_SLOT_EXTERNAL)) return true;
+        if (slot >= s->first_slot && !(s->slots[slot - s->first_slot].flags & SP_SLOT_EXTERNAL))
+            return true;
         if (s->flags & (SP_CALL_INPLACE | SP_CALL_OUT))
             for (int j = 0; j < s->n_out; j++)
                 if (r->views[s->out[j]]->slot == slot) return true;
@@ -164,9 +171,11 @@ static int32_t new_slot(sp_region *r, sp_step *s, sp_tensor *t, int flags)
     int32_t slot = s->end_slot++;
     sp_storage *storage = t->storage;
     if ((flags & SP_SLOT_EXTERNAL) && (storage->flags & SP_S_FOREIGN)) flags |= SP_SLOT_SNAPSHOT;
-    s->slots[slot - s->first_slot] = (sp_trace_slot){
-        .flags = (uint8_t)flags, .device = storage->device, .nbytes = storage->nbytes,
-        .storage_flags = storage->flags & (SP_S_FOREIGN | SP_S_READONLY)};
+    s->slots[slot - s->first_slot] =
+        (sp_trace_slot){.flags = (uint8_t)flags,
+                        .device = storage->device,
+                        .nbytes = storage->nbytes,
+                        .storage_flags = storage->flags & (SP_S_FOREIGN | SP_S_READONLY)};
     r->base[slot] = flags & SP_SLOT_EXTERNAL ? t->offset : 0;
     r->slots[slot] = NULL, r->held[slot] = 0;
     if (flags & SP_SLOT_SNAPSHOT) return slot;
@@ -180,7 +189,8 @@ static int32_t operand_view(sp_region *r, sp_step *s, sp_tensor *t)
     if (!t) return -1;
     bool known = t->storage->region == r;
     if (known && t->trace_epoch == r->epoch) return (int32_t)t->trace_value;
-    return new_view(r, s, t, known ? (int32_t)t->storage->region_slot : new_slot(r, s, t, SP_SLOT_EXTERNAL));
+    return new_view(r, s, t,
+                    known ? (int32_t)t->storage->region_slot : new_slot(r, s, t, SP_SLOT_EXTERNAL));
 }
 
 static void result_view(sp_region *r, sp_step *s, const sp_call *c, int j)
@@ -197,7 +207,8 @@ static void result_view(sp_region *r, sp_step *s, const sp_call *c, int j)
         return;
     }
     s->is_view = t->storage->region == r;
-    s->out[j] = new_view(r, s, t, s->is_view ? (int32_t)t->storage->region_slot : new_slot(r, s, t, 0));
+    s->out[j] =
+        new_view(r, s, t, s->is_view ? (int32_t)t->storage->region_slot : new_slot(r, s, t, 0));
 }
 
 static void fill_step(sp_region *r, sp_step *s, const sp_call *c)
@@ -205,7 +216,8 @@ static void fill_step(sp_region *r, sp_step *s, const sp_call *c)
     for (int k = 0; k < c->n_in; k++) s->in[k] = operand_view(r, s, c->in[k]);
     for (int j = 0; j < c->n_out; j++) result_view(r, s, c, j);
     if (sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA) s->checks |= SP_STEP_INDEX;
-    if (c->op == SP_OP_AS_STRIDED) s->checks |= SP_STEP_BASE, s->base = r->base[r->views[s->in[0]]->slot];
+    if (c->op == SP_OP_AS_STRIDED)
+        s->checks |= SP_STEP_BASE, s->base = r->base[r->views[s->in[0]]->slot];
 }
 
 static void largest(int32_t *max, int32_t n)
@@ -225,7 +237,8 @@ static sp_status make_room(sp_region *r, const sp_call *c)
     return sp__region_reserve(r);
 }
 
-/* Storages that live only because the region holds them: recording keeps no more memory than it must. */
+/* Storages that live only because the region holds them: recording keeps no more memory than it
+ * must. */
 static void sweep(sp_region *r)
 {
     if (r->at->depth - r->swept < SWEEP_EVERY) return;
@@ -294,13 +307,15 @@ static void note_reason(sp_region *r, const char *what)
     sp__jit_reason(r->jit, text);
 }
 
-/* The first op of a root never comes twice: it runs by itself, and what follows has its own root. */
+/* The first op of a root never comes twice: it runs by itself, and what follows has its own
+ * root. */
 static sp_status skip(sp_region *r, sp_call *c)
 {
     sp_exit *e = r->root->exit;
     bool entry = r->root == r->jit->entry;
     SP_RETURN_IF(run_unseen(r, c));
-    if (entry || ++r->skips >= MAX_SKIPS || (!e && sp__step_exit(r->root, &r->jit->exits, &e) != SP_OK)) {
+    if (entry || ++r->skips >= MAX_SKIPS ||
+        (!e && sp__step_exit(r->root, &r->jit->exits, &e) != SP_OK)) {
         note_reason(r, "the rest of the call runs eagerly: it starts differently every time");
         sp__region_off(r);
         return SP_OK;
@@ -323,14 +338,16 @@ static void count_miss(sp_region *r, const sp_call *c)
     if (s->misses < MAX_MISSES) s->misses++;
     if (s->misses < MAX_MISSES || s->broken) return;
     s->broken = true;
-    snprintf(text, sizeof text, "%s: operands or attributes differ in every call (3 in a row)", sp_op_table[c->op].name);
+    snprintf(text, sizeof text, "%s: operands or attributes differ in every call (3 in a row)",
+             sp_op_table[c->op].name);
     note_reason(r, text);
 }
 
 static sp_status new_way(sp_region *r, sp_call *c)
 {
     sp_meta out[SP_MAX_OUT];
-    if (r->mode == SP_REGION_FOLLOW) SP_RETURN_IF(infer(c, out)); /* a call that fails leaves the region as it was */
+    if (r->mode == SP_REGION_FOLLOW)
+        SP_RETURN_IF(infer(c, out)); /* a call that fails leaves the region as it was */
     count_miss(r, c);
     if (r->at->broken || is_full(r)) {
         if (r->at == r->root) return skip(r, c);
@@ -373,7 +390,8 @@ sp_status sp__region_run_body(sp_call *c)
     return status;
 }
 
-/* Whether c may stand in a region where it comes now. What cannot ends the region, if there is one yet. */
+/* Whether c may stand in a region where it comes now. What cannot ends the region, if there is one
+ * yet. */
 typedef enum verdict { TAKE, RUN, END } verdict;
 
 static verdict judge(const sp_region *r, const sp_call *c)
@@ -381,7 +399,8 @@ static verdict judge(const sp_region *r, const sp_call *c)
     int64_t low, high;
     int n_given = writes(c) ? c->n_out : 0;
     bool begun = r->at != r->root;
-    if (any(r, c->out, n_given, is_foreign) || any(r, c->in, c->n_in, is_large_foreign)) return begun ? END : RUN;
+    if (any(r, c->out, n_given, is_foreign) || any(r, c->in, c->n_in, is_large_foreign))
+        return begun ? END : RUN;
     if (!(sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA)) return TAKE;
     int index = index_operand(c, &low, &high);
     if (index < 0) return begun ? END : RUN;
@@ -402,12 +421,14 @@ sp_status sp__region_stray(sp_region *r, sp_call *c)
         SP_RETURN_IF(flush_others(r, c->out, n_given));
         return sp__region_eval(&r->tracer, c);
     }
-    if (any(r, c->in, c->n_in, is_foreign) && makes_view(c)) return run_now(r, c); /* geometry: nothing to compile */
+    if (any(r, c->in, c->n_in, is_foreign) && makes_view(c))
+        return run_now(r, c); /* geometry: nothing to compile */
     switch (judge(r, c)) {
     case TAKE: return new_way(r, c);
     case RUN: return run_unseen(r, c);
     default: break;
     }
-    SP_RETURN_IF(sp__region_end(r, sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA ? SP_END_INDEX : SP_END_FOREIGN));
+    SP_RETURN_IF(sp__region_end(r, sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA ? SP_END_INDEX
+                                                                                 : SP_END_FOREIGN));
     return sp__region_eval(&r->tracer, c);
 }

@@ -1,4 +1,5 @@
-/* Regions: their life, how segments end, and the hooks through which others get at what is deferred. */
+/* Regions: their life, how segments end, and the hooks through which others get at what is
+ * deferred. */
 #include "jit/region_int.h"
 
 #include <sched.h>
@@ -43,7 +44,8 @@ void sp__region_free(sp_region *r)
 static sp_status grow(void *array, int32_t old, int32_t n, size_t size)
 {
     void **p = array;
-    void *bigger = *p ? sp__realloc(*p, (size_t)old * size, (size_t)n * size) : sp__alloc((size_t)n * size);
+    void *bigger =
+        *p ? sp__realloc(*p, (size_t)old * size, (size_t)n * size) : sp__alloc((size_t)n * size);
     if (!bigger) return sp_fail(SP_EMEMORY, "jit: no memory for a region of %d entries", n);
     memset((char *)bigger + (size_t)old * size, 0, (size_t)(n - old) * size);
     *p = bigger;
@@ -58,7 +60,8 @@ static sp_status grow_slots(sp_region *r, int32_t n)
     int64_t *base = sp__alloc_zero((size_t)n * sizeof *base);
     uint8_t *held = sp__alloc_zero((size_t)n);
     if (!slots || !base || !held) {
-        free_array(slots, n, sizeof *slots), free_array(base, n, sizeof *base), free_array(held, n, 1);
+        free_array(slots, n, sizeof *slots), free_array(base, n, sizeof *base),
+            free_array(held, n, 1);
         return sp_fail(SP_EMEMORY, "jit: no memory for a region of %d storages", n);
     }
     if (old) {
@@ -66,7 +69,8 @@ static sp_status grow_slots(sp_region *r, int32_t n)
         memcpy(base, r->base, (size_t)old * sizeof *base);
         memcpy(held, r->held, (size_t)old);
     }
-    free_array(r->slots, old, sizeof *slots), free_array(r->base, old, sizeof *base), free_array(r->held, old, 1);
+    free_array(r->slots, old, sizeof *slots), free_array(r->base, old, sizeof *base),
+        free_array(r->held, old, 1);
     r->slots = slots, r->base = base, r->held = held, r->cap_slots = n;
     return SP_OK;
 }
@@ -156,8 +160,10 @@ void sp__region_wait(const sp_region *r)
 static const char *why_text(sp_region_why why)
 {
     switch (why) {
-    case SP_END_READ: return "a value was read (item, numpy, print, or another thread) before the call's end";
-    case SP_END_FOREIGN: return "an op writes memory that is shared with other code (NumPy), or reads much of it";
+    case SP_END_READ:
+        return "a value was read (item, numpy, print, or another thread) before the call's end";
+    case SP_END_FOREIGN:
+        return "an op writes memory that is shared with other code (NumPy), or reads much of it";
     case SP_END_INDEX: return "an op checks an index that was computed in the same region";
     case SP_END_VARIES: return "what comes next differs in every call";
     default: return "";
@@ -180,7 +186,8 @@ static void note_break(sp_region *r, sp_exit *e, sp_region_why why)
     sp__jit_reason(r->jit, e->reason);
 }
 
-/* Makes the bytes of everything buffered be there: by the exit's plan if this end was seen before. */
+/* Makes the bytes of everything buffered be there: by the exit's plan if this end was seen
+ * before. */
 static sp_status run_pending(sp_region *r, sp_exit *e)
 {
     if (r->mode == SP_REGION_RECORD) return SP_OK;
@@ -202,7 +209,8 @@ sp_status sp__region_end(sp_region *r, sp_region_why why)
     }
     sp__region_detach(r);
     e->ends++;
-    if (why == SP_END_READ || why == SP_END_FOREIGN || why == SP_END_INDEX || why == SP_END_VARIES) note_break(r, e, why);
+    if (why == SP_END_READ || why == SP_END_FOREIGN || why == SP_END_INDEX || why == SP_END_VARIES)
+        note_break(r, e, why);
     start_segment(r, e->next);
     r->mode = SP_REGION_FOLLOW;
     return SP_OK;

@@ -1,17 +1,19 @@
-/* What region.c (life and ends), follow.c (matching), record.c (new ways) and flush.c (running) share. */
+/* What region.c (life and ends), follow.c (matching), record.c (new ways) and flush.c (running)
+ * share. */
 #ifndef SP_REGION_INT_H
 #define SP_REGION_INT_H
 
 #include "jit/jit.h"
 #include "jit/region.h"
 
-/* The region whose buffered or recorded ops this thread is running: its own storages are no obstacle then. */
+/* The region whose buffered or recorded ops this thread is running: its own storages are no
+ * obstacle then. */
 extern __thread sp_region *sp__region_running;
 
 /* Room for the largest path of the tree. */
 SP_MUST_USE sp_status sp__region_reserve(sp_region *r);
-/* Until no thread runs the region's kernels: they may be let go of the interpreter lock meanwhile, and whoever ends the
- * region from another thread is as good as its owner. */
+/* Until no thread runs the region's kernels: they may be let go of the interpreter lock meanwhile,
+ * and whoever ends the region from another thread is as good as its owner. */
 void sp__region_wait(const sp_region *r);
 /* Gives up what is known: storages are let go, steps stay. */
 void sp__region_detach(sp_region *r);
@@ -31,14 +33,17 @@ SP_MUST_USE sp_status sp__region_stray(sp_region *r, sp_call *c);
 /* Whether the index operands of c are within bounds: what its kernel would check. */
 bool sp__region_index_fits(const sp_call *c);
 
-/* A composite that sp__run() would not give to a kernel: its body's ops come to the tracer one by one. */
+/* A composite that sp__run() would not give to a kernel: its body's ops come to the tracer one by
+ * one. */
 bool sp__region_has_only_body(const sp_call *c);
 SP_MUST_USE sp_status sp__region_run_body(sp_call *c);
 
 /* ---- flush.c ----- */
-/* Executes the buffered steps op by op; on failure the region is STUCK. All storages are held afterwards. */
+/* Executes the buffered steps op by op; on failure the region is STUCK. All storages are held
+ * afterwards. */
 SP_MUST_USE sp_status sp__region_run_eager(sp_region *r);
-/* Executes the whole path by its exit's plan, made now if need be. false: not possible, and nothing was executed. */
+/* Executes the whole path by its exit's plan, made now if need be. false: not possible, and
+ * nothing was executed. */
 bool sp__region_run_plan(sp_region *r, sp_exit *e);
 
 #endif

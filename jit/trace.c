@@ -20,8 +20,9 @@ sp_status sp__step_root(sp_step **out)
     return *out ? SP_OK : sp_fail(SP_EMEMORY, "jit: no memory for a region");
 }
 
-/* Attributes that the graph takes as inputs: weakly typed numbers and what random numbers start from. Those that decide
- * geometry (arange) or whether the call fails (integers to a power) are part of the step. */
+/* Attributes that the graph takes as inputs: weakly typed numbers and what random numbers start
+ * from. Those that decide geometry (arange) or whether the call fails (integers to a power) are
+ * part of the step. */
 static uint32_t lifted(const sp_call *c)
 {
     const sp_op_info *info = &sp_op_table[c->op];
@@ -43,7 +44,8 @@ static sp_status step_arrays(sp_step *s, const sp_call *c)
     s->slots = sp__alloc(n * sizeof *s->slots);
     s->attr = sp__alloc_zero(c->n_attr * sizeof *s->attr);
     if (s->attr) s->n_attr = c->n_attr;
-    if (!s->in || !s->views || !s->slots || !s->attr) return sp_fail(SP_EMEMORY, "jit: no memory for a step");
+    if (!s->in || !s->views || !s->slots || !s->attr)
+        return sp_fail(SP_EMEMORY, "jit: no memory for a step");
     return sp__attrs_copy(c->attr, c->n_attr, s->attr);
 }
 
@@ -105,7 +107,8 @@ void sp__step_free(sp_step *s)
     sp__free(s, sizeof *s);
 }
 
-/* Trees are as deep as programs are long: a list of what is left to do instead of recursion, threaded through `parent`. */
+/* Trees are as deep as programs are long: a list of what is left to do instead of recursion,
+ * threaded through `parent`. */
 void sp__step_free_tree(sp_step *root)
 {
     sp_step *todo = root;

@@ -1,7 +1,8 @@
-/* Regions in C: each program gives the bits eager gives, in every call, and is run by plans where it can be.
+/* Regions in C: each program gives the bits eager gives, in every call, and is run by plans where
+ * it can be.
  *
- * A program reads in[] and sets out[]; it may write in[] in place. It runs once eagerly and then several times as calls of
- * one jit function, each time on fresh copies of the same inputs.
+ * A program reads in[] and sets out[]; it may write in[] in place. It runs once eagerly and then
+ * several times as calls of one jit function, each time on fresh copies of the same inputs.
  */
 #include <CUnit/Basic.h>
 #include <stdlib.h>
@@ -28,9 +29,12 @@ static sp_tensor *ramp(int rank, const int64_t *shape, sp_dtype dtype, double fr
     for (int i = 0; i < rank; i++) numel *= shape[i];
     char *data = calloc((size_t)numel + 1, 8);
     for (int64_t i = 0; i < numel; i++) {
-        if (dtype == SP_FLOAT32) ((float *)data)[i] = (float)(from + step * (double)i);
-        else if (dtype == SP_FLOAT64) ((double *)data)[i] = from + step * (double)i;
-        else ((int64_t *)data)[i] = (int64_t)(from + step * (double)i);
+        if (dtype == SP_FLOAT32)
+            ((float *)data)[i] = (float)(from + step * (double)i);
+        else if (dtype == SP_FLOAT64)
+            ((double *)data)[i] = from + step * (double)i;
+        else
+            ((int64_t *)data)[i] = (int64_t)(from + step * (double)i);
     }
     sp_tensor *t = NULL;
     CU_ASSERT_EQUAL_FATAL(sp_from_data(data, dtype, rank, shape, &t), SP_OK);
@@ -70,7 +74,8 @@ static bool same(const result *a, const result *b)
 {
     if (a->status != b->status) return false;
     for (int i = 0; i < IN + OUT; i++)
-        if (a->bytes[i] != b->bytes[i] || memcmp(a->data[i], b->data[i], a->bytes[i]) != 0) return false;
+        if (a->bytes[i] != b->bytes[i] || memcmp(a->data[i], b->data[i], a->bytes[i]) != 0)
+            return false;
     return true;
 }
 
@@ -213,19 +218,23 @@ static void test_aliased_inputs(void)
         for (int call = 0; call < CALLS; call++) {
             char bytes[2][4][256];
             for (int mode = 0; mode < 2; mode++) {
-                sp_tensor *base = ramp(1, (int64_t[]){20}, SP_FLOAT32, 0, 0.1), *in[IN] = {0}, *out[OUT] = {0};
+                sp_tensor *base = ramp(1, (int64_t[]){20}, SP_FLOAT32, 0, 0.1), *in[IN] = {0},
+                          *out[OUT] = {0};
                 sp_jit_frame frame;
                 CU_ASSERT_EQUAL_FATAL(sp_slice(base, 0, 0, 10, NULL, &in[0]), SP_OK);
-                CU_ASSERT_EQUAL_FATAL(sp_slice(base, 0, 5 * overlap, 5 * overlap + 10, NULL, &in[1]), SP_OK);
+                CU_ASSERT_EQUAL_FATAL(
+                    sp_slice(base, 0, 5 * overlap, 5 * overlap + 10, NULL, &in[1]), SP_OK);
                 if (mode) CU_ASSERT_EQUAL_FATAL(sp__jit_enter(jit, &frame), SP_OK);
                 CU_ASSERT_EQUAL(aliases(in, out, call), SP_OK);
                 if (mode) CU_ASSERT_EQUAL(sp__jit_leave(&frame, false), SP_OK);
                 CU_ASSERT_EQUAL(sp_copy_out(base, bytes[mode][3], 80), SP_OK);
-                for (int i = 0; i < 3; i++) CU_ASSERT_EQUAL(sp_copy_out(out[i], bytes[mode][i], 40), SP_OK);
+                for (int i = 0; i < 3; i++)
+                    CU_ASSERT_EQUAL(sp_copy_out(out[i], bytes[mode][i], 40), SP_OK);
                 for (int i = 0; i < 3; i++) sp_drop(&out[i]);
                 sp_drop(&in[0]), sp_drop(&in[1]), sp_drop(&base);
             }
-            for (int i = 0; i < 4; i++) CU_ASSERT_EQUAL(memcmp(bytes[0][i], bytes[1][i], i < 3 ? 40 : 80), 0);
+            for (int i = 0; i < 4; i++)
+                CU_ASSERT_EQUAL(memcmp(bytes[0][i], bytes[1][i], i < 3 ? 40 : 80), 0);
         }
         sp__jit_drop(jit);
     }
@@ -317,7 +326,8 @@ static sp_status indexes(sp_tensor **in, sp_tensor **out, int call)
     sp_tensor *bad = NULL, *best = NULL, *half = NULL;
     SP_TRY(sp_index_select(in[0], 0, in[3], &out[0]));
     SP_TRY(sp_add_scalar(in[3], SP_INT(call == 3 ? 100 : 0), &bad));
-    SP_TRY(sp_argmax(in[0], &(sp_argmax_opt){.size = sizeof(sp_argmax_opt), .has_dim = true, .dim = 0}, &best));
+    SP_TRY(sp_argmax(
+        in[0], &(sp_argmax_opt){.size = sizeof(sp_argmax_opt), .has_dim = true, .dim = 0}, &best));
     SP_TRY(sp_slice(best, 0, 0, 2, NULL, &half));
     SP_TRY(sp_index_select(in[1], 0, half, &out[1])); /* computed here: the region ends before */
     SP_TRY(sp_index_select(in[1], 0, bad, &out[2]));
@@ -382,7 +392,8 @@ static void test_foreign(void)
 
 /* ---- steps ----- */
 
-/* Forward, backward and optimizer: from the third call on no eager launch and one plan run a call. */
+/* Forward, backward and optimizer: from the third call on no eager launch and one plan run a
+ * call. */
 static void test_training_step(void)
 {
     sp_jit *jit;
@@ -461,7 +472,8 @@ static void test_nested(void)
     sp__jit_drop(inner_jit);
 }
 
-/* Every request for memory fails once: a failed call may be repeated, and what it left behind is right. */
+/* Every request for memory fails once: a failed call may be repeated, and what it left behind is
+ * right. */
 static void test_out_of_memory(void)
 {
     static result eager, got;

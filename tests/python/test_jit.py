@@ -597,7 +597,7 @@ def run_loop(**knobs):
 def test_hot_loops_are_found():
     results, plan_runs = run_loop(SPOOL_HOT="0")
     assert plan_runs == 0
-    for knobs, least in (({}, 20), ({"SPOOL_HOT_MIN": "3"}, 50), ({"SPOOL_HOT_MIN": "1"}, 50)):
+    for knobs, least in (({}, 20), ({"SPOOL_HOT_MIN": "3"}, 25), ({"SPOOL_HOT_MIN": "1"}, 50)):
         same, plan_runs = run_loop(**knobs)
         assert same == results
         assert plan_runs >= least, knobs
