@@ -3,7 +3,7 @@
  *     sp__dispatch   top level of the thread's stack, if any        (jvp, vmap, nested grad: autograd/)
  *                    else the tape, if an input requires grad       (autograd/record.c, through sp__dispatch_hooks)
  *     sp__eval       the thread's tracer, if any                    (jit/, through sp_tls.tracer)
- *     sp__run        infer, allocate, launch                        (ops/launch.c)
+ *     sp__run        infer, allocate, launch                        (ops/run.c)
  *
  * Invariants
  * 1. Layers above register themselves; nothing here includes them.
