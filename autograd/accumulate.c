@@ -1,7 +1,8 @@
 /* The end of a gradient's way: adding it to what its leaf has. */
 #include "autograd/engine_int.h"
 
-/* The first gradient: the leaf takes it over if nobody else can see its bytes, else it gets a copy of its own. */
+/* The first gradient: the leaf takes it over if nobody else can see its bytes, else it gets a copy
+ * of its own. */
 static sp_status take(sp_grad_meta *meta, sp_slot *slot)
 {
     if (slot->shared || !sp__sole_owner(slot->g)) return sp_clone(slot->g, &meta->grad);
@@ -10,7 +11,8 @@ static sp_status take(sp_grad_meta *meta, sp_slot *slot)
     return SP_OK;
 }
 
-/* Without create_graph the gradient is added in place: who holds leaf.grad sees it grow, as in PyTorch. */
+/* Without create_graph the gradient is added in place: who holds leaf.grad sees it grow, as in
+ * PyTorch. */
 static sp_status add(sp_grad_meta *meta, const sp_slot *slot, bool create)
 {
     if (!create && !(meta->grad->flags & (SP_T_WRAPPED | SP_T_REQUIRES_GRAD))) {
@@ -30,9 +32,13 @@ sp_status sp__accumulate(sp_leaf *leaf, sp_slot *slot, bool create)
 {
     sp_grad_meta *meta = leaf->handle->grad_meta;
     if (slot->g->wrap && !leaf->handle->wrap)
-        return sp_fail(SP_EGRAD, "backward: a gradient that belongs to a transform cannot be kept in .grad; use "
-                                 "autograd.grad(), or spool.func.grad()");
-    if (meta->grad) SP_RETURN_IF(add(meta, slot, create));
-    else SP_RETURN_IF(take(meta, slot));
+        return sp_fail(
+            SP_EGRAD,
+            "backward: a gradient that belongs to a transform cannot be kept in .grad; use "
+            "autograd.grad(), or spool.func.grad()");
+    if (meta->grad)
+        SP_RETURN_IF(add(meta, slot, create));
+    else
+        SP_RETURN_IF(take(meta, slot));
     return leaf->node.hooks ? sp__hooks_run_after(leaf) : SP_OK;
 }

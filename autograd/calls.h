@@ -1,4 +1,5 @@
-/* Calls of ops that the tape and the transforms make themselves, beyond what the generated functions say in one line. */
+/* Calls of ops that the tape and the transforms make themselves, beyond what the generated
+ * functions say in one line. */
 #ifndef SP_CALLS_H
 #define SP_CALLS_H
 

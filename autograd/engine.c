@@ -1,13 +1,15 @@
 /* Backward: gradients flow from the roots along the edges, latest node first.
  *
- * A heap ordered by sequence number holds the nodes that have gradients waiting. A node's number is larger than those of
- * all nodes it leads to, so when it comes off the heap nothing can add to its gradients any more: no counting of
- * dependencies, no recursion, and only the frontier is in memory.
+ * A heap ordered by sequence number holds the nodes that have gradients waiting. A node's number is
+ * larger than those of all nodes it leads to, so when it comes off the heap nothing can add to its
+ * gradients any more: no counting of dependencies, no recursion, and only the frontier is in
+ * memory.
  *
- * For sp_grad() a first walk finds the nodes from which an input can be reached; the others get no gradients.
+ * For sp_grad() a first walk finds the nodes from which an input can be reached; the others get no
+ * gradients.
  *
- * Several runs may be under way at once, on several threads or from within a hook: each has tasks of its own, and a node
- * lists those that are at it.
+ * Several runs may be under way at once, on several threads or from within a hook: each has tasks
+ * of its own, and a node lists those that are at it.
  */
 #include "autograd/tape_int.h"
 
@@ -134,9 +136,10 @@ static sp_status fit(const sp_node *node, int nr, sp_tensor **g)
     bool same = (*g)->rank == want.rank;
     for (int i = 0; same && i < want.rank; i++) same = (*g)->shape[i] == want.shape[i];
     if (!same)
-        return sp_fail(SP_EINTERNAL, "backward: a gradient of shape %s came to %s, whose result has shape %s",
-                       SP_SHAPE(*g), sp__node_op(node),
-                       sp__shape_text(want.rank, want.shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT));
+        return sp_fail(
+            SP_EINTERNAL, "backward: a gradient of shape %s came to %s, whose result has shape %s",
+            SP_SHAPE(*g), sp__node_op(node),
+            sp__shape_text(want.rank, want.shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT));
     sp_tensor *cast = NULL;
     SP_RETURN_IF(sp_cast(*g, (sp_dtype)want.dtype, &cast));
     sp_drop(g);
@@ -242,12 +245,14 @@ static sp_status run_vjp(run *r, sp_task *task)
     if (!any || !need) return SP_OK;
     size_t bytes = (size_t)node->n_in * sizeof *gx;
     if (node->n_in > GX_ROOM && !(gx = sp__alloc_zero(bytes)))
-        return sp_fail(SP_EMEMORY, "backward: no memory for the gradients of %s", sp__node_op(node));
+        return sp_fail(SP_EMEMORY, "backward: no memory for the gradients of %s",
+                       sp__node_op(node));
 
     sp_status status = SP_OK;
     SP_TRY(sp__node_vjp(node, gy, need, gx));
     if (!r->retain) sp__node_release(node);
-    task_clear(task); /* what is passed on unchanged has one owner less, and may be added to in place */
+    task_clear(
+        task); /* what is passed on unchanged has one owner less, and may be added to in place */
     SP_TRY(pass_on(r, node, need, gx));
 out:
     for (int i = 0; i < node->n_in; i++) sp_drop(&gx[i]);
@@ -272,8 +277,10 @@ static sp_status run_all(run *r)
     while (r->n_heap && status == SP_OK) {
         sp_task *task = heap_pop(r);
         status = run_task(r, task);
-        if (r->selective) task_clear(task);
-        else task_free(task);
+        if (r->selective)
+            task_clear(task);
+        else
+            task_free(task);
     }
     sp__tls.no_grad = no_grad;
     return status;
@@ -334,12 +341,14 @@ static sp_status select_tasks(run *r, const sp_edge *roots, int n_roots)
 
 /* ---- roots ----- */
 
-static sp_status root_gradient(const char *op, const sp_tensor *root, const sp_tensor *given, sp_tensor **out)
+static sp_status root_gradient(const char *op, const sp_tensor *root, const sp_tensor *given,
+                               sp_tensor **out)
 {
     if (!given) {
         if (root->numel != 1)
             return sp_fail(SP_EGRAD,
-                           "%s: without a gradient the root must have one element, this one has shape %s; reduce it with "
+                           "%s: without a gradient the root must have one element, this one has "
+                           "shape %s; reduce it with "
                            "sum() or mean(), or pass its gradient",
                            op, SP_SHAPE(root));
         return sp__call_full_like(root, 1, out);
@@ -347,10 +356,12 @@ static sp_status root_gradient(const char *op, const sp_tensor *root, const sp_t
     bool same = given->rank == root->rank;
     for (int i = 0; same && i < root->rank; i++) same = given->shape[i] == root->shape[i];
     if (!same)
-        return sp_fail(SP_ESHAPE, "%s: a gradient of shape %s for a root of shape %s: both must be the same", op,
-                       SP_SHAPE(given), SP_SHAPE(root));
+        return sp_fail(SP_ESHAPE,
+                       "%s: a gradient of shape %s for a root of shape %s: both must be the same",
+                       op, SP_SHAPE(given), SP_SHAPE(root));
     if (!sp__is_float(given->dtype))
-        return sp_fail(SP_EDTYPE, "%s: a gradient must be floating, this one is %s", op, sp_dtype_name(given->dtype));
+        return sp_fail(SP_EDTYPE, "%s: a gradient must be floating, this one is %s", op,
+                       sp_dtype_name(given->dtype));
     *out = sp__retain(given);
     return SP_OK;
 }
@@ -360,13 +371,15 @@ static sp_status root_edge(const char *op, const sp_tensor *root, sp_edge *out)
     SP_RETURN_IF(sp__history(root, out));
     if (out->node) return SP_OK;
     return sp_fail(SP_EGRAD,
-                   "%s: the root does not require grad and has no history: nothing it was computed from requires grad, or "
+                   "%s: the root does not require grad and has no history: nothing it was computed "
+                   "from requires grad, or "
                    "it was computed under no_grad()",
                    op);
 }
 
 /* The gradient of ones, or the given one, starts at the root. */
-static sp_status start_at(run *r, const char *op, const sp_tensor *root, const sp_tensor *given, sp_edge edge)
+static sp_status start_at(run *r, const char *op, const sp_tensor *root, const sp_tensor *given,
+                          sp_edge edge)
 {
     sp_tensor *g = NULL;
     bool no_grad = sp__tls.no_grad;
@@ -416,7 +429,9 @@ static sp_status input_edges(const sp_tensor *const *inputs, int n, sp_edge *edg
     for (int i = 0; i < n; i++) {
         SP_RETURN_IF(sp__history(inputs[i], &edges[i]));
         if (!edges[i].node)
-            return sp_fail(SP_EGRAD, "grad: input %d does not require grad; call requires_grad_() on it before it is used",
+            return sp_fail(SP_EGRAD,
+                           "grad: input %d does not require grad; call requires_grad_() on it "
+                           "before it is used",
                            i);
     }
     return SP_OK;
@@ -428,10 +443,12 @@ static sp_status fill_gaps(const run *r, const sp_tensor *const *inputs, const s
     for (int i = 0; i < r->n_inputs; i++) {
         if (r->grads[i]) continue;
         const sp_task *task = task_at(r, r->inputs[i].node);
-        if (task || o->materialize_grads) SP_RETURN_IF(sp__call_full_like(inputs[i], 0, &r->grads[i]));
+        if (task || o->materialize_grads)
+            SP_RETURN_IF(sp__call_full_like(inputs[i], 0, &r->grads[i]));
         else if (!o->allow_unused)
             return sp_fail(SP_EGRAD,
-                           "grad: no root depends on input %d; leave it out, or pass allow_unused=True to get None for it",
+                           "grad: no root depends on input %d; leave it out, or pass "
+                           "allow_unused=True to get None for it",
                            i);
     }
     return SP_OK;
@@ -442,13 +459,14 @@ static sp_status grad_run(run *r, const sp_tensor *const *roots, const sp_edge *
 {
     SP_RETURN_IF(select_tasks(r, from, n_roots));
     for (int i = 0; i < n_roots; i++)
-        SP_RETURN_IF(start_at(r, "grad", roots[i], o->grad_outputs ? o->grad_outputs[i] : NULL, from[i]));
+        SP_RETURN_IF(
+            start_at(r, "grad", roots[i], o->grad_outputs ? o->grad_outputs[i] : NULL, from[i]));
     SP_RETURN_IF(run_all(r));
     return fill_gaps(r, inputs, o);
 }
 
-sp_status sp_grad(const sp_tensor *const *roots, int n_roots, const sp_tensor *const *inputs, int n_inputs,
-                  const sp_grad_opt *opt, sp_tensor **grads)
+sp_status sp_grad(const sp_tensor *const *roots, int n_roots, const sp_tensor *const *inputs,
+                  int n_inputs, const sp_grad_opt *opt, sp_tensor **grads)
 {
     sp_grad_opt o = {0};
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);

@@ -10,14 +10,17 @@ typedef struct sp_slot { /* the gradient of one output of a node, so far */
     bool shared;         /* a hook saw it, and may have kept its bytes under another handle */
 } sp_slot;
 
-/* Nobody but the owner of this reference can see t's bytes: a fresh result, no view, no base of views, not part of any
- * history. Asks handles alone, never storages, whose counts depend on the queue: what is decided here is traced. */
+/* Nobody but the owner of this reference can see t's bytes: a fresh result, no view, no base of
+ * views, not part of any history. Asks handles alone, never storages, whose counts depend on the
+ * queue: what is decided here is traced. */
 static inline bool sp__sole_owner(const sp_tensor *t)
 {
-    return t->refs == 1 && (t->flags & (SP_T_META | SP_T_WRAPPED | SP_T_CONTIGUOUS)) == SP_T_CONTIGUOUS;
+    return t->refs == 1 &&
+           (t->flags & (SP_T_META | SP_T_WRAPPED | SP_T_CONTIGUOUS)) == SP_T_CONTIGUOUS;
 }
 
-/* leaf.grad += slot; may take the gradient over. create: the gradient may have history, which must be kept. */
+/* leaf.grad += slot; may take the gradient over. create: the gradient may have history, which must
+ * be kept. */
 SP_MUST_USE sp_status sp__accumulate(sp_leaf *leaf, sp_slot *slot, bool create);
 
 #endif

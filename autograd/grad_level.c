@@ -1,8 +1,9 @@
 /* A nested grad: a level with a tape of its own, on wrappers.
  *
- * The tape is the same as below all levels: nodes hang on the wrappers' metas, and the engine is the same. Backward runs
- * with the level on the stack, so that the gradients are wrappers too, and whatever lies below sees every op of it: an
- * outer tape records it, an outer jvp differentiates it.
+ * The tape is the same as below all levels: nodes hang on the wrappers' metas, and the engine is
+ * the same. Backward runs with the level on the stack, so that the gradients are wrappers too, and
+ * whatever lies below sees every op of it: an outer tape records it, an outer jvp differentiates
+ * it.
  */
 #include "autograd/calls.h"
 #include "autograd/levels_int.h"
@@ -30,12 +31,14 @@ sp_status sp__grad_unwrap(sp_level *level, const sp_tensor *t, sp_tensor **out)
 }
 
 /* Zeros one level down, for a root that does not depend on the inputs. */
-static sp_status zeros_below(const sp_level *level, const sp_tensor *const *inputs, int n, sp_tensor **grads)
+static sp_status zeros_below(const sp_level *level, const sp_tensor *const *inputs, int n,
+                             sp_tensor **grads)
 {
     sp_context was;
     sp_status status = SP_OK;
     sp__below_enter(level, &was);
-    for (int i = 0; i < n; i++) SP_TRY(sp__call_full_like(sp__below(inputs[i], level), 0, &grads[i]));
+    for (int i = 0; i < n; i++)
+        SP_TRY(sp__call_full_like(sp__below(inputs[i], level), 0, &grads[i]));
 out:
     sp__below_leave(&was);
     return status;
@@ -46,12 +49,15 @@ static sp_status check_root(const sp_tensor *root, const sp_tensor *gradient)
     SP_RETURN_IF(sp__check_alive(root, "grad"));
     if (!gradient && root->numel != 1)
         return sp_fail(SP_ESHAPE,
-                       "grad: the function returned a tensor of shape %s; it must return one element (use sum() or mean(), "
+                       "grad: the function returned a tensor of shape %s; it must return one "
+                       "element (use sum() or mean(), "
                        "or vjp() or jacrev() for several)",
                        SP_SHAPE(root));
     if (!sp__is_float(root->dtype))
-        return sp_fail(SP_EDTYPE, "grad: the function returned %s; only floating results can be differentiated",
-                       sp_dtype_name(root->dtype));
+        return sp_fail(
+            SP_EDTYPE,
+            "grad: the function returned %s; only floating results can be differentiated",
+            sp_dtype_name(root->dtype));
     return SP_OK;
 }
 

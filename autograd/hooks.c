@@ -1,7 +1,8 @@
-/* Hooks: callbacks that see, and may replace, a gradient on its way, and those that run when a leaf has its own.
+/* Hooks: callbacks that see, and may replace, a gradient on its way, and those that run when a leaf
+ * has its own.
  *
- * A hook sits at the node that its tensor's gradient arrives at, so it works after the tensor itself is gone. Entries are
- * counted, because a hook may remove itself or others while it runs.
+ * A hook sits at the node that its tensor's gradient arrives at, so it works after the tensor
+ * itself is gone. Entries are counted, because a hook may remove itself or others while it runs.
  */
 #include "autograd/autograd.h"
 #include "autograd/tape_int.h"
@@ -49,11 +50,13 @@ void sp__hooks_free(sp_node *node)
 static sp_status hook_add(sp_tensor *t, sp_hook hook, int64_t *id)
 {
     if (!(t->flags & SP_T_REQUIRES_GRAD))
-        return sp_fail(SP_EGRAD, "hook: the tensor does not require grad; call requires_grad_() first");
+        return sp_fail(SP_EGRAD,
+                       "hook: the tensor does not require grad; call requires_grad_() first");
     sp_edge edge;
     SP_RETURN_IF(sp__history(t, &edge));
     if (hook.after && edge.node->kind != SP_NODE_LEAF)
-        return sp_fail(SP_EGRAD, "hook: only leaves accumulate gradients; this tensor was computed by %s",
+        return sp_fail(SP_EGRAD,
+                       "hook: only leaves accumulate gradients; this tensor was computed by %s",
                        sp__node_op(edge.node));
     hook.id = atomic_fetch_add(&last_id, 1) + 1;
     hook.out_nr = edge.nr;
@@ -67,7 +70,8 @@ sp_status sp_hook_add(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void 
     return hook_add(t, (sp_hook){.fn = fn, .ctx = ctx, .drop = drop}, id);
 }
 
-sp_status sp__hook_add_after(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void *ctx), int64_t *id)
+sp_status sp__hook_add_after(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void *ctx),
+                             int64_t *id)
 {
     return hook_add(t, (sp_hook){.fn = fn, .ctx = ctx, .drop = drop, .after = true}, id);
 }
@@ -93,7 +97,8 @@ void sp__hooks_each(const sp_tensor *t, void (*see)(void *arg, void *ctx), void 
     sp_grad_meta *meta = t->grad_meta;
     if (!meta) return;
     sp_node *nodes[2] = {meta->leaf ? &meta->leaf->node : NULL, meta->node};
-    /* What other nodes or handles keep as well is not t's to show: a collector would take it for unreachable. */
+    /* What other nodes or handles keep as well is not t's to show: a collector would take it for
+     * unreachable. */
     if (nodes[1] && nodes[1]->kind != SP_NODE_LEAF && nodes[1]->refs != 1) nodes[1] = NULL;
     for (int i = 0; i < 2; i++)
         for (sp_hook *h = nodes[i] ? nodes[i]->hooks : NULL; h; h = h->next)
@@ -137,17 +142,20 @@ static sp_status replacement_check(const sp_node *node, int out_nr, const sp_ten
     if (sp__node_out_fits(node, out_nr, g)) return SP_OK;
     sp_meta want;
     sp__node_out_meta(node, out_nr, &want);
-    return sp_fail(SP_ESHAPE, "hook: returned a gradient of shape %s and dtype %s for a tensor of shape %s and dtype %s",
-                   SP_SHAPE(g), sp_dtype_name(g->dtype),
-                   sp__shape_text(want.rank, want.shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT),
-                   sp_dtype_name(want.dtype));
+    return sp_fail(
+        SP_ESHAPE,
+        "hook: returned a gradient of shape %s and dtype %s for a tensor of shape %s and dtype %s",
+        SP_SHAPE(g), sp_dtype_name(g->dtype),
+        sp__shape_text(want.rank, want.shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT),
+        sp_dtype_name(want.dtype));
 }
 
 static sp_status hook_call(const sp_node *node, const sp_hook *hook, sp_tensor **g)
 {
     sp_tensor *replacement = NULL;
     sp_status status = hook->fn(hook->ctx, *g, &replacement);
-    if (status == SP_OK && replacement && !hook->after) status = replacement_check(node, hook->out_nr, replacement);
+    if (status == SP_OK && replacement && !hook->after)
+        status = replacement_check(node, hook->out_nr, replacement);
     if (status != SP_OK || !replacement || hook->after) {
         sp_drop(&replacement);
         return status;

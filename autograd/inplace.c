@@ -1,5 +1,5 @@
-/* Writing in place: what may be written, and how the written tensor and everything that shares its bytes get their new
- * histories.
+/* Writing in place: what may be written, and how the written tensor and everything that shares its
+ * bytes get their new histories.
  *
  *     before              x.mul_(y)             v = base[1]; v.mul_(y)
  *
@@ -19,7 +19,8 @@ static const char *op_name(const sp_call *c)
 
 static bool is_grad_leaf(const sp_tensor *t)
 {
-    return (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf && !t->grad_meta->node;
+    return (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf &&
+           !t->grad_meta->node;
 }
 
 static sp_status check_target(const sp_call *c, const sp_level *level)
@@ -28,23 +29,27 @@ static sp_status check_target(const sp_call *c, const sp_level *level)
     const sp_grad_meta *meta = x->grad_meta;
     if (level && (!sp__of_level(x, level) || (meta && meta->foreign)))
         return sp_fail(SP_EGRAD,
-                       "%s (in place): a tensor from outside of grad() is written with one that grad() differentiates, "
+                       "%s (in place): a tensor from outside of grad() is written with one that "
+                       "grad() differentiates, "
                        "which would lose the derivative; write to a clone() made inside",
                        op_name(c));
     if (is_grad_leaf(x))
         return sp_fail(SP_EGRAD,
-                       "%s: a leaf tensor that requires grad is used in an in-place operation; do it under no_grad(), or "
+                       "%s: a leaf tensor that requires grad is used in an in-place operation; do "
+                       "it under no_grad(), or "
                        "on a clone()",
                        op_name(c));
     if (!meta || !meta->base) return SP_OK;
     if (is_grad_leaf(meta->base))
         return sp_fail(SP_EGRAD,
-                       "%s: a view of a leaf tensor that requires grad is used in an in-place operation; do it under "
+                       "%s: a view of a leaf tensor that requires grad is used in an in-place "
+                       "operation; do it under "
                        "no_grad(), or on a clone() of the leaf",
                        op_name(c));
     if (meta->view_no_grad)
         return sp_fail(SP_EGRAD,
-                       "%s: a view made under no_grad() is modified in place with grad mode on; make the view with grad "
+                       "%s: a view made under no_grad() is modified in place with grad mode on; "
+                       "make the view with grad "
                        "mode on, or write under no_grad()",
                        op_name(c));
     return SP_OK;
@@ -65,7 +70,8 @@ void sp__views_follow(sp_grad_meta *base)
         if (!v->view_no_grad) v->self->flags |= SP_T_REQUIRES_GRAD;
 }
 
-/* The node through which base's gradient will go when the part that x shows is rewritten by `inner`. */
+/* The node through which base's gradient will go when the part that x shows is rewritten by
+ * `inner`. */
 static sp_status slices_new(const sp_tensor *x, sp_node *inner, sp_node **out)
 {
     sp_grad_meta *meta = x->grad_meta;
@@ -95,7 +101,8 @@ sp_status sp__slices_vjp(sp_slices *s, sp_tensor *gy, uint64_t need, sp_tensor *
     sp_tensor *whole = NULL, *part = NULL, *old_part = NULL;
     SP_TRY(sp__steps_operand(s->steps, gy, &whole));
     SP_TRY(sp__steps_view(s->steps, whole, &part));
-    uint64_t inner_need = need & sp_op_table[s->inner->op].diff_mask; /* what is filled or copied over gets zero */
+    uint64_t inner_need =
+        need & sp_op_table[s->inner->op].diff_mask; /* what is filled or copied over gets zero */
     if (inner_need) SP_TRY(sp__node_vjp(s->inner, &part, inner_need, gx));
     if (need & 1) {
         old_part = gx[0];
@@ -109,8 +116,8 @@ out:
 
 /* ---- the recorded write ----- */
 
-/* What to save instead of c->in[]: the written tensor itself is about to change, so its old value is copied if some formula
- * reads it. */
+/* What to save instead of c->in[]: the written tensor itself is about to change, so its old value
+ * is copied if some formula reads it. */
 static sp_status saved_inputs(const sp_call *c, uint64_t need, sp_tensor **save, sp_tensor **old)
 {
     uint64_t reads = sp__node_saves_in(c, need);
@@ -159,10 +166,12 @@ out:
 static sp_status record_out(sp_call *c, sp_level *level, uint64_t need)
 {
     bool wanted = need != 0;
-    for (int i = 0; i < c->n_out && !sp__tls.no_grad; i++) wanted |= sp__wants_grad(c->out[i], level);
+    for (int i = 0; i < c->n_out && !sp__tls.no_grad; i++)
+        wanted |= sp__wants_grad(c->out[i], level);
     if (wanted)
         return sp_fail(SP_EGRAD,
-                       "%s: out= cannot be differentiated, but an argument requires grad; leave out= away, or call it "
+                       "%s: out= cannot be differentiated, but an argument requires grad; leave "
+                       "out= away, or call it "
                        "under no_grad()",
                        op_name(c));
     return sp__record_run(c, level);

@@ -1,11 +1,11 @@
 /* Forward mode: every tensor of the level is a value with a tangent, both one level down.
  *
- * The tangent of a result comes from the op's own formula (tape.h), else from its vjp differentiated once more: the vjp is
- * linear in gy, so its derivative with respect to gy, along the tangents, is the jvp. Composites without either run their
- * body at this level.
+ * The tangent of a result comes from the op's own formula (tape.h), else from its vjp
+ * differentiated once more: the vjp is linear in gy, so its derivative with respect to gy, along
+ * the tangents, is the jvp. Composites without either run their body at this level.
  *
- * Writing in place replaces the tangent of the written tensor. A view follows its base as on the tape: it notes base and
- * steps, and takes its tangent from the base's when that has changed since.
+ * Writing in place replaces the tangent of the written tensor. A view follows its base as on the
+ * tape: it notes base and steps, and takes its tangent from the base's when that has changed since.
  */
 #include <string.h>
 
@@ -43,7 +43,8 @@ static sp_status tangent_of(const sp_tensor *t, const sp_level *level, sp_tensor
     *out = NULL;
     if (!sp__of_level(t, level)) return SP_OK;
     sp_grad_meta *meta = t->grad_meta;
-    if (meta && meta->base && meta->seen != meta->base->grad_meta->rebased) SP_RETURN_IF(tangent_again(meta));
+    if (meta && meta->base && meta->seen != meta->base->grad_meta->rebased)
+        SP_RETURN_IF(tangent_again(meta));
     *out = t->wrap->tangent;
     return SP_OK;
 }
@@ -54,8 +55,10 @@ static sp_status base_written(const sp_grad_meta *view, const sp_tensor *tangent
     sp_tensor *base = view->base, *fit = NULL, *whole = NULL;
     sp_status status = SP_OK;
     if (!base->wrap->tangent && !tangent) return SP_OK;
-    if (base->wrap->tangent) SP_TRY(sp__steps_operand(view->steps, base->wrap->tangent, &fit));
-    else SP_TRY(sp__call_full_like(base->wrap->inner, 0, &fit));
+    if (base->wrap->tangent)
+        SP_TRY(sp__steps_operand(view->steps, base->wrap->tangent, &fit));
+    else
+        SP_TRY(sp__call_full_like(base->wrap->inner, 0, &fit));
     SP_TRY(sp__steps_replace(view->steps, fit, tangent, &whole));
     set_tangent(base, whole);
     base->grad_meta->rebased++;
@@ -64,7 +67,8 @@ out:
     return status;
 }
 
-/* x was written and has a new tangent: so does what it is a view of, and, at their next look, the other views. */
+/* x was written and has a new tangent: so does what it is a view of, and, at their next look, the
+ * other views. */
 static sp_status written(sp_tensor *x, const sp_tensor *tangent)
 {
     sp_grad_meta *meta = x->grad_meta;
@@ -106,14 +110,16 @@ static sp_status linear_point(const forward *f, sp_level *level, sp_tensor **gy)
 }
 
 /* d (sum of gx * t) / d gy */
-static sp_status differentiate_vjp(forward *f, const sp_level *level, sp_tensor *const *gx, sp_tensor *const *gy)
+static sp_status differentiate_vjp(forward *f, const sp_level *level, sp_tensor *const *gx,
+                                   sp_tensor *const *gy)
 {
     const sp_tensor *ends[SP_MAX_RANK], *along[SP_MAX_RANK];
     int n = 0;
     for (int i = 0; i < f->c->n_in; i++) {
         if (!gx[i] || !sp__wants_grad(gx[i], level)) continue;
         if (n == SP_MAX_RANK)
-            return sp_fail(SP_EUNSUPPORTED, "%s: jvp of more than %d inputs", sp_op_table[f->c->op].name, SP_MAX_RANK);
+            return sp_fail(SP_EUNSUPPORTED, "%s: jvp of more than %d inputs",
+                           sp_op_table[f->c->op].name, SP_MAX_RANK);
         ends[n] = gx[i];
         along[n++] = f->t[i];
     }
@@ -121,7 +127,10 @@ static sp_status differentiate_vjp(forward *f, const sp_level *level, sp_tensor 
         if (!gy[j]) continue;
         const sp_tensor *with = gy[j];
         sp_tensor *tangent = NULL;
-        sp_grad_opt opt = {.size = sizeof opt, .grad_outputs = along, .retain_graph = true, .materialize_grads = true};
+        sp_grad_opt opt = {.size = sizeof opt,
+                           .grad_outputs = along,
+                           .retain_graph = true,
+                           .materialize_grads = true};
         SP_RETURN_IF(sp_grad(ends, n, &with, 1, &opt, &tangent));
         f->ty[j] = sp__retain(sp__below(tangent, level));
         sp_drop(&tangent);
@@ -132,12 +141,14 @@ static sp_status differentiate_vjp(forward *f, const sp_level *level, sp_tensor 
 static sp_status tangents_by_vjp(forward *f)
 {
     const sp_call *c = f->c;
-    size_t meta_bytes = (size_t)(c->n_in + c->n_out) * sizeof(sp_meta), gx_bytes = (size_t)c->n_in * sizeof(sp_tensor *);
+    size_t meta_bytes = (size_t)(c->n_in + c->n_out) * sizeof(sp_meta),
+           gx_bytes = (size_t)c->n_in * sizeof(sp_tensor *);
     sp_meta *meta = sp__alloc_zero(meta_bytes);
     sp_tensor *gy[SP_MAX_OUT] = {NULL}, **gx = sp__alloc_zero(gx_bytes);
     sp_level *level = NULL;
     sp_status status = SP_OK;
-    if (!meta || !gx) SP_TRY(sp_fail(SP_EMEMORY, "%s: no memory for its jvp", sp_op_table[c->op].name));
+    if (!meta || !gx)
+        SP_TRY(sp_fail(SP_EMEMORY, "%s: no memory for its jvp", sp_op_table[c->op].name));
     for (int i = 0; i < c->n_in; i++)
         if (f->in[i]) sp__meta_of(f->in[i], &meta[i]);
     for (int j = 0; j < c->n_out; j++) sp__meta_of(f->out[j], &meta[c->n_in + j]);
@@ -164,7 +175,8 @@ out:
     return status;
 }
 
-/* A tangent has the value's dtype and shape, whatever the formula's promotion and broadcasting made of it. */
+/* A tangent has the value's dtype and shape, whatever the formula's promotion and broadcasting made
+ * of it. */
 static sp_status tangent_fit(const sp_tensor *y, sp_tensor **tangent)
 {
     if (!*tangent) return SP_OK;
@@ -191,7 +203,12 @@ static sp_status tangents(forward *f)
 {
     const sp_rule *rule = &sp__rules[f->c->op];
     if (rule->jvp) {
-        sp_jvp_args args = {.in = f->in, .out = f->out, .attr = f->c->attr, .t = f->t, .n_in = f->c->n_in, .ty = f->ty};
+        sp_jvp_args args = {.in = f->in,
+                            .out = f->out,
+                            .attr = f->c->attr,
+                            .t = f->t,
+                            .n_in = f->c->n_in,
+                            .ty = f->ty};
         SP_RETURN_IF(rule->jvp(&args));
     } else {
         SP_RETURN_IF(tangents_by_vjp(f));
@@ -211,11 +228,13 @@ static sp_status check_write(const forward *f)
 {
     const sp_call *c = f->c;
     if (c->flags & SP_CALL_OUT)
-        return sp_fail(SP_EGRAD, "%s: out= cannot be differentiated; leave it away inside jvp", op_name(c));
+        return sp_fail(SP_EGRAD, "%s: out= cannot be differentiated; leave it away inside jvp",
+                       op_name(c));
     const sp_tensor *x = c->in[0];
     if (!sp__of_level(x, f->level) || (x->grad_meta && x->grad_meta->foreign))
         return sp_fail(SP_EGRAD,
-                       "%s (in place): a tensor from outside of jvp() is written with one that has a tangent, which would "
+                       "%s (in place): a tensor from outside of jvp() is written with one that has "
+                       "a tangent, which would "
                        "lose the derivative; write to a clone() made inside",
                        op_name(c));
     return SP_OK;
@@ -229,8 +248,10 @@ static sp_status gather(forward *f)
         f->in[i] = sp__below(c->in[i], f->level);
         SP_RETURN_IF(tangent_of(c->in[i], f->level, &f->t[i]));
         bool knows = sp_op_table[c->op].n_in < 0 || (sp_op_table[c->op].diff_mask >> i & 1);
-        if (f->t[i] && knows) f->moving |= UINT64_C(1) << i;
-        else f->t[i] = NULL;
+        if (f->t[i] && knows)
+            f->moving |= UINT64_C(1) << i;
+        else
+            f->t[i] = NULL;
     }
     return SP_OK;
 }
@@ -269,7 +290,8 @@ static sp_status wrap_results(const forward *f, sp_call *c)
     if (c->flags & SP_CALL_INPLACE || gave_input_back(f, c)) return SP_OK;
     sp_status status = SP_OK;
     for (int j = 0; j < c->n_out; j++) c->out[j] = NULL;
-    for (int j = 0; j < c->n_out; j++) SP_TRY(sp__wrap_new(f->level, f->out[j], f->ty[j], &c->out[j]));
+    for (int j = 0; j < c->n_out; j++)
+        SP_TRY(sp__wrap_new(f->level, f->out[j], f->ty[j], &c->out[j]));
     return SP_OK;
 out:
     sp__outs_drop(c);
@@ -352,10 +374,13 @@ sp_status sp__dual(sp_level *level, const sp_tensor *x, const sp_tensor *tangent
     bool same = !tangent || (tangent->rank == x->rank && tangent->dtype == x->dtype);
     for (int i = 0; tangent && same && i < x->rank; i++) same = tangent->shape[i] == x->shape[i];
     if (!same)
-        return sp_fail(SP_ESHAPE, "jvp: a tangent of shape %s and dtype %s for a value of shape %s and dtype %s",
-                       SP_SHAPE(tangent), sp_dtype_name(tangent->dtype), SP_SHAPE(x), sp_dtype_name(x->dtype));
+        return sp_fail(
+            SP_ESHAPE,
+            "jvp: a tangent of shape %s and dtype %s for a value of shape %s and dtype %s",
+            SP_SHAPE(tangent), sp_dtype_name(tangent->dtype), SP_SHAPE(x), sp_dtype_name(x->dtype));
     if (tangent && !sp__is_float(x->dtype))
-        return sp_fail(SP_EDTYPE, "jvp: only floating tensors have tangents, this one is %s", sp_dtype_name(x->dtype));
+        return sp_fail(SP_EDTYPE, "jvp: only floating tensors have tangents, this one is %s",
+                       sp_dtype_name(x->dtype));
     return sp__wrap_new(level, x, tangent, out);
 }
 
@@ -368,8 +393,10 @@ sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value, sp_
     sp__below_enter(level, &was);
     sp_status status = SP_OK;
     SP_TRY(tangent_of(t, level, &found));
-    if (found) *tangent = sp__retain(found);
-    else SP_TRY(sp__call_full_like(sp__below(t, level), 0, tangent));
+    if (found)
+        *tangent = sp__retain(found);
+    else
+        SP_TRY(sp__call_full_like(sp__below(t, level), 0, tangent));
     *value = sp__retain(sp__below(t, level));
 out:
     sp__below_leave(&was);

@@ -20,8 +20,8 @@ static size_t level_bytes(int kind)
 
 sp_status sp__level_push(sp_level_kind kind, sp_level **out)
 {
-    static sp_status (*const dispatch[])(sp_level *, sp_call *) = {sp__jvp_dispatch, sp__vmap_dispatch,
-                                                                    sp__grad_dispatch};
+    static sp_status (*const dispatch[])(sp_level *, sp_call *) = {
+        sp__jvp_dispatch, sp__vmap_dispatch, sp__grad_dispatch};
     sp_level *level = sp__alloc_zero(level_bytes(kind));
     if (!level) return sp_fail(SP_EMEMORY, "%s: no memory for a level", sp__level_name(kind));
     level->id = atomic_fetch_add(&last_level_id, 1) + 1;
@@ -68,7 +68,8 @@ sp_status sp__check_alive(const sp_tensor *t, const char *op)
 {
     if (!t || !t->wrap || on_stack(t->wrap->level_id)) return SP_OK;
     return sp_fail(SP_EGRAD,
-                   "%s: a tensor made inside %s is used after that has ended; return it from the transformed function "
+                   "%s: a tensor made inside %s is used after that has ended; return it from the "
+                   "transformed function "
                    "instead of keeping it",
                    op, sp__level_name(t->wrap->kind));
 }
@@ -105,7 +106,8 @@ sp_status sp__call_below(const sp_level *level, sp_call *c)
 }
 
 /* An op that gave back its own input gives back that input's wrapper. */
-static sp_status wrap_result(const sp_level *level, const sp_call *c, const sp_call *low, int j, sp_tensor **out)
+static sp_status wrap_result(const sp_level *level, const sp_call *c, const sp_call *low, int j,
+                             sp_tensor **out)
 {
     for (int i = 0; i < c->n_in; i++) {
         if (low->out[j] != low->in[i]) continue;
@@ -135,8 +137,8 @@ sp_status sp__level_run_below(sp_level *level, sp_call *c)
     SP_RETURN_IF(sp__level_check(level, c));
     size_t bytes = (size_t)c->n_in * sizeof *in;
     if (c->n_in > ROOM && !(in = sp__alloc(bytes)))
-        return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside %s", sp_op_table[c->op].name,
-                       sp__level_name(level->kind));
+        return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside %s",
+                       sp_op_table[c->op].name, sp__level_name(level->kind));
     for (int i = 0; i < c->n_in; i++) in[i] = sp__below(c->in[i], level);
     sp_call low = *c;
     low.in = in;
@@ -155,15 +157,19 @@ static void geometry_at(const sp_level *level, const sp_tensor *inner, sp_meta *
     sp__meta_of(inner, m);
     if (level->kind != SP_LEVEL_VMAP) return;
     m->rank--;
-    for (int i = 0; i < m->rank; i++) m->shape[i] = m->shape[i + 1], m->stride[i] = m->stride[i + 1];
+    for (int i = 0; i < m->rank; i++)
+        m->shape[i] = m->shape[i + 1], m->stride[i] = m->stride[i + 1];
     sp__meta_update(m);
 }
 
-sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_tensor *tangent, sp_tensor **out)
+sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_tensor *tangent,
+                       sp_tensor **out)
 {
     sp_wrap *wrap = sp__alloc_zero(sizeof *wrap);
     *out = NULL;
-    if (!wrap) return sp_fail(SP_EMEMORY, "%s: no memory for a level's value", sp__level_name(level->kind));
+    if (!wrap)
+        return sp_fail(SP_EMEMORY, "%s: no memory for a level's value",
+                       sp__level_name(level->kind));
     wrap->level_id = level->id;
     wrap->kind = level->kind;
     wrap->batched = level->kind == SP_LEVEL_VMAP;

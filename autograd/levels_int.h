@@ -3,10 +3,11 @@
  *     sp__tls.top -> vmap #7 -> grad #5 -> jvp #2 -> (the tape)
  *
  * Invariants
- * 1. While a level handles a call, sp__tls.top is that level; only for what runs below is it taken off, by
- *    sp__level_run_below() or between sp__below_enter() and sp__below_leave().
+ * 1. While a level handles a call, sp__tls.top is that level; only for what runs below is it taken
+ * off, by sp__level_run_below() or between sp__below_enter() and sp__below_leave().
  * 2. A wrapper of a level that is not on the stack must not be used any more (sp__level_check).
- * 3. Grad mode is the thread's: at a grad level it is the level's own, and what runs below has the mode from outside.
+ * 3. Grad mode is the thread's: at a grad level it is the level's own, and what runs below has the
+ * mode from outside.
  */
 #ifndef SP_LEVELS_INT_H
 #define SP_LEVELS_INT_H
@@ -41,15 +42,15 @@ SP_MUST_USE sp_status sp__level_check(const sp_level *level, const sp_call *c);
 void sp__below_enter(const sp_level *level, sp_context *was);
 void sp__below_leave(const sp_context *was);
 
-/* Runs c one level down. Results that are new are wrapped for the level: jvp and grad levels own all that is made in
- * them. */
+/* Runs c one level down. Results that are new are wrapped for the level: jvp and grad levels own
+ * all that is made in them. */
 SP_MUST_USE sp_status sp__level_run_below(sp_level *level, sp_call *c);
 /* Runs c, whose tensors are all from below, one level down. */
 SP_MUST_USE sp_status sp__call_below(const sp_level *level, sp_call *c);
 
-/* A wrapper at level for inner, and tangent (NULL: none); both gain a reference. VMAP: inner has the mapped dimension
- * first. */
-SP_MUST_USE sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_tensor *tangent,
-                                   sp_tensor **out);
+/* A wrapper at level for inner, and tangent (NULL: none); both gain a reference. VMAP: inner has
+ * the mapped dimension first. */
+SP_MUST_USE sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner,
+                                   const sp_tensor *tangent, sp_tensor **out);
 
 #endif

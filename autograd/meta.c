@@ -52,8 +52,10 @@ sp_status sp__history(const sp_tensor *t, sp_edge *out)
     sp_grad_meta *meta = t->grad_meta;
     if (!meta || !(t->flags & SP_T_REQUIRES_GRAD)) return SP_OK;
     if (sp__view_outdated(meta)) SP_RETURN_IF(sp__view_derive(meta));
-    if (meta->node) *out = (sp_edge){meta->node, meta->out_nr};
-    else if (meta->leaf) *out = (sp_edge){&meta->leaf->node, 0};
+    if (meta->node)
+        *out = (sp_edge){meta->node, meta->out_nr};
+    else if (meta->leaf)
+        *out = (sp_edge){&meta->leaf->node, 0};
     return SP_OK;
 }
 
@@ -74,7 +76,8 @@ sp_status sp__value_alias(const sp_tensor *t, sp_tensor **out)
 {
     if (t->wrap) return wrapped_alias(t, out);
     SP_RETURN_IF(sp__handle_alias(t, out));
-    /* Only a saved value's alias is made without a call that the tracer sees: it is the same value to it. */
+    /* Only a saved value's alias is made without a call that the tracer sees: it is the same value
+     * to it. */
     (*out)->trace_epoch = t->trace_epoch;
     (*out)->trace_value = t->trace_value;
     return SP_OK;
@@ -93,8 +96,8 @@ static void leaf_free(sp_leaf *leaf)
     sp__free(leaf, leaf->node.bytes);
 }
 
-/* Runs when the handle dies: nobody saved it any more (a saver keeps it), and its views are gone (a view keeps its
- * base). */
+/* Runs when the handle dies: nobody saved it any more (a saver keeps it), and its views are gone (a
+ * view keeps its base). */
 void sp__meta_free(sp_grad_meta *meta)
 {
     SP_ASSERT(!meta->savers && !meta->views);

@@ -23,8 +23,10 @@ sp_status sp__context_enter(const sp_tensor *t, sp_context *was)
         level = sp__tls.top;
         while (level && level->id != t->wrap->level_id) level = level->below;
         if (!level)
-            return sp_fail(SP_EGRAD, "autograd: the tensor belongs to a transform that has ended; return it from the "
-                                     "transformed function instead of keeping it");
+            return sp_fail(
+                SP_EGRAD,
+                "autograd: the tensor belongs to a transform that has ended; return it from the "
+                "transformed function instead of keeping it");
     }
     sp__tls.top = level;
     sp__tls.no_grad = false;
@@ -59,15 +61,17 @@ bool sp_is_leaf(const sp_tensor *t)
 sp_status sp_set_requires_grad(sp_tensor *t, bool on)
 {
     if (on && !sp__is_float(t->dtype))
-        return sp_fail(SP_EDTYPE, "requires_grad: only floating tensors can have gradients, this one is %s; cast() it",
-                       sp_dtype_name(t->dtype));
+        return sp_fail(
+            SP_EDTYPE,
+            "requires_grad: only floating tensors can have gradients, this one is %s; cast() it",
+            sp_dtype_name(t->dtype));
     if (on && t->wrap && t->wrap->kind != SP_LEVEL_GRAD)
         return sp_fail(SP_EGRAD, "requires_grad: inside %s use spool.func.grad() to differentiate",
                        t->wrap->kind == SP_LEVEL_VMAP ? "vmap" : "jvp");
     if (!sp__is_leaf(t)) {
         if (on) return SP_OK;
-        return sp_fail(SP_EGRAD,
-                       "requires_grad: can be switched off at leaves only; this tensor is a result: use detach()");
+        return sp_fail(SP_EGRAD, "requires_grad: can be switched off at leaves only; this tensor "
+                                 "is a result: use detach()");
     }
     if (on) {
         sp_leaf *leaf;
@@ -95,8 +99,11 @@ sp_status sp_grad_set(sp_tensor *t, const sp_tensor *grad)
     bool same = grad->rank == t->rank && grad->dtype == t->dtype;
     for (int i = 0; same && i < t->rank; i++) same = grad->shape[i] == t->shape[i];
     if (!same)
-        return sp_fail(SP_ESHAPE, "grad: a gradient of shape %s and dtype %s does not fit a tensor of shape %s and dtype %s",
-                       SP_SHAPE(grad), sp_dtype_name(grad->dtype), SP_SHAPE(t), sp_dtype_name(t->dtype));
+        return sp_fail(SP_ESHAPE,
+                       "grad: a gradient of shape %s and dtype %s does not fit a tensor of shape "
+                       "%s and dtype %s",
+                       SP_SHAPE(grad), sp_dtype_name(grad->dtype), SP_SHAPE(t),
+                       sp_dtype_name(t->dtype));
     if (grad == t) return sp_fail(SP_EVALUE, "grad: a tensor cannot be its own gradient");
     sp_grad_meta *meta;
     SP_RETURN_IF(sp__meta(t, &meta));
@@ -129,7 +136,8 @@ sp_status sp__detach_(sp_tensor *t)
     sp_grad_meta *meta = t->grad_meta;
     if (!meta) return SP_OK;
     if (meta->base)
-        return sp_fail(SP_EGRAD, "detach_: the tensor is a view, whose base keeps its history; use detach()");
+        return sp_fail(SP_EGRAD,
+                       "detach_: the tensor is a view, whose base keeps its history; use detach()");
     sp__history_move(meta, NULL, 0);
     t->flags &= (uint8_t)~SP_T_REQUIRES_GRAD;
     return SP_OK;

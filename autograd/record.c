@@ -1,5 +1,5 @@
-/* Recording: runs a call and hangs its results on a new node. Called by sp__dispatch for the tape below all levels, and by
- * each nested grad level for its own.
+/* Recording: runs a call and hangs its results on a new node. Called by sp__dispatch for the tape
+ * below all levels, and by each nested grad level for its own.
  */
 #include "autograd/tape_int.h"
 

@@ -6,10 +6,12 @@
 /* ---- numbering and freeing ----- */
 
 static __thread uint64_t last_number;
-static __thread sp_node *dead; /* nodes whose count reached zero and that nobody has taken apart yet */
+static __thread sp_node
+    *dead; /* nodes whose count reached zero and that nobody has taken apart yet */
 static __thread bool burying;
 
-/* Larger than everything issued on this thread, and than every node that this one leads to, which may come from another. */
+/* Larger than everything issued on this thread, and than every node that this one leads to, which
+ * may come from another. */
 void sp__node_number(sp_node *node)
 {
     uint64_t number = ++last_number;
@@ -52,8 +54,8 @@ static void bury(sp_node *node)
     sp__free(node, node->bytes);
 }
 
-/* A dying node lets go of others, directly or through the handles it saved: they queue up here, so that a long tape needs
- * no deep stack. */
+/* A dying node lets go of others, directly or through the handles it saved: they queue up here, so
+ * that a long tape needs no deep stack. */
 void sp__node_let_go(sp_node *node)
 {
     if (node->kind == SP_NODE_LEAF) {
@@ -85,8 +87,8 @@ void sp__node_release(sp_node *node)
 
 /* ---- geometry ----- */
 
-/* One operand takes a word of kinds, offset, numel, shape, and, unless it is dense, stride; an absent one takes the word
- * ABSENT. */
+/* One operand takes a word of kinds, offset, numel, shape, and, unless it is dense, stride; an
+ * absent one takes the word ABSENT. */
 enum { ABSENT = -1, DENSE = SP_T_CONTIGUOUS << 24 };
 
 static inline int geometry_words(const sp_tensor *t) /* at most */
@@ -105,7 +107,8 @@ static inline int64_t *pack_geometry(const sp_tensor *t, int64_t *to)
         *to = ABSENT;
         return to + 1;
     }
-    _Static_assert(offsetof(sp_tensor, flags) == offsetof(sp_tensor, dtype) + 3, "dtype, device, rank, flags");
+    _Static_assert(offsetof(sp_tensor, flags) == offsetof(sp_tensor, dtype) + 3,
+                   "dtype, device, rank, flags");
     int rank = t->rank;
     bool dense = t->flags & SP_T_CONTIGUOUS;
     uint32_t kinds; /* dtype, device, rank and flags lie side by side */
@@ -153,8 +156,10 @@ static const int64_t *packed_out(const sp_node *node, int i)
 
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out)
 {
-    if (node->kind == SP_NODE_LEAF) sp__meta_of(((const sp_leaf *)node)->handle, out);
-    else unpack_geometry(packed_out(node, i), out);
+    if (node->kind == SP_NODE_LEAF)
+        sp__meta_of(((const sp_leaf *)node)->handle, out);
+    else
+        unpack_geometry(packed_out(node, i), out);
 }
 
 bool sp__node_out_fits(const sp_node *node, int i, const sp_tensor *g)
@@ -186,7 +191,8 @@ static savings savings_of(const sp_call *c, uint64_t need)
     const sp_rule *rule = &sp__rules[c->op];
     savings s = {0, 0};
     if (!(rule->saves_in | rule->saves_out)) return s;
-    if (sp_op_table[c->op].n_in < 0) return (savings){need ? rule->saves_in : 0, need ? rule->saves_out : 0};
+    if (sp_op_table[c->op].n_in < 0)
+        return (savings){need ? rule->saves_in : 0, need ? rule->saves_out : 0};
     for (int i = 0; i < c->n_in; i++)
         if (need >> i & 1) s.in |= rule->vjp_reads_in[i], s.out |= rule->vjp_reads_out[i];
     for (int i = 0; i < c->n_in; i++)
@@ -205,7 +211,8 @@ static sp_status no_memory(const char *op)
 }
 
 /* The empty block: all counts that freeing looks at are zero until the parts are there. */
-static inline sp_node *node_block(sp_node_kind kind, size_t header, int n_in, int n_saved, int n_attr, int words)
+static inline sp_node *node_block(sp_node_kind kind, size_t header, int n_in, int n_saved,
+                                  int n_attr, int words)
 {
     size_t bytes = header + (size_t)n_in * sizeof(sp_edge) + (size_t)n_saved * sizeof(sp_saved) +
                    (size_t)n_attr * sizeof(sp_attr) + (size_t)words * sizeof(int64_t);
@@ -221,7 +228,8 @@ static inline sp_node *node_block(sp_node_kind kind, size_t header, int n_in, in
     return node;
 }
 
-sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_tensor *result, sp_node **out)
+sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_tensor *result,
+                        sp_node **out)
 {
     *out = node_block(kind, header, n_in, 0, 0, result ? geometry_words(result) : 0);
     if (!*out) return no_memory("autograd");
@@ -230,12 +238,13 @@ sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_ten
     return SP_OK;
 }
 
-/* Values may go stale for a handle that gets a new history later: its meta then knows who saved it (invariant 6). A leaf
- * that requires grad never does. */
+/* Values may go stale for a handle that gets a new history later: its meta then knows who saved it
+ * (invariant 6). A leaf that requires grad never does. */
 static sp_status save_handle(sp_node *node, sp_tensor *t, int index)
 {
     sp_grad_meta *meta = NULL;
-    bool leaf = (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf && !t->grad_meta->node;
+    bool leaf = (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf &&
+                !t->grad_meta->node;
     if (index >= 0 && !leaf) SP_RETURN_IF(sp__meta(t, &meta));
     sp_saved *s = &node->saved[node->n_saved];
     *s = (sp_saved){.version = sp__version_of(t), .index = (int16_t)index};
@@ -312,7 +321,8 @@ void sp__node_outputs_written(sp_node *node)
         if (node->saved[i].index < 0) node->saved[i].version = sp__version_of(node->saved[i].t);
 }
 
-/* meta's handle gets a new history because its bytes were written: what was saved of it can never be used again. */
+/* meta's handle gets a new history because its bytes were written: what was saved of it can never
+ * be used again. */
 void sp__saved_stale(sp_grad_meta *meta)
 {
     while (meta->savers) {
@@ -369,12 +379,15 @@ static sp_status saved_check(const sp_node *node, const sp_saved *s)
     if (!s->stale && now == s->version) return SP_OK;
     int index = s->index >= 0 ? s->index : -1 - s->index;
     return sp_fail(SP_EGRAD,
-                   "backward: %s %d of %s, which its gradient needs, was modified by an in-place operation: it is at "
+                   "backward: %s %d of %s, which its gradient needs, was modified by an in-place "
+                   "operation: it is at "
                    "version %u, expected version %u; write to a clone() instead, or out of place",
-                   s->index >= 0 ? "input" : "output", index, sp_op_table[node->op].name, now, s->version);
+                   s->index >= 0 ? "input" : "output", index, sp_op_table[node->op].name, now,
+                   s->version);
 }
 
-/* A saved output is the node's own result again: for derivatives of derivatives it needs its history back. */
+/* A saved output is the node's own result again: for derivatives of derivatives it needs its
+ * history back. */
 static sp_status output_again(sp_node *node, const sp_saved *s, replay *r)
 {
     int i = -1 - s->index;
@@ -391,7 +404,8 @@ sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_te
     if (node->kind == SP_NODE_SLICES) return sp__slices_vjp((sp_slices *)node, gy[0], need, gx);
     if ((node->flags & SP_NODE_RELEASED) && node->n_saved)
         return sp_fail(SP_EGRAD,
-                       "backward: through the graph a second time: the values that %s saved were freed by the first; "
+                       "backward: through the graph a second time: the values that %s saved were "
+                       "freed by the first; "
                        "pass retain_graph=True to the first, or compute the forward again",
                        sp_op_table[node->op].name);
     replay r;
@@ -400,8 +414,10 @@ sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_te
     for (int i = 0; i < node->n_saved; i++) {
         const sp_saved *s = &node->saved[i];
         SP_TRY(saved_check(node, s));
-        if (s->index >= 0) r.in[s->index] = s->t;
-        else SP_TRY(output_again(node, s, &r));
+        if (s->index >= 0)
+            r.in[s->index] = s->t;
+        else
+            SP_TRY(output_again(node, s, &r));
     }
     sp_vjp_args args = {.in = r.in,
                         .out = r.out,

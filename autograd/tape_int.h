@@ -1,19 +1,23 @@
 /* Nodes, histories and views from the inside.
  *
- *     handle --> sp_grad_meta --> node (out_nr) --edges--> nodes --> ... --> leaf (embedded in its handle's meta)
+ *     handle --> sp_grad_meta --> node (out_nr) --edges--> nodes --> ... --> leaf (embedded in its
+ * handle's meta)
  *                     |
  *                     +-- base, steps      a view: whose view, and the calls that lead there
  *
  * Invariants
  * 1. A node is one block: header, edges, saved values, attributes, geometry of inputs and outputs.
- * 2. A leaf's node belongs to its handle: keeping the node alive means keeping the handle alive, and its own count is
- *    unused. Its sequence number is 0.
+ * 2. A leaf's node belongs to its handle: keeping the node alive means keeping the handle alive,
+ * and its own count is unused. Its sequence number is 0.
  * 3. An edge with node NULL leads to an input that needs no gradient.
- * 4. A node's tasks are the backward runs that currently have gradients for it; normally none or one.
- * 5. A view's history is that of its steps replayed on the base. `seen` tells which of the base's histories it was derived
- *    from; when it differs from the base's `rebased` it is derived again at the next look (sp__history).
- * 6. A saved handle with a meta that is no leaf lists the node in `savers`, so that giving the handle a new history can let
- *    go of values that have become useless: otherwise handle -> node -> saved handle would be a ring.
+ * 4. A node's tasks are the backward runs that currently have gradients for it; normally none or
+ * one.
+ * 5. A view's history is that of its steps replayed on the base. `seen` tells which of the base's
+ * histories it was derived from; when it differs from the base's `rebased` it is derived again at
+ * the next look (sp__history).
+ * 6. A saved handle with a meta that is no leaf lists the node in `savers`, so that giving the
+ * handle a new history can let go of values that have become useless: otherwise handle -> node ->
+ * saved handle would be a ring.
  */
 #ifndef SP_TAPE_INT_H
 #define SP_TAPE_INT_H
@@ -25,16 +29,16 @@
 
 typedef enum sp_node_kind { SP_NODE_OP, SP_NODE_LEAF, SP_NODE_SLICES } sp_node_kind;
 
-enum {                    /* sp_node.flags */
-    SP_NODE_RELEASED = 1, /* ran without retain_graph: saved values are gone */
-    SP_NODE_INPLACE = 2   /* edge 0 leads to what the written tensor was before */
+enum {                       /* sp_node.flags */
+       SP_NODE_RELEASED = 1, /* ran without retain_graph: saved values are gone */
+       SP_NODE_INPLACE = 2   /* edge 0 leads to what the written tensor was before */
 };
 
 /* One hook; owned by the node that it listens to. */
 typedef struct sp_hook {
     struct sp_hook *next;
     int64_t id;
-    sp_hook_fn fn;              /* NULL: keep the gradient in keeper->grad */
+    sp_hook_fn fn; /* NULL: keep the gradient in keeper->grad */
     void *ctx;
     void (*drop)(void *ctx);
     struct sp_grad_meta *keeper; /* borrowed; NULL once that handle is gone */
@@ -78,7 +82,8 @@ typedef struct sp_leaf {
     sp_tensor *handle; /* borrowed: its meta owns this */
 } sp_leaf;
 
-/* Writing to a view, seen from the base: `inner` acts on the part of the base that the steps lead to. */
+/* Writing to a view, seen from the base: `inner` acts on the part of the base that the steps lead
+ * to. */
 typedef struct sp_slices {
     sp_node node; /* edge 0: the base before; edges 1...: inner's inputs 1... */
     sp_node *inner;
@@ -101,13 +106,15 @@ typedef struct sp_grad_meta {
     int32_t out_nr;
     bool retain;       /* keep the gradient of this inner tensor in grad */
     bool view_no_grad; /* the view was made while grad mode was off */
-    bool foreign;      /* a view, made at a level, of a tensor from outside of it: not to be written with derivatives */
-    sp_leaf *leaf;     /* owned; leaves that require grad, or have hooks */
-    sp_tensor *grad;   /* owned */
+    bool foreign; /* a view, made at a level, of a tensor from outside of it: not to be written with
+                     derivatives */
+    sp_leaf *leaf;   /* owned; leaves that require grad, or have hooks */
+    sp_tensor *grad; /* owned */
     sp_saved *savers;
 
     sp_tensor *base; /* owned; of a view */
-    sp_step *steps;  /* owned; of a view; NULL if view_no_grad: that one never gets a history from its base */
+    sp_step *steps;  /* owned; of a view; NULL if view_no_grad: that one never gets a history from
+                        its base */
     uint32_t seen;
     uint32_t rebased; /* of a base: how many histories it has had through in-place writes */
     struct sp_grad_meta *views; /* of a base: its live views */
@@ -116,18 +123,22 @@ typedef struct sp_grad_meta {
 
 /* ---- tape.c ----- */
 
-/* A node for c, whose out[] exist (in place: out[0] is in[0], not written yet). `save` replaces in[] where values are
- * saved (NULL: in[] itself). need: inputs that want a gradient; their edges are taken here. One reference for the
- * caller. */
-SP_MUST_USE sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save, sp_node **out);
-/* A leaf or slices node, whose header takes `header` bytes: no op, nothing saved; result (may be NULL) is its output. */
-SP_MUST_USE sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_tensor *result, sp_node **out);
+/* A node for c, whose out[] exist (in place: out[0] is in[0], not written yet). `save` replaces
+ * in[] where values are saved (NULL: in[] itself). need: inputs that want a gradient; their edges
+ * are taken here. One reference for the caller. */
+SP_MUST_USE sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save,
+                                   sp_node **out);
+/* A leaf or slices node, whose header takes `header` bytes: no op, nothing saved; result (may be
+ * NULL) is its output. */
+SP_MUST_USE sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in,
+                                    const sp_tensor *result, sp_node **out);
 /* Which inputs' values a node for c saves. */
 uint64_t sp__node_saves_in(const sp_call *c, uint64_t need);
 void sp__node_outputs_written(sp_node *node);
 void sp__node_number(sp_node *node);
 /* Runs the node's vjp: gy[n_out], gx[n_in] zeroed by the caller. */
-SP_MUST_USE sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_tensor **gx);
+SP_MUST_USE sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need,
+                                   sp_tensor **gx);
 void sp__node_release(sp_node *node);
 /* Geometry of output i, as the node saw it. */
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out);
@@ -138,8 +149,10 @@ void sp__saved_stale(sp_grad_meta *meta);
 
 static inline sp_node *sp__node_keep(sp_node *node)
 {
-    if (node->kind == SP_NODE_LEAF) sp__retain(((sp_leaf *)node)->handle);
-    else node->refs++;
+    if (node->kind == SP_NODE_LEAF)
+        sp__retain(((sp_leaf *)node)->handle);
+    else
+        node->refs++;
     return node;
 }
 void sp__node_let_go(sp_node *node);
@@ -153,13 +166,15 @@ SP_MUST_USE sp_status sp__meta_leaf(sp_tensor *t, sp_leaf **out);
 SP_MUST_USE sp_status sp__history_set(sp_tensor *t, sp_node *node, int out_nr);
 /* The same where a meta exists: cannot fail. */
 void sp__history_move(sp_grad_meta *meta, sp_node *node, int out_nr);
-/* Where t's gradient goes, derived again if t is a view whose base has moved on. *out keeps no reference. */
+/* Where t's gradient goes, derived again if t is a view whose base has moved on. *out keeps no
+ * reference. */
 SP_MUST_USE sp_status sp__history(const sp_tensor *t, sp_edge *out);
 /* A second handle of t's value (wrapped like t), without history. */
 SP_MUST_USE sp_status sp__value_alias(const sp_tensor *t, sp_tensor **out);
 void sp__meta_free(sp_grad_meta *meta);
 
-/* A view whose base got a new history since the view's own was derived. Views made under no_grad stay constants. */
+/* A view whose base got a new history since the view's own was derived. Views made under no_grad
+ * stay constants. */
 static inline bool sp__view_outdated(const sp_grad_meta *meta)
 {
     return meta->base && meta->seen != meta->base->grad_meta->rebased && !meta->view_no_grad;
@@ -180,15 +195,16 @@ static inline bool sp__is_float(int dtype)
 
 /* c made out[0] at level: if that is a differentiable view of in[0], notes base and steps at it. */
 SP_MUST_USE sp_status sp__view_note(const sp_call *c, const sp_level *level);
-/* The steps run on t, through sp__dispatch. made receives every result, steps->depth of them, the last being the view. */
+/* The steps run on t, through sp__dispatch. made receives every result, steps->depth of them, the
+ * last being the view. */
 SP_MUST_USE sp_status sp__steps_apply(const sp_step *steps, const sp_tensor *t, sp_tensor **made);
 SP_MUST_USE sp_status sp__steps_view(const sp_step *steps, const sp_tensor *t, sp_tensor **out);
 /* t, or a copy of it, such that the steps, which fit the base, fit it as well. */
 SP_MUST_USE sp_status sp__steps_operand(const sp_step *steps, const sp_tensor *t, sp_tensor **out);
-/* base with the part that the steps lead to replaced by `part` (NULL: zero). A new tensor, made by differentiable ops
- * where anything could record or transform them. */
-SP_MUST_USE sp_status sp__steps_replace(const sp_step *steps, const sp_tensor *base, const sp_tensor *part,
-                                        sp_tensor **out);
+/* base with the part that the steps lead to replaced by `part` (NULL: zero). A new tensor, made by
+ * differentiable ops where anything could record or transform them. */
+SP_MUST_USE sp_status sp__steps_replace(const sp_step *steps, const sp_tensor *base,
+                                        const sp_tensor *part, sp_tensor **out);
 sp_step *sp__step_keep(sp_step *step);
 void sp__step_drop(sp_step *step);
 /* The history of a view, derived anew from its base's. */
@@ -210,7 +226,8 @@ void sp__outs_drop(sp_call *c);
 
 /* ---- inplace.c ----- */
 
-/* A base's values were replaced: its live views lose the history they had, and from now on ask for gradients. */
+/* A base's values were replaced: its live views lose the history they had, and from now on ask for
+ * gradients. */
 void sp__views_follow(sp_grad_meta *base);
 
 /* Runs and records a call with SP_CALL_INPLACE or SP_CALL_OUT. */
@@ -219,18 +236,21 @@ SP_MUST_USE sp_status sp__slices_vjp(sp_slices *node, sp_tensor *gy, uint64_t ne
 
 /* ---- hooks.c ----- */
 
-/* Runs the hooks of output out_nr on *g, an owned reference that may be replaced. *touched: some hook saw it. */
+/* Runs the hooks of output out_nr on *g, an owned reference that may be replaced. *touched: some
+ * hook saw it. */
 SP_MUST_USE sp_status sp__hooks_run(sp_node *node, int out_nr, sp_tensor **g, bool *touched);
 /* Runs the hooks that wait for a leaf's accumulated gradient. */
 SP_MUST_USE sp_status sp__hooks_run_after(sp_leaf *leaf);
 void sp__hooks_free(sp_node *node);
-/* The entry that keeps the gradient for meta goes from meta's old node to the new one, or away (node NULL). */
+/* The entry that keeps the gradient for meta goes from meta's old node to the new one, or away
+ * (node NULL). */
 SP_MUST_USE sp_status sp__keeper_add(sp_grad_meta *meta);
 void sp__keeper_move(sp_grad_meta *meta, sp_node *from, sp_node *to, int out_nr);
 
 /* ---- mode.c ----- */
 
-/* Grad mode and top of stack for work that belongs to t's own level, and back. EGRAD: t's level is gone. */
+/* Grad mode and top of stack for work that belongs to t's own level, and back. EGRAD: t's level is
+ * gone. */
 typedef struct sp_context {
     sp_level *top;
     bool no_grad;

@@ -1,5 +1,5 @@
-/* The public transforms of functions: sp_jvp, sp_vmap, sp_grad_fn. Each pushes a level, calls the function on wrapped
- * arguments, and takes the results down again.
+/* The public transforms of functions: sp_jvp, sp_vmap, sp_grad_fn. Each pushes a level, calls the
+ * function on wrapped arguments, and takes the results down again.
  */
 #include "autograd/calls.h"
 #include "autograd/levels_int.h"
@@ -28,20 +28,24 @@ static void array_free(sp_tensor **t, int n)
 }
 
 /* fn on the wrapped arguments; made[] holds max results. */
-static sp_status call_fn(const char *op, sp_fn fn, void *ctx, sp_tensor **in, int n_in, sp_tensor **made, int max,
-                         int *n_made)
+static sp_status call_fn(const char *op, sp_fn fn, void *ctx, sp_tensor **in, int n_in,
+                         sp_tensor **made, int max, int *n_made)
 {
     *n_made = 0;
     SP_RETURN_IF(fn(ctx, (const sp_tensor *const *)in, n_in, made, max, n_made));
     if (*n_made < 0 || *n_made > max)
-        return sp_fail(SP_EVALUE, "%s: the function says it returned %d tensors, there is room for %d", op, *n_made, max);
+        return sp_fail(SP_EVALUE,
+                       "%s: the function says it returned %d tensors, there is room for %d", op,
+                       *n_made, max);
     for (int i = 0; i < *n_made; i++)
-        if (!made[i]) return sp_fail(SP_EVALUE, "%s: the function returned NULL as result %d", op, i);
+        if (!made[i])
+            return sp_fail(SP_EVALUE, "%s: the function returned NULL as result %d", op, i);
     return SP_OK;
 }
 
-sp_status sp_jvp(sp_fn fn, void *ctx, const sp_tensor *const *in, const sp_tensor *const *tangents_in, int n_in,
-                 sp_tensor **out, sp_tensor **tangent_out, int max_out, int *n_out)
+sp_status sp_jvp(sp_fn fn, void *ctx, const sp_tensor *const *in,
+                 const sp_tensor *const *tangents_in, int n_in, sp_tensor **out,
+                 sp_tensor **tangent_out, int max_out, int *n_out)
 {
     sp_level *level = NULL;
     sp_tensor **wrapped = NULL, **made = NULL;
@@ -51,7 +55,8 @@ sp_status sp_jvp(sp_fn fn, void *ctx, const sp_tensor *const *in, const sp_tenso
     SP_TRY(array_new("jvp", n_in, &wrapped));
     SP_TRY(array_new("jvp", max_out, &made));
     SP_TRY(sp__level_push(SP_LEVEL_JVP, &level));
-    for (int i = 0; i < n_in; i++) SP_TRY(sp__dual(level, in[i], tangents_in ? tangents_in[i] : NULL, &wrapped[i]));
+    for (int i = 0; i < n_in; i++)
+        SP_TRY(sp__dual(level, in[i], tangents_in ? tangents_in[i] : NULL, &wrapped[i]));
     SP_TRY(call_fn("jvp", fn, ctx, wrapped, n_in, made, max_out, n_out));
     for (int i = 0; i < *n_out; i++) SP_TRY(sp__undual(level, made[i], &out[i], &tangent_out[i]));
 out:
@@ -68,18 +73,23 @@ static sp_status batch_size(const sp_tensor *const *in, const int *in_dims, int 
     for (int i = 0; i < n_in; i++) {
         if (in_dims[i] < 0) continue;
         if (in_dims[i] >= in[i]->rank)
-            return sp_fail(SP_EINDEX, "vmap: argument %d of shape %s has no dimension %d", i, SP_SHAPE(in[i]), in_dims[i]);
+            return sp_fail(SP_EINDEX, "vmap: argument %d of shape %s has no dimension %d", i,
+                           SP_SHAPE(in[i]), in_dims[i]);
         int64_t size = in[i]->shape[in_dims[i]];
         if (*out >= 0 && size != *out)
-            return sp_fail(SP_ESHAPE, "vmap: argument %d maps %lld elements, an argument before it %lld; they must agree", i,
-                           (long long)size, (long long)*out);
+            return sp_fail(
+                SP_ESHAPE,
+                "vmap: argument %d maps %lld elements, an argument before it %lld; they must agree",
+                i, (long long)size, (long long)*out);
         *out = size;
     }
-    return *out >= 0 ? SP_OK : sp_fail(SP_EVALUE, "vmap: no argument is mapped over; give at least one a dimension");
+    return *out >= 0 ? SP_OK
+                     : sp_fail(SP_EVALUE,
+                               "vmap: no argument is mapped over; give at least one a dimension");
 }
 
-sp_status sp_vmap(sp_fn fn, void *ctx, const sp_tensor *const *in, const int *in_dims, int n_in, sp_tensor **out,
-                  int max_out, int *n_out)
+sp_status sp_vmap(sp_fn fn, void *ctx, const sp_tensor *const *in, const int *in_dims, int n_in,
+                  sp_tensor **out, int max_out, int *n_out)
 {
     sp_level *level = NULL;
     sp_tensor **wrapped = NULL, **made = NULL;
@@ -92,8 +102,10 @@ sp_status sp_vmap(sp_fn fn, void *ctx, const sp_tensor *const *in, const int *in
     SP_TRY(array_new("vmap", max_out, &made));
     SP_TRY(sp__level_push_vmap(size, SP_RANDOM_ERROR, &level));
     for (int i = 0; i < n_in; i++) {
-        if (in_dims[i] >= 0) SP_TRY(sp__vmap_wrap(level, in[i], in_dims[i], &wrapped[i]));
-        else wrapped[i] = sp__retain(in[i]);
+        if (in_dims[i] >= 0)
+            SP_TRY(sp__vmap_wrap(level, in[i], in_dims[i], &wrapped[i]));
+        else
+            wrapped[i] = sp__retain(in[i]);
     }
     SP_TRY(call_fn("vmap", fn, ctx, wrapped, n_in, made, max_out, n_out));
     for (int i = 0; i < *n_out; i++) SP_TRY(sp__vmap_unwrap(level, made[i], 0, &out[i]));
@@ -104,8 +116,8 @@ out:
     return status;
 }
 
-sp_status sp_grad_fn(sp_fn fn, void *ctx, const sp_tensor *const *in, int n_in, int n_grad, sp_tensor **grads,
-                     sp_tensor **value)
+sp_status sp_grad_fn(sp_fn fn, void *ctx, const sp_tensor *const *in, int n_in, int n_grad,
+                     sp_tensor **grads, sp_tensor **value)
 {
     enum { MAX_RESULTS = 8 }; /* only the first counts */
     sp_level *level = NULL;
@@ -120,7 +132,8 @@ sp_status sp_grad_fn(sp_fn fn, void *ctx, const sp_tensor *const *in, int n_in, 
     for (int i = 0; i < n_in; i++) SP_TRY(sp__grad_wrap(level, in[i], i < n_grad, &wrapped[i]));
     SP_TRY(call_fn("grad", fn, ctx, wrapped, n_in, made, MAX_RESULTS, &n_made));
     if (n_made == 0) SP_TRY(sp_fail(SP_EVALUE, "grad: the function returned nothing"));
-    SP_TRY(sp__grad_of(level, made[0], NULL, (const sp_tensor *const *)wrapped, n_grad, false, grads));
+    SP_TRY(
+        sp__grad_of(level, made[0], NULL, (const sp_tensor *const *)wrapped, n_grad, false, grads));
     if (value) SP_TRY(sp__grad_unwrap(level, made[0], value));
 out:
     drop_all(made, MAX_RESULTS);

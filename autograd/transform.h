@@ -1,4 +1,5 @@
-/* Transforms as the binding drives them: push a level, wrap the arguments, call the function, unwrap the results, pop.
+/* Transforms as the binding drives them: push a level, wrap the arguments, call the function,
+ * unwrap the results, pop.
  *
  *     sp_level *level;
  *     sp__level_push(SP_LEVEL_JVP, &level);
@@ -7,8 +8,8 @@
  *     sp__undual(level, y, &value, &tangent);
  *     sp__level_pop(level);
  *
- * Levels are a stack per thread: the last pushed is popped first, also when the function failed. Wrapped tensors that
- * outlive their level are harmless, but using one is EGRAD.
+ * Levels are a stack per thread: the last pushed is popped first, also when the function failed.
+ * Wrapped tensors that outlive their level are harmless, but using one is EGRAD.
  */
 #ifndef SP_TRANSFORM_H
 #define SP_TRANSFORM_H
@@ -16,47 +17,57 @@
 #include "ops/dispatch.h"
 
 typedef enum sp_randomness { /* what random ops do inside vmap */
-    SP_RANDOM_ERROR,
-    SP_RANDOM_DIFFERENT, /* each example draws its own numbers */
-    SP_RANDOM_SAME       /* all examples see the same numbers */
+                             SP_RANDOM_ERROR,
+                             SP_RANDOM_DIFFERENT, /* each example draws its own numbers */
+                             SP_RANDOM_SAME       /* all examples see the same numbers */
 } sp_randomness;
 
 /* ---- levels ----- */
 
 /* A level on top of the calling thread's stack. GRAD: switches grad mode on, until it is popped. */
 SP_MUST_USE sp_status sp__level_push(sp_level_kind kind, sp_level **out);
-SP_MUST_USE sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness, sp_level **out);
+SP_MUST_USE sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness,
+                                          sp_level **out);
 /* Takes the level off, with all that were left above it, and frees it. */
 void sp__level_pop(sp_level *level);
 /* "vmap", "jvp" or "grad". */
 const char *sp__level_name(int kind);
-/* EGRAD, naming the transform, when t belongs to a level that is not on this thread's stack any more. */
+/* EGRAD, naming the transform, when t belongs to a level that is not on this thread's stack any
+ * more. */
 SP_MUST_USE sp_status sp__check_alive(const sp_tensor *t, const char *op);
 
 /* ---- grad: wrap, differentiate, unwrap, all while the level is on top ----- */
 
 /* A tensor of the level that stands for x and requires grad if `leaf`. */
-SP_MUST_USE sp_status sp__grad_wrap(sp_level *level, const sp_tensor *x, bool leaf, sp_tensor **out);
+SP_MUST_USE sp_status sp__grad_wrap(sp_level *level, const sp_tensor *x, bool leaf,
+                                    sp_tensor **out);
 /* The value of t one level down. */
 SP_MUST_USE sp_status sp__grad_unwrap(sp_level *level, const sp_tensor *t, sp_tensor **out);
-/* d root / d inputs, one level down and differentiable there; zeros for inputs that root does not depend on. gradient NULL:
- * root must have one element. Uses the level's tape up unless retain. */
+/* d root / d inputs, one level down and differentiable there; zeros for inputs that root does not
+ * depend on. gradient NULL: root must have one element. Uses the level's tape up unless retain. */
 SP_MUST_USE sp_status sp__grad_of(sp_level *level, const sp_tensor *root, const sp_tensor *gradient,
-                                  const sp_tensor *const *inputs, int n, bool retain, sp_tensor **grads);
+                                  const sp_tensor *const *inputs, int n, bool retain,
+                                  sp_tensor **grads);
 
 /* ---- jvp ----- */
 
 /* x with a tangent of x's shape (NULL: zero). */
-SP_MUST_USE sp_status sp__dual(sp_level *level, const sp_tensor *x, const sp_tensor *tangent, sp_tensor **out);
+SP_MUST_USE sp_status sp__dual(sp_level *level, const sp_tensor *x, const sp_tensor *tangent,
+                               sp_tensor **out);
 /* Value and tangent (zeros where there is none) one level down. */
-SP_MUST_USE sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value, sp_tensor **tangent);
+SP_MUST_USE sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value,
+                                 sp_tensor **tangent);
 
 /* ---- vmap ----- */
 
-/* x with its dimension `dim` hidden (negative counts from the end): its size must be the level's batch size. */
-SP_MUST_USE sp_status sp__vmap_wrap(sp_level *level, const sp_tensor *x, int64_t dim, sp_tensor **out);
-/* t with the mapped dimension back at `dim`; what does not depend on the mapped inputs is expanded. */
-SP_MUST_USE sp_status sp__vmap_unwrap(sp_level *level, const sp_tensor *t, int64_t dim, sp_tensor **out);
+/* x with its dimension `dim` hidden (negative counts from the end): its size must be the level's
+ * batch size. */
+SP_MUST_USE sp_status sp__vmap_wrap(sp_level *level, const sp_tensor *x, int64_t dim,
+                                    sp_tensor **out);
+/* t with the mapped dimension back at `dim`; what does not depend on the mapped inputs is expanded.
+ */
+SP_MUST_USE sp_status sp__vmap_unwrap(sp_level *level, const sp_tensor *t, int64_t dim,
+                                      sp_tensor **out);
 /* How often vmap had to loop over slices because an op has no rule. */
 int64_t sp__vmap_fallbacks(void);
 /* Whether each op that does so says so on stderr, once. On by default. */

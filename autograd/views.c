@@ -1,7 +1,8 @@
 /* Views: how each came from its base, replaying that, and putting a changed part back.
  *
- * A view is described by the calls that made it, not by its strides: the same calls then view a gradient of any layout, and
- * they run through sp__dispatch, so that this works at any order of derivative and under every transform.
+ * A view is described by the calls that made it, not by its strides: the same calls then view a
+ * gradient of any layout, and they run through sp__dispatch, so that this works at any order of
+ * derivative and under every transform.
  */
 #include "autograd/tape_int.h"
 
@@ -32,7 +33,8 @@ static sp_status step_new(const sp_call *c, sp_step *before, sp_step **out)
 {
     size_t bytes = sizeof(sp_step) + c->n_attr * sizeof(sp_attr);
     sp_step *step = sp__alloc(bytes);
-    if (!step) return sp_fail(SP_EMEMORY, "%s: no memory to note the view", sp_op_table[c->op].name);
+    if (!step)
+        return sp_fail(SP_EMEMORY, "%s: no memory to note the view", sp_op_table[c->op].name);
     sp_status status = sp__attrs_copy(c->attr, c->n_attr, step->attr);
     if (status != SP_OK) {
         sp__free(step, bytes);
@@ -55,7 +57,8 @@ static sp_status steps_in_order(const sp_step *last, const sp_step ***out)
     return SP_OK;
 }
 
-/* A gradient need not have the strides that let `view` succeed on the value; reshape then copies. */
+/* A gradient need not have the strides that let `view` succeed on the value; reshape then copies.
+ */
 static sp_status step_run(const sp_step *step, const sp_tensor *t, sp_tensor **out)
 {
     sp_tensor *in[1] = {(sp_tensor *)t};
@@ -87,7 +90,8 @@ out:
 
 /* ---- putting a part back ----- */
 
-/* part, shaped like the view, becomes shaped like the base, zero elsewhere: the vjp of each step, last one first. */
+/* part, shaped like the view, becomes shaped like the base, zero elsewhere: the vjp of each step,
+ * last one first. */
 static sp_status steps_scatter(const sp_step *steps, const sp_tensor *base, sp_tensor *const *made,
                                const sp_tensor *part, sp_tensor **out)
 {
@@ -125,9 +129,11 @@ static bool still_views(const sp_tensor *view, const sp_tensor *base)
     return !view->wrap && !base->wrap && view->storage == base->storage;
 }
 
-/* Plain numbers, nothing to record: write the part into a copy. *done stays false where that cannot be. */
-static sp_status replace_by_write(const sp_step *steps, const sp_tensor *base, const sp_tensor *part,
-                                  sp_tensor **made, bool *done, sp_tensor **out)
+/* Plain numbers, nothing to record: write the part into a copy. *done stays false where that cannot
+ * be. */
+static sp_status replace_by_write(const sp_step *steps, const sp_tensor *base,
+                                  const sp_tensor *part, sp_tensor **made, bool *done,
+                                  sp_tensor **out)
 {
     sp_status status = SP_OK;
     sp_tensor *copy = NULL;
@@ -143,8 +149,8 @@ out:
     return status;
 }
 
-static sp_status replace_by_where(const sp_step *steps, const sp_tensor *base, const sp_tensor *part,
-                                  sp_tensor **made, sp_tensor **out)
+static sp_status replace_by_where(const sp_step *steps, const sp_tensor *base,
+                                  const sp_tensor *part, sp_tensor **made, sp_tensor **out)
 {
     sp_status status = SP_OK;
     sp_tensor *ones = NULL, *mask = NULL, *inside = NULL, *full = NULL;
@@ -152,8 +158,10 @@ static sp_status replace_by_where(const sp_step *steps, const sp_tensor *base, c
     SP_TRY(sp__call_full_like(made[steps->depth - 1], 1, &ones));
     SP_TRY(steps_scatter(steps, base, made, ones, &mask));
     SP_TRY(sp_ne_scalar(mask, SP_INT(0), &inside));
-    if (part) SP_TRY(steps_scatter(steps, base, made, part, &full));
-    else SP_TRY(sp__call_full_like(base, 0, &full));
+    if (part)
+        SP_TRY(steps_scatter(steps, base, made, part, &full));
+    else
+        SP_TRY(sp__call_full_like(base, 0, &full));
     SP_TRY(sp_where(inside, full, base, out));
 out:
     for (int i = 0; i < steps->depth; i++) sp_drop(&made[i]);
@@ -161,14 +169,16 @@ out:
     return status;
 }
 
-sp_status sp__steps_replace(const sp_step *steps, const sp_tensor *base, const sp_tensor *part, sp_tensor **out)
+sp_status sp__steps_replace(const sp_step *steps, const sp_tensor *base, const sp_tensor *part,
+                            sp_tensor **out)
 {
     size_t bytes = (size_t)steps->depth * sizeof(sp_tensor *);
     sp_tensor **made = sp__alloc_zero(bytes);
     if (!made) return sp_fail(SP_EMEMORY, "autograd: no memory to replay a view");
     bool done = false;
     sp_status status = SP_OK;
-    if (sp__tls.no_grad && !sp__tls.top) status = replace_by_write(steps, base, part, made, &done, out);
+    if (sp__tls.no_grad && !sp__tls.top)
+        status = replace_by_write(steps, base, part, made, &done, out);
     if (status == SP_OK && !done) status = replace_by_where(steps, base, part, made, out);
     sp__free(made, bytes);
     return status;
@@ -188,7 +198,8 @@ sp_status sp__steps_view(const sp_step *steps, const sp_tensor *t, sp_tensor **o
     return status;
 }
 
-/* as_strided names elements of the storage: it fits a gradient only when that lies as the base does, dense from 0. */
+/* as_strided names elements of the storage: it fits a gradient only when that lies as the base
+ * does, dense from 0. */
 sp_status sp__steps_operand(const sp_step *steps, const sp_tensor *t, sp_tensor **out)
 {
     while (steps->before) steps = steps->before;
@@ -207,7 +218,8 @@ static bool is_view(const sp_call *c)
     if (to == from || !info->diff_mask || !sp__is_float(to->dtype)) return false;
     if (info->flags & SP_OPF_VIEW) return true;
     while (from->wrap && to->wrap) from = from->wrap->inner, to = to->wrap->inner;
-    return (info->flags & SP_OPF_MAY_VIEW) && !from->wrap && !to->wrap && from->storage == to->storage;
+    return (info->flags & SP_OPF_MAY_VIEW) && !from->wrap && !to->wrap &&
+           from->storage == to->storage;
 }
 
 sp_status sp__view_note(const sp_call *c, const sp_level *level)
@@ -223,9 +235,11 @@ sp_status sp__view_note(const sp_call *c, const sp_level *level)
     sp_tensor *base = from->base ? from->base : c->in[0];
     SP_RETURN_IF(sp__meta(base, &root));
     SP_RETURN_IF(sp__meta(c->out[0], &meta));
-    meta->view_no_grad = from->view_no_grad || (sp__tls.no_grad && !(level && level->kind == SP_LEVEL_JVP));
+    meta->view_no_grad =
+        from->view_no_grad || (sp__tls.no_grad && !(level && level->kind == SP_LEVEL_JVP));
     if (!meta->view_no_grad) {
-        bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) && base->offset == 0;
+        bool restart =
+            c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) && base->offset == 0;
         SP_RETURN_IF(step_new(c, restart ? NULL : from->steps, &meta->steps));
     }
     meta->base = sp__retain(base);

@@ -1,8 +1,8 @@
 /* vmap: a call on wrappers becomes one call on whole batches.
  *
- * Which way is in the op table (`batch`): pointwise ops align ranks, ops with a dims attribute shift it, ops with a shape
- * attribute extend it; the others have a rule in vmap_rules.c. An op without any runs slice by slice, says so once on
- * stderr, and is counted.
+ * Which way is in the op table (`batch`): pointwise ops align ranks, ops with a dims attribute
+ * shift it, ops with a shape attribute extend it; the others have a rule in vmap_rules.c. An op
+ * without any runs slice by slice, says so once on stderr, and is counted.
  */
 #include "autograd/vmap_int.h"
 
@@ -34,7 +34,8 @@ sp_status sp__batch_everywhere(sp_batch *b, int i)
     sp_tensor *t, *in = b->low.in[i];
     if (!in || sp__batched(b, i)) return SP_OK;
     if (in->rank == SP_MAX_RANK)
-        return sp_fail(SP_ESHAPE, "%s: inside vmap its inputs may have %d dimensions at most", op_name(b->c), SP_MAX_RANK - 1);
+        return sp_fail(SP_ESHAPE, "%s: inside vmap its inputs may have %d dimensions at most",
+                       op_name(b->c), SP_MAX_RANK - 1);
     shape[0] = b->size;
     for (int d = 0; d < in->rank; d++) shape[d + 1] = in->shape[d];
     SP_RETURN_IF(sp_expand(in, shape, in->rank + 1, &t));
@@ -52,8 +53,8 @@ void sp__batch_shape_attr(sp_batch *b, int attr, const int64_t *shape, int rank)
 
 /* ---- the generic ways ----- */
 
-/* A batch of numbers without dimensions has one, so it would count as a tensor with dimensions in dtype promotion. Only
- * float64 beside float32 makes a difference. */
+/* A batch of numbers without dimensions has one, so it would count as a tensor with dimensions in
+ * dtype promotion. Only float64 beside float32 makes a difference. */
 static sp_status pointwise_dtype(sp_batch *b, int i, bool narrow)
 {
     sp_tensor *t;
@@ -98,10 +99,13 @@ static sp_status shift_dims_list(sp_batch *b, sp_attr *attr, int rank)
     int64_t *to = b->ints[0];
     bool all = attr->absent || (attr->n == 0 && sp_op_table[b->c->op].flags & SP_OPF_REDUCE);
     int n = all ? rank : attr->n;
-    if (n > SP_MAX_RANK) return sp_fail(SP_EINDEX, "%s: %d dimensions for a tensor of %d", op_name(b->c), n, rank);
+    if (n > SP_MAX_RANK)
+        return sp_fail(SP_EINDEX, "%s: %d dimensions for a tensor of %d", op_name(b->c), n, rank);
     for (int i = 0; i < n; i++) {
-        if (all) to[i] = i + 1;
-        else SP_RETURN_IF(shift_dim(b, attr->v.ints[i], rank, &to[i]));
+        if (all)
+            to[i] = i + 1;
+        else
+            SP_RETURN_IF(shift_dim(b, attr->v.ints[i], rank, &to[i]));
     }
     *attr = (sp_attr){.v.ints = to, .n = n, .kind = SP_ATTR_INTS};
     return SP_OK;
@@ -125,7 +129,9 @@ static sp_status batch_dims(sp_batch *b)
     int rank = b->c->in[0]->rank;
     for (int i = 0; i < b->c->n_in; i++) SP_RETURN_IF(sp__batch_everywhere(b, i));
     if (b->c->op == SP_OP_UNSQUEEZE) return shift_dim(b, attr->v.i, rank + 1, &attr->v.i);
-    if (rank == 0 && !(b->c->flags & SP_CALL_INPLACE)) { /* dim 0 or -1 of a number: a dimension to stand for it */
+    if (rank == 0 &&
+        !(b->c->flags &
+          SP_CALL_INPLACE)) { /* dim 0 or -1 of a number: a dimension to stand for it */
         rank = 1;
         SP_RETURN_IF(sp__batch_align(b, 0, rank));
     }
@@ -171,7 +177,8 @@ static sp_status wrap_result(const sp_batch *b, int j)
         return SP_OK;
     }
     bool fits = !b->have_out || t->rank == b->out[j].rank + 1;
-    for (int d = 0; b->have_out && fits && d < b->out[j].rank; d++) fits = t->shape[d + 1] == b->out[j].shape[d];
+    for (int d = 0; b->have_out && fits && d < b->out[j].rank; d++)
+        fits = t->shape[d + 1] == b->out[j].shape[d];
     if (!fits) {
         int64_t shape[SP_MAX_RANK + 1] = {b->size};
         for (int d = 0; d < b->out[j].rank; d++) shape[d + 1] = b->out[j].shape[d];
@@ -215,8 +222,10 @@ static void say_fallback(const sp_batch *b)
 {
     fallbacks++;
     if (!warn || atomic_exchange(&warned[b->c->op], true)) return;
-    fprintf(stderr, "spool: vmap has no rule for %s: it runs slice by slice, %lld times here; this is slow\n",
-            op_name(b->c), (long long)b->size);
+    fprintf(
+        stderr,
+        "spool: vmap has no rule for %s: it runs slice by slice, %lld times here; this is slow\n",
+        op_name(b->c), (long long)b->size);
 }
 
 /* The call for example k: results are new references, or the written slice. */
@@ -228,12 +237,15 @@ static sp_status run_slice(sp_batch *b, int64_t k, sp_tensor **room, sp_tensor *
     for (int i = 0; i < one.n_in; i++) room[i] = NULL;
     for (int i = 0; i < one.n_in; i++) {
         if (!b->low.in[i]) continue;
-        if (sp__batched(b, i)) SP_TRY(sp_select(b->low.in[i], 0, k, &room[i]));
-        else room[i] = sp__retain(b->low.in[i]);
+        if (sp__batched(b, i))
+            SP_TRY(sp_select(b->low.in[i], 0, k, &room[i]));
+        else
+            room[i] = sp__retain(b->low.in[i]);
     }
     if (one.flags & SP_CALL_INPLACE) one.out[0] = room[0];
     SP_TRY(sp__dispatch(&one));
-    for (int j = 0; j < one.n_out; j++) out[j] = one.flags & SP_CALL_INPLACE ? sp__retain(one.out[j]) : one.out[j];
+    for (int j = 0; j < one.n_out; j++)
+        out[j] = one.flags & SP_CALL_INPLACE ? sp__retain(one.out[j]) : one.out[j];
 out:
     for (int i = 0; i < one.n_in; i++) sp_drop(&room[i]);
     return status;
@@ -262,10 +274,13 @@ static sp_status run_slices(sp_batch *b)
 {
     bool write = b->c->flags & SP_CALL_INPLACE;
     if (b->size == 0 && !write)
-        return sp_fail(SP_EUNSUPPORTED, "%s: vmap has no rule for it, and a batch of size 0 has no slice to run", op_name(b->c));
+        return sp_fail(SP_EUNSUPPORTED,
+                       "%s: vmap has no rule for it, and a batch of size 0 has no slice to run",
+                       op_name(b->c));
     size_t bytes = (size_t)b->c->n_in * sizeof(sp_tensor *);
     sp_tensor **room = sp__alloc(bytes), *out[SP_MAX_OUT] = {NULL};
-    if (!room) return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside vmap", op_name(b->c));
+    if (!room)
+        return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside vmap", op_name(b->c));
     say_fallback(b);
     sp_status status = SP_OK;
     for (int64_t k = 0; k < b->size; k++) {
@@ -287,18 +302,23 @@ out:
 static sp_status check_write(const sp_batch *b)
 {
     if (b->c->flags & SP_CALL_OUT)
-        return sp_fail(SP_EUNSUPPORTED, "%s: out= is not available inside vmap; leave it away", op_name(b->c));
+        return sp_fail(SP_EUNSUPPORTED, "%s: out= is not available inside vmap; leave it away",
+                       op_name(b->c));
     if (sp__batched(b, 0)) {
         bool same = !b->have_out || b->out[0].rank == b->c->in[0]->rank;
-        for (int d = 0; b->have_out && same && d < b->out[0].rank; d++) same = b->out[0].shape[d] == b->c->in[0]->shape[d];
+        for (int d = 0; b->have_out && same && d < b->out[0].rank; d++)
+            same = b->out[0].shape[d] == b->c->in[0]->shape[d];
         if (same) return SP_OK;
-        return sp_fail(SP_ESHAPE, "%s (in place): the result does not fit the written tensor of shape %s", op_name(b->c),
-                       SP_SHAPE(b->c->in[0]));
+        return sp_fail(SP_ESHAPE,
+                       "%s (in place): the result does not fit the written tensor of shape %s",
+                       op_name(b->c), SP_SHAPE(b->c->in[0]));
     }
-    return sp_fail(SP_EVALUE,
-                   "%s (in place): inside vmap, values that differ between examples are written into a tensor that all "
-                   "examples share; write out of place, or make that tensor from a mapped one (x * 0)",
-                   op_name(b->c));
+    return sp_fail(
+        SP_EVALUE,
+        "%s (in place): inside vmap, values that differ between examples are written into a tensor "
+        "that all "
+        "examples share; write out of place, or make that tensor from a mapped one (x * 0)",
+        op_name(b->c));
 }
 
 static sp_status run_low(sp_batch *b, sp_batch_rule rule)
@@ -345,7 +365,8 @@ static sp_status run_random(sp_level *level, sp_call *c)
     if (randomness == SP_RANDOM_SAME) return run_same(level, c);
     if (randomness == SP_RANDOM_ERROR)
         return sp_fail(SP_EUNSUPPORTED,
-                       "%s: random numbers inside vmap: pass randomness='different' for numbers of its own for each "
+                       "%s: random numbers inside vmap: pass randomness='different' for numbers of "
+                       "its own for each "
                        "example, or 'same' for the same for all",
                        op_name(c));
     sp_batch b = {.level = level, .c = c, .size = level->batch_size, .low = *c};
@@ -390,11 +411,15 @@ sp_status sp__vmap_wrap(sp_level *level, const sp_tensor *x, int64_t dim, sp_ten
     sp_tensor *moved;
     SP_RETURN_IF(sp__check_alive(x, "vmap"));
     if (x->rank == 0)
-        return sp_fail(SP_ESHAPE, "vmap: an argument without dimensions cannot be mapped over; pass None as its in_dim");
+        return sp_fail(
+            SP_ESHAPE,
+            "vmap: an argument without dimensions cannot be mapped over; pass None as its in_dim");
     SP_RETURN_IF(sp__dim_normalize("vmap", dim, x->rank, &d));
     if (x->shape[d] != level->batch_size)
-        return sp_fail(SP_ESHAPE, "vmap: dimension %d of an argument of shape %s is mapped, but others map %lld elements", d,
-                       SP_SHAPE(x), (long long)level->batch_size);
+        return sp_fail(
+            SP_ESHAPE,
+            "vmap: dimension %d of an argument of shape %s is mapped, but others map %lld elements",
+            d, SP_SHAPE(x), (long long)level->batch_size);
     sp_context was;
     sp__below_enter(level, &was);
     sp_status status = sp__call_move_dim(x, d, 0, &moved);
@@ -405,7 +430,8 @@ sp_status sp__vmap_wrap(sp_level *level, const sp_tensor *x, int64_t dim, sp_ten
     return status;
 }
 
-static sp_status unwrap_below(const sp_level *level, const sp_tensor *t, int64_t dim, sp_tensor **out)
+static sp_status unwrap_below(const sp_level *level, const sp_tensor *t, int64_t dim,
+                              sp_tensor **out)
 {
     int64_t shape[SP_MAX_RANK + 1];
     int d;
@@ -415,7 +441,8 @@ static sp_status unwrap_below(const sp_level *level, const sp_tensor *t, int64_t
     if (sp__of_level(t, level)) {
         whole = sp__retain(t->wrap->inner);
     } else {
-        if (t->rank == SP_MAX_RANK) return sp_fail(SP_ESHAPE, "vmap: no room for the mapped dimension in the result");
+        if (t->rank == SP_MAX_RANK)
+            return sp_fail(SP_ESHAPE, "vmap: no room for the mapped dimension in the result");
         shape[0] = level->batch_size;
         for (int i = 0; i < t->rank; i++) shape[i + 1] = t->shape[i];
         SP_TRY(sp_expand(t, shape, t->rank + 1, &whole));

@@ -59,12 +59,14 @@ static sp_status strided_attrs(sp_batch *b, int64_t example, int size, int strid
 {
     const sp_attr *sizes = &b->c->attr[size], *strides = &b->c->attr[stride];
     if (sizes->n != strides->n || sizes->n >= SP_MAX_RANK)
-        return sp_fail(SP_ESHAPE, "%s: %d sizes and %d strides inside vmap", op_name(b), sizes->n, strides->n);
+        return sp_fail(SP_ESHAPE, "%s: %d sizes and %d strides inside vmap", op_name(b), sizes->n,
+                       strides->n);
     int64_t last = b->c->attr[offset].absent ? 0 : b->c->attr[offset].v.i;
-    for (int i = 0; i < sizes->n; i++) last += sizes->v.ints[i] ? (sizes->v.ints[i] - 1) * strides->v.ints[i] : 0;
+    for (int i = 0; i < sizes->n; i++)
+        last += sizes->v.ints[i] ? (sizes->v.ints[i] - 1) * strides->v.ints[i] : 0;
     if (last >= example && example > 0)
-        return sp_fail(SP_EINDEX, "%s: element %lld of an example of %lld elements", op_name(b), (long long)last,
-                       (long long)example);
+        return sp_fail(SP_EINDEX, "%s: element %lld of an example of %lld elements", op_name(b),
+                       (long long)last, (long long)example);
     sp__batch_shape_attr(b, size, sizes->v.ints, sizes->n);
     b->ints[1][0] = example;
     for (int i = 0; i < strides->n; i++) b->ints[1][i + 1] = strides->v.ints[i];
@@ -80,7 +82,8 @@ static sp_status batch_as_strided(sp_batch *b)
         SP_RETURN_IF(sp_clone(b->low.in[0], &dense));
         sp__batch_set(b, 0, dense);
     }
-    return strided_attrs(b, b->c->in[0]->numel, SP_AS_STRIDED_SIZE, SP_AS_STRIDED_STRIDE, SP_AS_STRIDED_STORAGE_OFFSET);
+    return strided_attrs(b, b->c->in[0]->numel, SP_AS_STRIDED_SIZE, SP_AS_STRIDED_STRIDE,
+                         SP_AS_STRIDED_STORAGE_OFFSET);
 }
 
 static sp_status batch_as_strided_scatter(sp_batch *b)
@@ -90,8 +93,8 @@ static sp_status batch_as_strided_scatter(sp_batch *b)
     SP_RETURN_IF(sp__batch_everywhere(b, 1));
     SP_RETURN_IF(sp_contiguous(b->low.in[0], &dense));
     sp__batch_set(b, 0, dense);
-    return strided_attrs(b, b->c->in[0]->numel, SP_AS_STRIDED_SCATTER_SIZE, SP_AS_STRIDED_SCATTER_STRIDE,
-                         SP_AS_STRIDED_SCATTER_STORAGE_OFFSET);
+    return strided_attrs(b, b->c->in[0]->numel, SP_AS_STRIDED_SCATTER_SIZE,
+                         SP_AS_STRIDED_SCATTER_STRIDE, SP_AS_STRIDED_SCATTER_STORAGE_OFFSET);
 }
 
 /* ---- matrix products ----- */
@@ -102,7 +105,8 @@ static sp_status matrix_operand(sp_batch *b, int i, int rank)
     int own = b->c->in[i]->rank, lead = sp__batched(b, i);
     sp_tensor *t;
     if (own == 1) {
-        SP_RETURN_IF(sp_unsqueeze(b->low.in[i], lead + i, &t)); /* x: before its dimension, y: behind */
+        SP_RETURN_IF(
+            sp_unsqueeze(b->low.in[i], lead + i, &t)); /* x: before its dimension, y: behind */
         sp__batch_set(b, i, t);
         own = 2;
     }
@@ -122,13 +126,15 @@ static sp_status batch_matmul(sp_batch *b)
 
 /* ---- indices ----- */
 
-/* index (n), one list an example or for all, as (B, 1..., n, 1...) expanded to `like`, for gather and scatter_add. */
+/* index (n), one list an example or for all, as (B, 1..., n, 1...) expanded to `like`, for gather
+ * and scatter_add. */
 static sp_status spread_index(sp_batch *b, int index, int dim, const int64_t *like, int rank)
 {
     int64_t shape[SP_MAX_RANK + 1], size[SP_MAX_RANK + 1];
     sp_tensor *lined = NULL, *spread = NULL;
     shape[0] = b->size, size[0] = b->size;
-    for (int d = 0; d < rank; d++) shape[d + 1] = d == dim ? b->c->in[index]->numel : 1, size[d + 1] = like[d];
+    for (int d = 0; d < rank; d++)
+        shape[d + 1] = d == dim ? b->c->in[index]->numel : 1, size[d + 1] = like[d];
     SP_RETURN_IF(sp_reshape(b->low.in[index], shape, rank + 1, &lined));
     sp_status status = sp_expand(lined, size, rank + 1, &spread);
     sp_drop(&lined);
@@ -175,8 +181,10 @@ static sp_status all_losses(sp_batch *b, sp_tensor **out)
     const sp_tensor *x = b->c->in[0], *target = b->c->in[1];
     sp_tensor *flat_x = NULL, *flat_target = NULL, *flat = NULL;
     int skip = x->rank > 1 ? 2 : 1; /* (B, N, C, ...) or (B, C) */
-    int64_t joined = skip == 2 ? b->size * x->shape[0] : b->size, shape[SP_MAX_RANK + 1] = {b->size};
-    sp_nll_loss_opt none = {.size = sizeof none, .has_reduction = true, .reduction = SP_REDUCTION_NONE};
+    int64_t joined = skip == 2 ? b->size * x->shape[0] : b->size,
+            shape[SP_MAX_RANK + 1] = {b->size};
+    sp_nll_loss_opt none = {
+        .size = sizeof none, .has_reduction = true, .reduction = SP_REDUCTION_NONE};
     sp_status status = SP_OK;
     SP_TRY(join_dims(b->low.in[0], joined, skip, &flat_x));
     SP_TRY(join_dims(b->low.in[1], joined, skip, &flat_target));
@@ -204,8 +212,10 @@ static sp_status batch_nll_loss(sp_batch *b)
     for (int d = 0; d < target->rank; d++) dims[d] = d + 1;
     sp_sum_opt opt = {.size = sizeof opt, .dim = dims, .n_dim = target->rank};
     SP_TRY(sp_sum(losses, &opt, &total));
-    if (reduction == SP_REDUCTION_SUM) b->low.out[0] = sp__retain(total);
-    else SP_TRY(sp_div_scalar(total, SP_INT(target->numel), &b->low.out[0]));
+    if (reduction == SP_REDUCTION_SUM)
+        b->low.out[0] = sp__retain(total);
+    else
+        SP_TRY(sp_div_scalar(total, SP_INT(target->numel), &b->low.out[0]));
 out:
     sp_drop(&losses), sp_drop(&total);
     return status;

@@ -1,4 +1,5 @@
-/* What the autograd tests share: making small tensors, looking at their values, and counting what is left over.
+/* What the autograd tests share: making small tensors, looking at their values, and counting what
+ * is left over.
  */
 #ifndef SP_TEST_AUTOGRAD_SUPPORT_H
 #define SP_TEST_AUTOGRAD_SUPPORT_H
@@ -11,10 +12,12 @@
 #include "tensor/memory.h"
 #include "tests/check.h"
 
-#define SHAPE(...) ((int64_t[]){__VA_ARGS__}), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+#define SHAPE(...)                                                                                 \
+    ((int64_t[]){__VA_ARGS__}), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
 /* VALUES(t, 1, 2, 3): t holds these numbers in row-major order. */
-#define VALUES(t, ...)                                                                                                 \
-    check_values(t, (double[]){__VA_ARGS__}, (int)(sizeof((double[]){__VA_ARGS__}) / sizeof(double)), __LINE__)
+#define VALUES(t, ...)                                                                             \
+    check_values(t, (double[]){__VA_ARGS__},                                                       \
+                 (int)(sizeof((double[]){__VA_ARGS__}) / sizeof(double)), __LINE__)
 
 static inline sp_tensor *tensor(const int64_t *shape, int rank, const double *values)
 {
@@ -28,7 +31,8 @@ static inline sp_tensor *vector(int64_t n, const double *values)
     return tensor(&n, 1, values);
 }
 
-#define VECTOR(...) vector((int64_t)(sizeof((double[]){__VA_ARGS__}) / sizeof(double)), (double[]){__VA_ARGS__})
+#define VECTOR(...)                                                                                \
+    vector((int64_t)(sizeof((double[]){__VA_ARGS__}) / sizeof(double)), (double[]){__VA_ARGS__})
 
 static inline sp_tensor *number(double value)
 {
@@ -50,7 +54,8 @@ static inline void check_values(const sp_tensor *t, const double *wanted, int n,
     OK(sp_copy_out(t, got, sizeof(double) * (size_t)n));
     for (int i = 0; i < n; i++) {
         bool close = fabs(got[i] - wanted[i]) <= 1e-9 * (1 + fabs(wanted[i]));
-        if (!close) printf("\n    line %d, element %d: %.12g, wanted %.12g\n", line, i, got[i], wanted[i]);
+        if (!close)
+            printf("\n    line %d, element %d: %.12g, wanted %.12g\n", line, i, got[i], wanted[i]);
         CU_ASSERT(close);
     }
 }
@@ -70,11 +75,11 @@ static inline sp_tensor *grad_of(const sp_tensor *t)
 }
 
 /* Checks t.grad, or that there is none. */
-#define GRAD_VALUES(t, ...)                                                                                            \
-    do {                                                                                                               \
-        sp_tensor *grad_ = grad_of(t);                                                                                 \
-        VALUES(grad_, __VA_ARGS__);                                                                                    \
-        sp_drop(&grad_);                                                                                               \
+#define GRAD_VALUES(t, ...)                                                                        \
+    do {                                                                                           \
+        sp_tensor *grad_ = grad_of(t);                                                             \
+        VALUES(grad_, __VA_ARGS__);                                                                \
+        sp_drop(&grad_);                                                                           \
     } while (0)
 
 static inline int64_t live_blocks(void)
@@ -89,7 +94,8 @@ static inline void drop_list(sp_tensor **list[], int n)
 {
     for (int i = 0; i < n; i++) sp_drop(list[i]);
 }
-#define DROP(...)                                                                                                      \
-    drop_list((sp_tensor **[]){__VA_ARGS__}, (int)(sizeof((sp_tensor **[]){__VA_ARGS__}) / sizeof(sp_tensor **)))
+#define DROP(...)                                                                                  \
+    drop_list((sp_tensor **[]){__VA_ARGS__},                                                       \
+              (int)(sizeof((sp_tensor **[]){__VA_ARGS__}) / sizeof(sp_tensor **)))
 
 #endif

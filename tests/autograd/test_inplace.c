@@ -1,4 +1,5 @@
-/* Writing in place: what is refused, versions, views that follow their base, and that no ring of references remains. */
+/* Writing in place: what is refused, versions, views that follow their base, and that no ring of
+ * references remains. */
 #include "support.h"
 
 static void leaf_is_refused(void)
@@ -105,7 +106,8 @@ static void constant_base_gets_history(void)
     OK(sp_select(base, 0, 2, &other)); /* made before */
     OK(sp_slice(base, 0, 1, 3, NULL, &v));
     OK(sp_copy_(v, w));
-    CU_ASSERT(sp_requires_grad(base) && sp_requires_grad(other) && !sp_is_leaf(base) && !sp_is_leaf(other));
+    CU_ASSERT(sp_requires_grad(base) && sp_requires_grad(other) && !sp_is_leaf(base) &&
+              !sp_is_leaf(other));
     OK(sp_mul(other, other, &s)); /* w[1]^2 */
     OK(sp_backward(s, NULL));
     GRAD_VALUES(w, 0, 12);
@@ -130,8 +132,8 @@ static void chain_of_views(void)
     sp_tensor *x = leaf(tensor(SHAPE(2, 3), six)), *y, *t, *row, *part, *s;
     OK(sp_mul_scalar(x, SP_FLOAT(1), &y));
     OK(sp_transpose(y, 0, 1, &t));
-    OK(sp_select(t, 0, 2, &row));              /* column 2 of y: 3, 6 */
-    OK(sp_slice(row, 0, 1, 2, NULL, &part));   /* 6 */
+    OK(sp_select(t, 0, 2, &row));            /* column 2 of y: 3, 6 */
+    OK(sp_slice(row, 0, 1, 2, NULL, &part)); /* 6 */
     OK(sp_mul_scalar_(part, SP_FLOAT(10)));
     OK(sp_mul_scalar_(row, SP_FLOAT(2)));
     VALUES(y, 1, 2, 6, 4, 5, 120);
@@ -215,4 +217,10 @@ static void hooks_and_kept_gradients_move(void)
     DROP(&x, &y, &s);
 }
 
-SUITE("autograd/inplace", TEST(leaf_is_refused), TEST(out_is_refused), TEST(history_moves), TEST(square_in_place), TEST(version_is_checked), TEST(saved_output_written), TEST(fill_cuts_history), TEST(write_to_a_view_reaches_the_base), TEST(constant_base_gets_history), TEST(views_follow_writes_to_the_base), TEST(chain_of_views), TEST(second_order_through_slices), TEST(view_made_under_no_grad), TEST(detached_shares_values_not_history), TEST(no_ring_remains), TEST(hooks_and_kept_gradients_move))
+SUITE("autograd/inplace", TEST(leaf_is_refused), TEST(out_is_refused), TEST(history_moves),
+      TEST(square_in_place), TEST(version_is_checked), TEST(saved_output_written),
+      TEST(fill_cuts_history), TEST(write_to_a_view_reaches_the_base),
+      TEST(constant_base_gets_history), TEST(views_follow_writes_to_the_base), TEST(chain_of_views),
+      TEST(second_order_through_slices), TEST(view_made_under_no_grad),
+      TEST(detached_shares_values_not_history), TEST(no_ring_remains),
+      TEST(hooks_and_kept_gradients_move))

@@ -1,4 +1,5 @@
-/* The tape and its engine: gradients, accumulation, chosen inputs, higher orders, hooks, errors, size. */
+/* The tape and its engine: gradients, accumulation, chosen inputs, higher orders, hooks, errors,
+ * size. */
 #include "support.h"
 
 /* ---- gradients ----- */
@@ -114,7 +115,8 @@ static void grad_of_inner_tensors(void)
 
 static void unused_inputs(void)
 {
-    sp_tensor *x = leaf(VECTOR(1, 2)), *other = leaf(VECTOR(1, 2, 3)), *plain = VECTOR(1), *s, *g[2];
+    sp_tensor *x = leaf(VECTOR(1, 2)), *other = leaf(VECTOR(1, 2, 3)), *plain = VECTOR(1), *s,
+              *g[2];
     s = sum_of(x);
     const sp_tensor *inputs[] = {x, other};
     sp_grad_opt opt = {.size = sizeof opt, .retain_graph = true};
@@ -127,7 +129,8 @@ static void unused_inputs(void)
     OK(sp_grad((const sp_tensor *[]){s}, 1, inputs, 2, &opt, g));
     VALUES(g[1], 0, 0, 0);
     DROP(&g[0], &g[1]);
-    FAILS(sp_grad((const sp_tensor *[]){s}, 1, (const sp_tensor *[]){plain}, 1, NULL, g), SP_EGRAD, "does not require grad");
+    FAILS(sp_grad((const sp_tensor *[]){s}, 1, (const sp_tensor *[]){plain}, 1, NULL, g), SP_EGRAD,
+          "does not require grad");
     DROP(&x, &other, &plain, &s);
 }
 
@@ -146,7 +149,8 @@ static void third_derivative(void)
     sp_tensor *x = leaf(VECTOR(2, 3)), *y, *z;
     OK(sp_mul(x, x, &y));
     OK(sp_mul(y, y, &z)); /* x^4 */
-    sp_tensor *g1 = derivative(z, x, true), *g2 = derivative(g1, x, true), *g3 = derivative(g2, x, false);
+    sp_tensor *g1 = derivative(z, x, true), *g2 = derivative(g1, x, true),
+              *g3 = derivative(g2, x, false);
     VALUES(g1, 32, 108);
     VALUES(g2, 48, 108);
     VALUES(g3, 48, 72);
@@ -169,11 +173,13 @@ static void saved_output_has_its_history(void)
 
 static void errors(void)
 {
-    sp_tensor *x = leaf(VECTOR(1, 2)), *plain = VECTOR(1, 2), *y, *s, *wrong = VECTOR(1, 2, 3), *ints;
+    sp_tensor *x = leaf(VECTOR(1, 2)), *plain = VECTOR(1, 2), *y, *s, *wrong = VECTOR(1, 2, 3),
+              *ints;
     OK(sp_mul(x, x, &y));
     s = sum_of(y);
     FAILS(sp_backward(y, NULL), SP_EGRAD, "one element");
-    FAILS(sp_backward(y, &(sp_backward_opt){.size = sizeof(sp_backward_opt), .gradient = wrong}), SP_ESHAPE, "(3,)");
+    FAILS(sp_backward(y, &(sp_backward_opt){.size = sizeof(sp_backward_opt), .gradient = wrong}),
+          SP_ESHAPE, "(3,)");
     FAILS(sp_backward(plain, NULL), SP_EGRAD, "does not require grad");
     OK(sp_backward(s, &(sp_backward_opt){.size = sizeof(sp_backward_opt), .retain_graph = true}));
     OK(sp_backward(s, NULL));
@@ -241,7 +247,8 @@ static void hook_that_fails_leaves_the_tape_usable(void)
     OK(sp_mul(x, x, &y));
     OK(sp_hook_add(y, log_hook, &bad, log_drop, &id));
     s = sum_of(y);
-    FAILS(sp_backward(s, &(sp_backward_opt){.size = sizeof(sp_backward_opt), .retain_graph = true}), SP_ECALLBACK, "hook failed");
+    FAILS(sp_backward(s, &(sp_backward_opt){.size = sizeof(sp_backward_opt), .retain_graph = true}),
+          SP_ECALLBACK, "hook failed");
     CU_ASSERT_PTR_NULL(grad_of(x));
     sp_hook_remove(y, id);
     OK(sp_backward(s, NULL));
@@ -402,4 +409,10 @@ static void every_allocation_may_fail(void)
     DROP(&x, &b);
 }
 
-SUITE("autograd/tape", TEST(gradient_of_a_product), TEST(gradients_accumulate_in_place), TEST(shared_gradients_are_not_shared), TEST(broadcast_and_diamond), TEST(given_gradient), TEST(no_grad_records_nothing), TEST(names), TEST(grad_of_inner_tensors), TEST(unused_inputs), TEST(third_derivative), TEST(saved_output_has_its_history), TEST(errors), TEST(hooks_run_in_order_and_replace), TEST(hook_that_fails_leaves_the_tape_usable), TEST(hook_replacement_must_fit), TEST(hook_removes_itself), TEST(hook_after_accumulation), TEST(retain_grad), TEST(a_million_nodes), TEST(wide_fan_in), TEST(every_allocation_may_fail))
+SUITE("autograd/tape", TEST(gradient_of_a_product), TEST(gradients_accumulate_in_place),
+      TEST(shared_gradients_are_not_shared), TEST(broadcast_and_diamond), TEST(given_gradient),
+      TEST(no_grad_records_nothing), TEST(names), TEST(grad_of_inner_tensors), TEST(unused_inputs),
+      TEST(third_derivative), TEST(saved_output_has_its_history), TEST(errors),
+      TEST(hooks_run_in_order_and_replace), TEST(hook_that_fails_leaves_the_tape_usable),
+      TEST(hook_replacement_must_fit), TEST(hook_removes_itself), TEST(hook_after_accumulation),
+      TEST(retain_grad), TEST(a_million_nodes), TEST(wide_fan_in), TEST(every_allocation_may_fail))

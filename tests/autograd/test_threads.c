@@ -1,11 +1,13 @@
-/* Threads: tapes, grad mode and levels are each thread's own. Run under ThreadSanitizer by tools/check. */
+/* Threads: tapes, grad mode and levels are each thread's own. Run under ThreadSanitizer by
+ * tools/check. */
 #include <pthread.h>
 
 #include "support.h"
 
 enum { THREADS = 4, ROUNDS = 200 };
 
-static sp_status square_sum(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status square_sum(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                            int max_out, int *n_out)
 {
     (void)ctx, (void)n_in, (void)max_out;
     sp_tensor *y = NULL;
@@ -22,11 +24,13 @@ static bool one_round(int k)
     sp_tensor *x = NULL, *y = NULL, *s = NULL, *g = NULL;
     bool right = sp_from_data(values, SP_FLOAT64, 1, (int64_t[]){2}, &x) == SP_OK;
     right = right && sp_set_requires_grad(x, true) == SP_OK;
-    right = right && sp_mul(x, x, &y) == SP_OK && sp_sum(y, NULL, &s) == SP_OK && sp_backward(s, NULL) == SP_OK;
+    right = right && sp_mul(x, x, &y) == SP_OK && sp_sum(y, NULL, &s) == SP_OK &&
+            sp_backward(s, NULL) == SP_OK;
     right = right && sp_grad_get(x, &g) == SP_OK && sp_copy_out(g, got, sizeof got) == SP_OK;
     right = right && got[0] == 2 * k && got[1] == 4;
     sp_drop(&g);
-    right = right && sp_grad_fn(square_sum, NULL, (const sp_tensor *[]){x}, 1, 1, &g, NULL) == SP_OK;
+    right =
+        right && sp_grad_fn(square_sum, NULL, (const sp_tensor *[]){x}, 1, 1, &g, NULL) == SP_OK;
     right = right && sp_copy_out(g, got, sizeof got) == SP_OK && got[0] == 2 * k;
     DROP(&x, &y, &s, &g);
     return right;
@@ -72,7 +76,8 @@ static void grad_mode_is_each_threads_own(void)
 static void *extend(void *arg)
 {
     sp_tensor **y = arg, *z = NULL, *s = NULL;
-    if (sp_mul_scalar(*y, SP_FLOAT(3), &z) == SP_OK && sp_sum(z, NULL, &s) == SP_OK) (void)!sp_backward(s, NULL);
+    if (sp_mul_scalar(*y, SP_FLOAT(3), &z) == SP_OK && sp_sum(z, NULL, &s) == SP_OK)
+        (void)!sp_backward(s, NULL);
     DROP(&z, &s, y);
     return NULL;
 }
@@ -93,4 +98,5 @@ static void graphs_may_be_handed_over(void)
     DROP(&x);
 }
 
-SUITE("autograd/threads", TEST(tapes_of_several_threads), TEST(grad_mode_is_each_threads_own), TEST(graphs_may_be_handed_over))
+SUITE("autograd/threads", TEST(tapes_of_several_threads), TEST(grad_mode_is_each_threads_own),
+      TEST(graphs_may_be_handed_over))

@@ -5,7 +5,8 @@ enum { MAX = 4 };
 
 /* ---- functions under test: out[0] from in[] ----- */
 
-static sp_status cube_sum(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status cube_sum(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                          int max_out, int *n_out)
 {
     (void)ctx, (void)n_in, (void)max_out;
     sp_tensor *y = NULL, *z = NULL;
@@ -25,7 +26,8 @@ typedef struct fn_of {
     void *ctx;
 } fn_of;
 
-static sp_status grad_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status grad_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                            int max_out, int *n_out)
 {
     (void)max_out;
     const fn_of *f = ctx;
@@ -33,7 +35,8 @@ static sp_status grad_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_
     return sp_grad_fn(f->fn, f->ctx, in, n_in, 1, out, NULL);
 }
 
-static sp_status vmap_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status vmap_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                            int max_out, int *n_out)
 {
     const fn_of *f = ctx;
     static const int dims[MAX] = {0, 0, 0, 0};
@@ -41,7 +44,8 @@ static sp_status vmap_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_
 }
 
 /* The tangent along ones, as a function. */
-static sp_status jvp_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status jvp_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                           int max_out, int *n_out)
 {
     (void)max_out;
     const fn_of *f = ctx;
@@ -49,7 +53,10 @@ static sp_status jvp_of_fn(void *ctx, const sp_tensor *const *in, int n_in, sp_t
     const sp_tensor *along[MAX] = {NULL};
     sp_status status = SP_OK;
     int n;
-    SP_TRY(sp_full(sp_shape(in[0]), sp_rank(in[0]), SP_FLOAT(1), &(sp_full_opt){.size = sizeof(sp_full_opt), .has_dtype = true, .dtype = SP_FLOAT64}, &ones));
+    SP_TRY(
+        sp_full(sp_shape(in[0]), sp_rank(in[0]), SP_FLOAT(1),
+                &(sp_full_opt){.size = sizeof(sp_full_opt), .has_dtype = true, .dtype = SP_FLOAT64},
+                &ones));
     along[0] = ones;
     SP_TRY(sp_jvp(f->fn, f->ctx, in, along, n_in, values, tangents, MAX, &n));
     out[0] = tangents[0];
@@ -60,7 +67,8 @@ out:
     return status;
 }
 
-static sp_status summed(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status summed(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                        int max_out, int *n_out)
 {
     const fn_of *f = ctx;
     sp_tensor *y[MAX] = {NULL};
@@ -86,7 +94,8 @@ static void grad_at_three_orders(void)
 {
     int64_t before = live_blocks();
     sp_tensor *x = VECTOR(2), *d1, *d2, *d3;
-    fn_of f = {cube_sum, NULL}, g = {grad_of_fn, &f}, gs = {summed, &g}, h = {grad_of_fn, &gs}, hs = {summed, &h};
+    fn_of f = {cube_sum, NULL}, g = {grad_of_fn, &f}, gs = {summed, &g}, h = {grad_of_fn, &gs},
+          hs = {summed, &h};
     d1 = call(grad_of_fn, &f, x);
     d2 = call(grad_of_fn, &gs, x);
     d3 = call(grad_of_fn, &hs, x);
@@ -98,7 +107,8 @@ static void grad_at_three_orders(void)
 }
 
 /* y -> x + y, for the x in ctx */
-static sp_status plus_outer(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status plus_outer(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                            int max_out, int *n_out)
 {
     (void)n_in, (void)max_out;
     *n_out = 1;
@@ -106,7 +116,8 @@ static sp_status plus_outer(void *ctx, const sp_tensor *const *in, int n_in, sp_
 }
 
 /* x -> x * d/dy (x + y) at y = 1 */
-static sp_status confusing(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status confusing(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                           int max_out, int *n_out)
 {
     (void)n_in, (void)max_out;
     sp_tensor *one = number(1), *inner[MAX] = {NULL};
@@ -126,8 +137,8 @@ static void perturbations_are_not_confused(void)
     sp_fn by_grad = grad_of_fn, by_jvp = jvp_of_fn;
     sp_tensor *x = number(3);
     fn_of reverse = {confusing, &by_grad}, forward = {confusing, &by_jvp};
-    sp_tensor *results[] = {call(grad_of_fn, &reverse, x), call(jvp_of_fn, &reverse, x), call(grad_of_fn, &forward, x),
-                            call(jvp_of_fn, &forward, x)};
+    sp_tensor *results[] = {call(grad_of_fn, &reverse, x), call(jvp_of_fn, &reverse, x),
+                            call(grad_of_fn, &forward, x), call(jvp_of_fn, &forward, x)};
     for (int i = 0; i < 4; i++) {
         VALUES(results[i], 1);
         DROP(&results[i]);
@@ -153,7 +164,8 @@ static void outer_tape_sees_through_grad(void)
 }
 
 /* x -> sum(x * x) + (under no_grad) sum(x * x * x) */
-static sp_status partly_no_grad(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status partly_no_grad(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                                int max_out, int *n_out)
 {
     sp_tensor *cubes = NULL, *y = NULL, *s = NULL;
     sp_status status = SP_OK;
@@ -200,8 +212,10 @@ static void jvp_and_hessian_vector(void)
     DROP(&x, &t);
 }
 
-/* x -> y with y[0] = x[0]^2, y[1] = 3 x[1], y[2] = 0, written in place into a fresh tensor and through views */
-static sp_status written_in_place(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+/* x -> y with y[0] = x[0]^2, y[1] = 3 x[1], y[2] = 0, written in place into a fresh tensor and
+ * through views */
+static sp_status written_in_place(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                                  int max_out, int *n_out)
 {
     (void)ctx, (void)n_in, (void)max_out;
     sp_tensor *y = NULL, *v = NULL, *w = NULL, *whole = NULL;
@@ -249,7 +263,8 @@ static void writing_in_place_inside(void)
     DROP(&r, &x);
 }
 
-static sp_status write_outside(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status write_outside(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                               int max_out, int *n_out)
 {
     (void)n_in, (void)max_out;
     *n_out = 1;
@@ -259,12 +274,15 @@ static sp_status write_outside(void *ctx, const sp_tensor *const *in, int n_in, 
 
 static void writing_outside_is_refused(void)
 {
-    sp_tensor *x = VECTOR(1, 2), *captured = VECTOR(0, 0), *out[MAX] = {NULL}, *tangents[MAX] = {NULL}, *zero = number(0);
+    sp_tensor *x = VECTOR(1, 2), *captured = VECTOR(0, 0), *out[MAX] = {NULL},
+              *tangents[MAX] = {NULL}, *zero = number(0);
     int n, dims = 0;
     const sp_tensor *in[] = {x};
     FAILS(sp_grad_fn(write_outside, captured, in, 1, 1, out, NULL), SP_EGRAD, "outside of grad()");
-    FAILS(sp_jvp(write_outside, captured, in, in, 1, out, tangents, MAX, &n), SP_EGRAD, "outside of jvp()");
-    FAILS(sp_vmap(write_outside, zero, in, &dims, 1, out, MAX, &n), SP_EVALUE, "all examples share");
+    FAILS(sp_jvp(write_outside, captured, in, in, 1, out, tangents, MAX, &n), SP_EGRAD,
+          "outside of jvp()");
+    FAILS(sp_vmap(write_outside, zero, in, &dims, 1, out, MAX, &n), SP_EVALUE,
+          "all examples share");
     CU_ASSERT_PTR_NULL(out[0]);
     DROP(&x, &captured, &zero);
 }
@@ -297,8 +315,10 @@ static void batched_backward_below_levels(void)
     OK(sp_mul(x, x, &y));
     OK(sp__level_push_vmap(2, SP_RANDOM_ERROR, &level));
     OK(sp__vmap_wrap(level, rows, 0, &seed));
-    OK(sp_grad((const sp_tensor *[]){y}, 1, (const sp_tensor *[]){x}, 1,
-               &(sp_grad_opt){.size = sizeof(sp_grad_opt), .grad_outputs = (const sp_tensor *[]){seed}}, &g));
+    OK(sp_grad(
+        (const sp_tensor *[]){y}, 1, (const sp_tensor *[]){x}, 1,
+        &(sp_grad_opt){.size = sizeof(sp_grad_opt), .grad_outputs = (const sp_tensor *[]){seed}},
+        &g));
     OK(sp__vmap_unwrap(level, g, 0, &jacobian));
     sp__level_pop(level);
     VALUES(jacobian, 4, 0, 0, 6);
@@ -309,7 +329,8 @@ typedef struct two { /* an op of two tensors, one of them mapped */
     sp_status (*op)(const sp_tensor *a, const sp_tensor *b, sp_tensor **out);
 } two;
 
-static sp_status call_two(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status call_two(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                          int max_out, int *n_out)
 {
     (void)n_in, (void)max_out;
     *n_out = 1;
@@ -381,10 +402,12 @@ static sp_tensor *indices(const int64_t *shape, int rank, int64_t below)
 
 static void rules_against_loops(void)
 {
-    two mul = {sp_mul}, matmul = {sp_matmul}, select = {take}, add_at = {put_twice}, loss = {loss_mean};
+    two mul = {sp_mul}, matmul = {sp_matmul}, select = {take}, add_at = {put_twice},
+        loss = {loss_mean};
     int64_t fallbacks = sp__vmap_fallbacks();
-    sp_tensor *v = ramp(SHAPE(3)), *m = ramp(SHAPE(3, 3)), *bm = ramp(SHAPE(2, 3, 3)), *im = indices(SHAPE(3, 3), 3),
-              *iv = indices(SHAPE(3), 3), *im2 = indices(SHAPE(3, 2), 2), *it = indices(SHAPE(3, 2), 3);
+    sp_tensor *v = ramp(SHAPE(3)), *m = ramp(SHAPE(3, 3)), *bm = ramp(SHAPE(2, 3, 3)),
+              *im = indices(SHAPE(3, 3), 3), *iv = indices(SHAPE(3), 3),
+              *im2 = indices(SHAPE(3, 2), 2), *it = indices(SHAPE(3, 2), 3);
     against_a_loop(&mul, m, m, 0, 1);
     against_a_loop(&mul, v, bm, 0, 2);
     against_a_loop(&mul, m, v, -1, 0);
@@ -407,12 +430,15 @@ static void rules_against_loops(void)
     DROP(&v, &m, &bm, &im, &iv, &im2, &it);
 }
 
-static sp_status draw(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status draw(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out,
+                      int *n_out)
 {
     (void)ctx, (void)n_in, (void)max_out;
     *n_out = 1;
     sp_tensor *r = NULL;
-    SP_RETURN_IF(sp_rand(SHAPE(2), &(sp_rand_opt){.size = sizeof(sp_rand_opt), .has_dtype = true, .dtype = SP_FLOAT64}, &r));
+    SP_RETURN_IF(sp_rand(
+        SHAPE(2),
+        &(sp_rand_opt){.size = sizeof(sp_rand_opt), .has_dtype = true, .dtype = SP_FLOAT64}, &r));
     sp_status status = sp_add(in[0], r, &out[0]);
     DROP(&r);
     return status;
@@ -422,7 +448,8 @@ static void random_numbers(void)
 {
     sp_tensor *x = VECTOR(0, 0, 0), *out[MAX], *in, *drawn[MAX];
     int n, dims = 0;
-    FAILS(sp_vmap(draw, NULL, (const sp_tensor *[]){x}, &dims, 1, out, MAX, &n), SP_EUNSUPPORTED, "randomness=");
+    FAILS(sp_vmap(draw, NULL, (const sp_tensor *[]){x}, &dims, 1, out, MAX, &n), SP_EUNSUPPORTED,
+          "randomness=");
     for (int mode = SP_RANDOM_DIFFERENT; mode <= SP_RANDOM_SAME; mode++) {
         sp_level *level;
         double values[6];
@@ -438,7 +465,8 @@ static void random_numbers(void)
     DROP(&x);
 }
 
-static sp_status read_value(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status read_value(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                            int max_out, int *n_out)
 {
     (void)ctx, (void)n_in, (void)max_out, (void)out, (void)n_out;
     sp_scalar value;
@@ -449,11 +477,13 @@ static void reading_a_value_is_refused(void)
 {
     sp_tensor *x = VECTOR(1, 2), *out[MAX];
     int n, dims = 0;
-    FAILS(sp_vmap(read_value, NULL, (const sp_tensor *[]){x}, &dims, 1, out, MAX, &n), SP_EUNSUPPORTED, "vmap");
+    FAILS(sp_vmap(read_value, NULL, (const sp_tensor *[]){x}, &dims, 1, out, MAX, &n),
+          SP_EUNSUPPORTED, "vmap");
     DROP(&x);
 }
 
-static sp_status keep_argument(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out, int *n_out)
+static sp_status keep_argument(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out,
+                               int max_out, int *n_out)
 {
     (void)n_in, (void)max_out;
     *(sp_tensor **)ctx = sp_retain(in[0]);
@@ -467,7 +497,8 @@ static void escaped_tensors_are_refused(void)
     int n;
     OK(sp_grad_fn(keep_argument, &kept, (const sp_tensor *[]){x}, 1, 1, &g, NULL));
     CU_ASSERT_NOT_EQUAL(sp_mul(kept, kept, &y), SP_OK);
-    FAILS(sp_jvp(cube_sum, NULL, (const sp_tensor *[]){kept}, NULL, 1, out, tangents, MAX, &n), SP_EGRAD, "has ended");
+    FAILS(sp_jvp(cube_sum, NULL, (const sp_tensor *[]){kept}, NULL, 1, out, tangents, MAX, &n),
+          SP_EGRAD, "has ended");
     FAILS(sp__check_alive(kept, "mul"), SP_EGRAD, "inside grad");
     DROP(&x, &g, &kept, &y);
 }
@@ -481,10 +512,12 @@ static void arguments_are_checked(void)
     FAILS(sp_vmap(call_two, &mul, in, dims, 2, out, MAX, &n), SP_ESHAPE, "agree");
     FAILS(sp_vmap(call_two, &mul, in, none, 2, out, MAX, &n), SP_EVALUE, "mapped");
     FAILS(sp_vmap(call_two, &mul, in, far, 2, out, MAX, &n), SP_EINDEX, "dimension 1");
-    FAILS(sp_jvp(cube_sum, NULL, in, (const sp_tensor *[]){y}, 1, out, tangents, MAX, &n), SP_ESHAPE, "tangent");
+    FAILS(sp_jvp(cube_sum, NULL, in, (const sp_tensor *[]){y}, 1, out, tangents, MAX, &n),
+          SP_ESHAPE, "tangent");
     fn_of f = {call_two, &mul};
     sp_fn fn = f.fn;
-    FAILS(sp_grad_fn(fn, &mul, (const sp_tensor *[]){x, x}, 2, 1, out, NULL), SP_ESHAPE, "one element");
+    FAILS(sp_grad_fn(fn, &mul, (const sp_tensor *[]){x, x}, 2, 1, out, NULL), SP_ESHAPE,
+          "one element");
     DROP(&x, &y);
 }
 
@@ -492,7 +525,8 @@ static sp_status everything(const sp_tensor *x)
 {
     sp_tensor *out[MAX] = {NULL};
     int n;
-    fn_of f = {written_in_place, NULL}, s = {summed, &f}, g = {grad_of_fn, &s}, v = {vmap_of_fn, &g}, j = {jvp_of_fn, &v};
+    fn_of f = {written_in_place, NULL}, s = {summed, &f}, g = {grad_of_fn, &s},
+          v = {vmap_of_fn, &g}, j = {jvp_of_fn, &v};
     sp_status status = j.fn(j.ctx, &x, 1, out, MAX, &n);
     if (status == SP_OK) DROP(&out[0]);
     return status;
@@ -519,6 +553,6 @@ static void every_allocation_may_fail(void)
 SUITE("autograd/transform", TEST(grad_at_three_orders), TEST(perturbations_are_not_confused),
       TEST(outer_tape_sees_through_grad), TEST(inner_no_grad_does_not_hide_the_outer_derivative),
       TEST(jvp_and_hessian_vector), TEST(writing_in_place_inside), TEST(writing_outside_is_refused),
-      TEST(grad_of_vmap_of_grad), TEST(batched_backward_below_levels), TEST(rules_against_loops), TEST(random_numbers),
-      TEST(reading_a_value_is_refused), TEST(escaped_tensors_are_refused), TEST(arguments_are_checked),
-      TEST(every_allocation_may_fail))
+      TEST(grad_of_vmap_of_grad), TEST(batched_backward_below_levels), TEST(rules_against_loops),
+      TEST(random_numbers), TEST(reading_a_value_is_refused), TEST(escaped_tensors_are_refused),
+      TEST(arguments_are_checked), TEST(every_allocation_may_fail))
