@@ -10,7 +10,7 @@
 #include "ops/launch.h"
 #include "tensor/memory.h"
 
-enum { MAX_TRIMS = 2, MAX_REBUILDS = 16 };
+enum { MAX_TRIMS = 2, MAX_REBUILDS = 16, MAX_PLANS = 256 };
 
 static void hold(sp_region *r)
 {
@@ -170,6 +170,11 @@ static bool build(sp_region *r, sp_exit *e)
 {
     sp_status status = SP_OK;
     bool again = e->binding != NULL;
+    if (!again && r->jit->n_plans >= MAX_PLANS) {
+        e->hopeless = true;
+        sp__jit_reason(r->jit, "the function has taken too many ways: further ones run op by op");
+        return false;
+    }
     choose_outputs(r, e);
     sp__plan_drop(&e->plan);
     sp_graph_drop(&e->graph);
@@ -180,7 +185,10 @@ static bool build(sp_region *r, sp_exit *e)
                             &(sp_plan_opt){.writebacks = e->binding->writebacks,
                                            .n_writebacks = e->binding->n_writebacks},
                             &e->plan));
-    if (again) e->rebuilds++, r->jit->rebuilds++;
+    if (again)
+        e->rebuilds++, r->jit->rebuilds++;
+    else
+        r->jit->n_plans++;
     return true;
 out:
     no_plan(r, e, status);

@@ -540,6 +540,33 @@ def test_transforms_within():
     check(f, (tensor(3, 4),))
 
 
+def test_within_transforms():
+    def f(x):
+        return spool.tanh(x * 2).sum()
+
+    jitted, x = spool.jit(f), tensor(3, 4)
+    for _ in range(4):
+        assert bits(spool.func.vmap(jitted)(x)) == bits(spool.func.vmap(f)(x))
+        assert bits(spool.func.grad(jitted)(x)) == bits(spool.func.grad(f)(x))
+        assert bits(spool.func.vmap(spool.func.grad(jitted))(x)) == bits(spool.func.vmap(spool.func.grad(f))(x))
+
+
+def test_reads_at_ever_other_places_stay_bounded():
+    def f(x, k):
+        for i in range(20):
+            x = x * 1.5 if i % 3 else spool.tanh(x)
+            if k >> i & 1:
+                x.sum().item()
+        return x
+
+    jitted, x = spool.jit(f), tensor(3)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        k = int(rng.integers(0, 1 << 20))
+        assert bits(jitted(x, k)) == bits(f(x, k))
+    assert spool.explain(jitted, quiet=True).graphs <= 256
+
+
 def test_no_leak():
     jitted = spool.jit(lambda a: (a * 2 + 1).sum())
     a = tensor(100, 100)
