@@ -1,6 +1,6 @@
 /* The tape: nodes in issue order, what they saved, and who hangs on them.
  *
- *     x (leaf, meta->accumulate) --+
+ *     x (leaf: meta->leaf) ---------+
  *                                  +--> node 7: mul, saved x y --> z (meta->node = 7, out_nr 0)
  *     y (meta->node = 5) ----------+
  *

@@ -1,7 +1,6 @@
 /* Nodes, histories and views from the inside.
  *
- *     handle --> sp_grad_meta --> node (out_nr) --edges--> nodes --> ... --> leaf (embedded in its
- * handle's meta)
+ *     handle --> sp_grad_meta --> node (out_nr) --edges--> nodes --> ... --> a leaf's node
  *                     |
  *                     +-- base, steps      a view: whose view, and the calls that lead there
  *
