@@ -230,9 +230,21 @@ static sp_status run_into(problem *p, const sp_operand *out, const char *op)
     return problem_set_output(p, out) ? run(p, op) : run_aside(p, out, op);
 }
 
+/* Two small matrices: what choose_way() would choose, without the generality. */
+static bool run_tiny(const sp_operand *out, const sp_operand *x, const sp_operand *y)
+{
+    if (x->rank != 2 || y->rank != 2 || !out->contiguous || out->numel == 0 || x->shape[1] == 0) return false;
+    sp_gemm_small_fn small_fn = sp__isa->gemm_small[x->dtype];
+    int64_t m = x->shape[0], k = x->shape[1], n = y->shape[1];
+    if (small_fn == NULL || !sp__gemm_is_small(m, n, k, y->stride[1] != 1)) return false;
+    small_fn(m, n, k, x->data, x->stride[0], x->stride[1], y->data, y->stride[0], y->stride[1], out->data);
+    return true;
+}
+
 sp_status sp__cpu_matmul(const sp_kargs *args)
 {
     problem p;
+    if (run_tiny(&args->arg[0], &args->arg[1], &args->arg[2])) return SP_OK;
     problem_of_matmul(&p, &args->arg[1], &args->arg[2]);
     return run_into(&p, &args->arg[0], "matmul");
 }
