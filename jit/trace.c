@@ -1,6 +1,8 @@
 /* Steps and exits: making, linking and freeing the tree. */
 #include "jit/trace.h"
 
+#include <string.h>
+
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
@@ -46,7 +48,9 @@ static sp_status step_arrays(sp_step *s, const sp_call *c)
     if (s->attr) s->n_attr = c->n_attr;
     if (!s->in || !s->views || !s->slots || !s->attr)
         return sp_fail(SP_EMEMORY, "jit: no memory for a step");
-    return sp__attrs_copy(c->attr, c->n_attr, s->attr);
+    sp_status status = sp__attrs_copy(c->attr, c->n_attr, s->attr);
+    if (status != SP_OK && c->n_attr) memset(s->attr, 0, c->n_attr * sizeof *s->attr);
+    return status;
 }
 
 sp_status sp__step_new(sp_step *parent, const sp_call *c, sp_step **out)
