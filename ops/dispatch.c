@@ -1,7 +1,7 @@
 /* The way of a call, from the generated entry point to evaluation. See dispatch.h for the map.
  *
- * The common call (no level, no tracer, nothing requires grad) pays for one look at the thread's state and one at each
- * input's flags, and is on its way to sp__run().
+ * The common call (no level, no tracer, nothing requires grad) pays for one look at the thread's
+ * state and one at each input's flags, and is on its way to sp__run().
  */
 #include "ops/dispatch.h"
 
@@ -25,12 +25,14 @@ static sp_status at_level(sp_tls *tls, sp_call *c)
 static __attribute__((cold)) sp_status escaped(const sp_call *c)
 {
     return sp_fail(SP_EUNSUPPORTED,
-                   "%s: an input belongs to a transform (vmap, jvp or grad) that is not active here; return such tensors "
+                   "%s: an input belongs to a transform (vmap, jvp or grad) that is not active "
+                   "here; return such tensors "
                    "from the transformed function instead of keeping them",
                    sp_op_table[c->op].name);
 }
 
-/* Whether a call writes a tensor that the tape knows: as a result with history, a base, a view, or with hooks. */
+/* Whether a call writes a tensor that the tape knows: as a result with history, a base, a view,
+ * or with hooks. */
 static bool writes_known(const sp_call *c)
 {
     for (int i = 0; i < c->n_out; i++)
@@ -42,7 +44,8 @@ static bool writes_known(const sp_call *c)
 static sp_status note_view(sp_call *c)
 {
     const sp_tensor *out = c->out[0], *base = c->n_in ? c->in[0] : NULL;
-    if (!base || out->dtype < SP_FLOAT32 || out->storage != base->storage || !out->storage) return SP_OK;
+    if (!base || out->dtype < SP_FLOAT32 || out->storage != base->storage || !out->storage)
+        return SP_OK;
     sp_status status = sp__dispatch_hooks.view_made(c);
     if (SP_UNLIKELY(status != SP_OK)) sp_drop(&c->out[0]);
     return status;
@@ -57,10 +60,12 @@ sp_status sp__dispatch(sp_call *c)
         if (c->in[i]) seen |= c->in[i]->flags;
     if (SP_UNLIKELY(seen & SP_T_WRAPPED)) return escaped(c);
     if (!tls->no_grad && sp__dispatch_hooks.record) {
-        if (SP_UNLIKELY((seen & SP_T_REQUIRES_GRAD) || (c->flags && writes_known(c)))) return sp__dispatch_hooks.record(c);
+        if (SP_UNLIKELY((seen & SP_T_REQUIRES_GRAD) || (c->flags && writes_known(c))))
+            return sp__dispatch_hooks.record(c);
     }
     SP_RETURN_IF(sp__eval(c));
-    if (SP_UNLIKELY(sp_op_table[c->op].flags & (SP_OPF_VIEW | SP_OPF_MAY_VIEW)) && !c->flags && sp__dispatch_hooks.view_made)
+    if (SP_UNLIKELY(sp_op_table[c->op].flags & (SP_OPF_VIEW | SP_OPF_MAY_VIEW)) && !c->flags &&
+        sp__dispatch_hooks.view_made)
         return note_view(c);
     return SP_OK;
 }
@@ -76,7 +81,8 @@ sp_status sp__value_ready(const sp_tensor *t, const char *op)
     sp_storage *s = t->storage;
     if (SP_UNLIKELY(!s))
         return sp_fail(SP_EUNSUPPORTED,
-                       "%s: inside a transform (vmap, jvp, grad) a tensor of shape %s has no value of its own; return it from "
+                       "%s: inside a transform (vmap, jvp, grad) a tensor of shape %s has no value "
+                       "of its own; return it from "
                        "the transformed function and read it there",
                        op, SP_SHAPE(t));
     if (SP_UNLIKELY(s->region != NULL) && sp__handle_hooks.region_flush)
@@ -91,8 +97,8 @@ void sp__wrap_free(sp_wrap *wrap)
     sp__free(wrap, sizeof *wrap);
 }
 
-/* A constructor, so that the hooks are there in every program that this file is linked into: without it nothing could have
- * put work into a queue, nor a wrap into a handle. */
+/* A constructor, so that the hooks are there in every program that this file is linked into:
+ * without it nothing could have put work into a queue, nor a wrap into a handle. */
 static __attribute__((constructor)) void register_ops(void)
 {
     sp__handle_hooks.wrap_free = sp__wrap_free;

@@ -1,15 +1,16 @@
 /* The one way a call takes: levels, tape, tracer, launch.
  *
- *     sp__dispatch   top level of the thread's stack, if any        (jvp, vmap, nested grad: autograd/)
- *                    else the tape, if an input requires grad       (autograd/record.c, through sp__dispatch_hooks)
- *     sp__eval       the thread's tracer, if any                    (jit/, through sp_tls.tracer)
- *     sp__run        infer, allocate, launch                        (ops/run.c)
+ *     sp__dispatch   top level of the thread's stack, if any   (jvp, vmap, nested grad: autograd/)
+ *                    else the tape, if an input requires grad  (autograd/, sp__dispatch_hooks)
+ *     sp__eval       the thread's tracer, if any               (jit/, through sp_tls.tracer)
+ *     sp__run        infer, allocate, launch                   (ops/run.c)
  *
  * Invariants
  * 1. Layers above register themselves; nothing here includes them.
- * 2. A level handles a call with itself taken off the stack (sp_tls.top = level->below); sp__dispatch() takes it off and
- *    puts it back.
- * 3. sp__run() bumps the version of what it writes in place; recorders compare versions, never addresses.
+ * 2. A level handles a call with itself taken off the stack (sp_tls.top = level->below);
+ *    sp__dispatch() takes it off and puts it back.
+ * 3. sp__run() bumps the version of what it writes in place; recorders compare versions, never
+ *    addresses.
  */
 #ifndef SP_DISPATCH_H
 #define SP_DISPATCH_H
@@ -31,9 +32,9 @@ typedef struct sp_level {
 typedef struct sp_wrap {
     uint64_t level_id;
     uint8_t kind;
-    bool batched;        /* VMAP: inner has the mapped dimension at 0; else inner is the same for all */
-    sp_tensor *inner;    /* the value one level down; owned */
-    sp_tensor *tangent;  /* JVP: owned; NULL: zero */
+    bool batched;       /* VMAP: inner has the mapped dimension at 0; else it is the same for all */
+    sp_tensor *inner;   /* the value one level down; owned */
+    sp_tensor *tangent; /* JVP: owned; NULL: zero */
 } sp_wrap;
 
 typedef struct sp_tracer { /* replaces evaluation at the bottom */
@@ -43,19 +44,20 @@ typedef struct sp_tracer { /* replaces evaluation at the bottom */
 typedef struct sp_tls {
     sp_level *top;
     sp_tracer *tracer;
-    bool no_grad;        /* grad mode off; false by default so that a zeroed block is right */
-    bool in_hot;         /* jit/: hot-region detection is on for this thread */
-    void *autograd;      /* autograd/'s own per-thread state */
+    bool no_grad;   /* grad mode off; false by default so that a zeroed block is right */
+    bool in_hot;    /* jit/: hot-region detection is on for this thread */
+    void *autograd; /* autograd/'s own per-thread state */
 } sp_tls;
 
 extern __thread sp_tls sp__tls __attribute__((tls_model("initial-exec")));
 
 typedef struct sp_dispatch_hooks {
-    /* Runs c through sp__eval() and records it on the level-0 tape. Called when an input requires grad and grad mode is
-     * on, and for in-place writes to tensors with history or hooks. */
+    /* Runs c through sp__eval() and records it on the level-0 tape. Called when an input
+     * requires grad and grad mode is on, and for in-place writes to tensors with history or
+     * hooks. */
     sp_status (*record)(sp_call *c);
-    /* A view was made by an op that is not recorded: autograd/ notes base and recipe so that later in-place writes
-     * rebase history. NULL: nothing to do. */
+    /* A view was made by an op that is not recorded: autograd/ notes base and recipe so that
+     * later in-place writes rebase history. NULL: nothing to do. */
     sp_status (*view_made)(sp_call *c);
 } sp_dispatch_hooks;
 extern sp_dispatch_hooks sp__dispatch_hooks;
@@ -64,20 +66,22 @@ SP_MUST_USE sp_status sp__dispatch(sp_call *c);
 SP_MUST_USE sp_status sp__eval(sp_call *c);
 SP_MUST_USE sp_status sp__run(sp_call *c);
 
-/* The value of a tensor must be visible on the host now: flush the region it is deferred in, wait for its pending writer.
- * `op` names the reader in errors, such as that a wrapped handle has no value. */
+/* The value of a tensor must be visible on the host now: flush the region it is deferred in,
+ * wait for its pending writer. `op` names the reader in errors, such as that a wrapped handle
+ * has no value. */
 SP_MUST_USE sp_status sp__value_ready(const sp_tensor *t, const char *op);
 
-/* Where the user's program is, opaque to everyone but the binding that registered `here`. Taken per queued or traced op,
- * resolved to text only for messages. */
+/* Where the user's program is, opaque to everyone but the binding that registered `here`. Taken
+ * per queued or traced op, resolved to text only for messages. */
 typedef struct sp__where { /* two underscores: sp_where() is an op */
-    void *code; /* owned reference, given back with `drop` */
+    void *code;            /* owned reference, given back with `drop` */
     int32_t at;
 } sp__where;
 typedef struct sp_where_hooks {
-    void (*here)(sp__where *out);            /* code = NULL when unknown */
-    void (*drop)(sp__where *where);          /* from any thread that issues ops or waits, interpreter lock held or not */
-    void (*keep)(const sp__where *where);    /* one more reference */
+    void (*here)(sp__where *out); /* code = NULL when unknown */
+    /* Comes from any thread that issues ops or waits, interpreter lock held or not. */
+    void (*drop)(sp__where *where);
+    void (*keep)(const sp__where *where);                      /* one more reference */
     void (*text)(const sp__where *where, char *buf, size_t n); /* "train.py:12" */
 } sp_where_hooks;
 SP_API extern sp_where_hooks sp__where_hooks;

@@ -51,10 +51,12 @@ static inline void sp__kargs_header(const sp_call *c, sp_kargs *k)
     k->attr = (sp_attr *)c->attr;
 }
 
-SP_MUST_USE sp_status sp__launch_slow(const sp_call *c, const sp_kargs *k, sp_kernel kernel, int device);
+SP_MUST_USE sp_status sp__launch_slow(const sp_call *c, const sp_kargs *k, sp_kernel kernel,
+                                      int device);
 
 /* c with its arguments in k; `work` is how many elements all operands have. */
-static inline sp_status sp__launch_filled(const sp_call *c, const sp_kargs *k, sp_kernel kernel, int device, int64_t work)
+static inline sp_status sp__launch_filled(const sp_call *c, const sp_kargs *k, sp_kernel kernel,
+                                          int device, int64_t work)
 {
     int64_t quick = atomic_load_explicit(&sp__knobs.quick_numel, memory_order_relaxed);
     if (SP_LIKELY(work <= quick && sp__queue_idle(device))) return sp__kernel_run(kernel, k);

@@ -1,18 +1,21 @@
 /* The launch queues. See queue_int.h for the picture and the invariants.
  *
- * Who runs what. The worker takes the role `running` and keeps it until nothing is left. A caller that must wait takes it
- * if it is free, and runs the head of the queue itself, up to what it waits for: an op followed by a read of its result
- * costs no switch of threads. Only when another thread is already running does a caller wait for it.
+ * Who runs what. The worker takes the role `running` and keeps it until nothing is left. A caller
+ * that must wait takes it if it is free, and runs the head of the queue itself, up to what it waits
+ * for: an op followed by a read of its result costs no switch of threads. Only when another thread
+ * is already running does a caller wait for it.
  *
- * Whom to wake. Waking the worker costs the caller some 5 us, more than 2 % of most ops, and gains nothing if the caller is
- * back in a moment to wait. So the queue remembers how long its callers last stayed away between issuing and waiting
- * (`credit`): if it was worth it, the worker is woken at once; else not, until the caller has been away for WORTH_US.
+ * Whom to wake. Waking the worker costs the caller some 5 us, more than 2 % of most ops, and gains
+ * nothing if the caller is back in a moment to wait. So the queue remembers how long its callers
+ * last stayed away between issuing and waiting (`credit`): if it was worth it, the worker is woken
+ * at once; else not, until the caller has been away for WORTH_US.
  *
- * Sleeping. Whoever goes to sleep announces it (`asleep`, `waiters`), then looks once more; whoever makes progress stores
- * it, then looks for sleepers. Both orders are sequentially consistent, so one of the two sees the other.
+ * Sleeping. Whoever goes to sleep announces it (`asleep`, `waiters`), then looks once more; whoever
+ * makes progress stores it, then looks for sleepers. Both orders are sequentially consistent, so
+ * one of the two sees the other.
  *
- * A forked child has no worker. The parent drains before the fork (so that no lock is held and no slot is half done), the
- * child starts a worker of its own when it first queues something.
+ * A forked child has no worker. The parent drains before the fork (so that no lock is held and no
+ * slot is half done), the child starts a worker of its own when it first queues something.
  */
 #include "ops/queue_int.h"
 
@@ -31,21 +34,21 @@ enum {
     SLOT_INTS = 4 * SP_MAX_RANK, /* of all INTS attributes of an op together */
     SLOT_REFS = SP_KARGS_INLINE,
     ERROR_TEXT = 1024,
-    CREDIT = 2,      /* short absences in a row before the worker is left asleep */
-    WORTH_US = 50,   /* a caller that stays away so long makes up for waking the worker */
-    SPIN = 100,      /* then yield, ... */
-    YIELD_US = 50,   /* ... the worker so long, ... */
-    WAIT_US = 2000   /* ... a caller so long; then sleep */
+    CREDIT = 2,    /* short absences in a row before the worker is left asleep */
+    WORTH_US = 50, /* a caller that stays away so long makes up for waking the worker */
+    SPIN = 100,    /* then yield, ... */
+    YIELD_US = 50, /* ... the worker so long, ... */
+    WAIT_US = 2000 /* ... a caller so long; then sleep */
 };
 
 typedef struct slot {
-    sp_kernel kernel;             /* NULL: `run` */
+    sp_kernel kernel; /* NULL: `run` */
     sp_status (*run)(void *args);
-    void *block;                  /* raw: arguments and references; NULL otherwise */
+    void *block; /* raw: arguments and references; NULL otherwise */
     size_t block_bytes;
-    sp_storage **refs;            /* in `room`, or in the block */
+    sp_storage **refs; /* in `room`, or in the block */
     int n_refs;
-    sp__where where;               /* owned; given back when the slot is used again, by a thread that issues */
+    sp__where where; /* owned; given back by the thread that uses the slot again */
     sp_storage *room[SLOT_REFS];
     sp_kargs k;
     sp_attr attr[SP_MAX_ATTR];
@@ -59,13 +62,13 @@ typedef struct queue {
     _Atomic bool running;
     _Atomic bool asleep;
     _Atomic int waiters;
-    _Atomic int credit;      /* > 0: wake the worker at once */
-    _Atomic int64_t burst;   /* when the oldest op of those not finished was issued, in us */
-    _Atomic bool failed;     /* the error below is set; guarded by lock */
-    bool started, stop;      /* guarded by lock */
+    _Atomic int credit;    /* > 0: wake the worker at once */
+    _Atomic int64_t burst; /* when the oldest op of those not finished was issued, in us */
+    _Atomic bool failed;   /* the error below is set; guarded by lock */
+    bool started, stop;    /* guarded by lock */
     pthread_t worker;
     sp_status status;
-    sp__where where;          /* owned */
+    sp__where where; /* owned */
     char text[ERROR_TEXT];
 } queue;
 
@@ -102,7 +105,8 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* Lets time pass without going to sleep: cheap for others, and awake within a microsecond. False after `us`. */
+/* Lets time pass without going to sleep: cheap for others, and awake within a microsecond. False
+ * after `us`. */
 typedef struct patience {
     int spins;
     int64_t until;
@@ -149,7 +153,8 @@ static size_t operands_text(const sp_kargs *k, char *text, size_t room)
     for (int i = k->n_out; i < k->n_arg && at < room; i++) {
         const sp_operand *a = &k->arg[i];
         if (!a->data) continue;
-        at += (size_t)snprintf(text + at, room - at, "%s%s %s", at ? ", " : "", sp_dtype_name((sp_dtype)a->dtype),
+        at += (size_t)snprintf(text + at, room - at, "%s%s %s", at ? ", " : "",
+                               sp_dtype_name((sp_dtype)a->dtype),
                                sp__shape_text(a->rank, a->shape, shape, sizeof shape));
     }
     return at;
@@ -164,7 +169,8 @@ static __attribute__((cold)) void note_failure(queue *q, slot *s, sp_status stat
         q->status = status;
         if (s->kernel) {
             operands_text(&s->k, operands, sizeof operands);
-            snprintf(q->text, sizeof q->text, "%s(%s): %s", sp_op_table[s->k.op].name, operands, sp_last_error());
+            snprintf(q->text, sizeof q->text, "%s(%s): %s", sp_op_table[s->k.op].name, operands,
+                     sp_last_error());
         } else {
             snprintf(q->text, sizeof q->text, "compiled region: %s", sp_last_error());
         }
@@ -190,7 +196,8 @@ static void run_one(queue *q, uint64_t ticket, sp_count counted_as)
 
 static inline bool take_role(queue *q)
 {
-    return !atomic_load_explicit(&q->running, memory_order_relaxed) && !atomic_exchange(&q->running, true);
+    return !atomic_load_explicit(&q->running, memory_order_relaxed) &&
+           !atomic_exchange(&q->running, true);
 }
 
 static void leave_role(queue *q)
@@ -202,7 +209,8 @@ static void leave_role(queue *q)
 
 static void run_until(queue *q, uint64_t last, sp_count counted_as)
 {
-    for (uint64_t next = done_of(q) + 1; next <= last && next <= issued_of(q); next++) run_one(q, next, counted_as);
+    for (uint64_t next = done_of(q) + 1; next <= last && next <= issued_of(q); next++)
+        run_one(q, next, counted_as);
 }
 
 /* ---- the worker ----- */
@@ -220,7 +228,8 @@ static bool sleep_until_work(queue *q)
 {
     pthread_mutex_lock(&q->lock);
     atomic_store(&q->asleep, true);
-    while (!q->stop && (issued_of(q) == done_of(q) || atomic_load(&q->running))) pthread_cond_wait(&q->work, &q->lock);
+    while (!q->stop && (issued_of(q) == done_of(q) || atomic_load(&q->running)))
+        pthread_cond_wait(&q->work, &q->lock);
     atomic_store(&q->asleep, false);
     bool stop = q->stop;
     pthread_mutex_unlock(&q->lock);
@@ -358,13 +367,15 @@ static slot *open_slot(queue *q)
     }
 }
 
-static void take_tickets(queue *q, slot *s, sp_storage *const *reads, int n_reads, sp_storage *const *writes, int n_writes)
+static void take_tickets(queue *q, slot *s, sp_storage *const *reads, int n_reads,
+                         sp_storage *const *writes, int n_writes)
 {
     uint64_t ticket = issued_of(q) + 1;
     s->n_refs = 0;
     for (int i = 0; i < n_reads + n_writes; i++) {
         sp_storage *storage = i < n_reads ? reads[i] : writes[i - n_reads];
-        atomic_store_explicit(i < n_reads ? &storage->read_ticket : &storage->write_ticket, ticket, memory_order_relaxed);
+        atomic_store_explicit(i < n_reads ? &storage->read_ticket : &storage->write_ticket, ticket,
+                              memory_order_relaxed);
         s->refs[s->n_refs++] = sp__storage_retain(storage);
     }
 }
@@ -374,8 +385,10 @@ static void close_slot(queue *q)
     uint64_t issued = issued_of(q);
     int64_t now = now_us();
     bool first = done_of(q) == issued;
-    if (first) atomic_store(&q->burst, now);
-    else if (now - atomic_load(&q->burst) > WORTH_US) atomic_store(&q->credit, CREDIT);
+    if (first)
+        atomic_store(&q->burst, now);
+    else if (now - atomic_load(&q->burst) > WORTH_US)
+        atomic_store(&q->credit, CREDIT);
     atomic_store(&sp__progress[q - queues].issued, issued + 1);
     pthread_mutex_unlock(&q->lock);
     if (atomic_load(&q->credit) > 0) wake_worker(q);
@@ -433,8 +446,8 @@ static bool fits_slot(const sp_kargs *k, int n_refs)
     return k->n_arg <= SP_KARGS_INLINE && n_refs <= SLOT_REFS && n_ints <= SLOT_INTS;
 }
 
-bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *const *reads, int n_reads,
-                  sp_storage *const *writes, int n_writes)
+bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *const *reads,
+                  int n_reads, sp_storage *const *writes, int n_writes)
 {
     queue *q = &queues[device];
     if (!fits_slot(k, n_reads + n_writes)) return false;
@@ -454,11 +467,12 @@ bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *c
     return true;
 }
 
-bool sp__queue_raw(int device, sp_status (*run)(void *args), const void *args, size_t arg_bytes, sp_storage *const *reads,
-                   int n_reads, sp_storage *const *writes, int n_writes)
+bool sp__queue_raw(int device, sp_status (*run)(void *args), const void *args, size_t arg_bytes,
+                   sp_storage *const *reads, int n_reads, sp_storage *const *writes, int n_writes)
 {
     queue *q = &queues[device];
-    size_t refs_at = (arg_bytes + 63) / 64 * 64, bytes = refs_at + sizeof(sp_storage *) * (size_t)(n_reads + n_writes);
+    size_t refs_at = (arg_bytes + 63) / 64 * 64,
+           bytes = refs_at + sizeof(sp_storage *) * (size_t)(n_reads + n_writes);
     char *block = sp__alloc(bytes);
     if (!block) return false;
     if (arg_bytes) memcpy(block, args, arg_bytes);
@@ -488,8 +502,10 @@ void sp__queue_wait(int device, uint64_t ticket)
     queue *q = &queues[device];
     if (done_of(q) >= ticket) return;
     int credit = atomic_load(&q->credit);
-    if (now_us() - atomic_load(&q->burst) > WORTH_US) atomic_store(&q->credit, CREDIT);
-    else if (credit > 0) atomic_store(&q->credit, credit - 1);
+    if (now_us() - atomic_load(&q->burst) > WORTH_US)
+        atomic_store(&q->credit, CREDIT);
+    else if (credit > 0)
+        atomic_store(&q->credit, credit - 1);
     void *left = sp__blocking_hooks.leave ? sp__blocking_hooks.leave() : NULL;
     wait_or_help(q, ticket);
     if (left) sp__blocking_hooks.enter(left);

@@ -1,9 +1,10 @@
 /* sp__run(): a call, evaluated. The bottom of the way that dispatch.h describes.
  *
- *     uniform?       inputs dense, of one shape and dtype: no inference, the result's dtype is remembered per opcode
- *     fresh results  infer, make handles; then a view is done, a composite without kernel runs its body, a kernel is launched
- *     in place, out= check the target, infer, check that the result fits; launch over it, or into a copy where the kernel
- *                    would overwrite what it reads
+ *     uniform?       inputs dense, of one shape and dtype: no inference, the result's dtype is
+ *                    remembered per opcode
+ *     fresh results  infer, make handles; then a view is done, a composite without a kernel runs
+ * its body, a kernel is launched in place, out= check the target, infer, check that the result
+ * fits; launch over it, or into a copy where the kernel would overwrite what it reads
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,9 +14,9 @@
 
 /* ---- uniform calls ----- */
 
-/* What pointwise ops yield for inputs of one dtype, per opcode, that dtype, and the kind of their number if they have one:
- * 0 unknown, else (result dtype + 1) | compute dtype << 8. Filled by inference, which does not look at anything else in
- * calls that rule_of() admits. */
+/* What pointwise ops yield for inputs of one dtype, per opcode, that dtype, and the kind of
+ * their number if they have one: 0 unknown, else (result dtype + 1) | compute dtype << 8. Filled
+ * by inference, which does not look at anything else in calls that rule_of() admits. */
 static _Atomic uint16_t rules[SP_OP_COUNT][SP_DTYPE_COUNT][SP_DTYPE_COUNT];
 
 static inline _Atomic uint16_t *rule_of(const sp_call *c)
@@ -28,9 +29,11 @@ static void learn_rule(const sp_call *c, const sp_meta *result)
 {
     _Atomic uint16_t *rule = rule_of(c);
     if (!rule) return;
-    if (c->op == SP_OP_POW_SCALAR && result->dtype == SP_INT64) return; /* the exponent's sign is checked */
+    if (c->op == SP_OP_POW_SCALAR && result->dtype == SP_INT64)
+        return; /* the exponent's sign is checked */
     unsigned compute = result->dtype == SP_BOOL ? sp__common_dtype(c) : result->dtype;
-    atomic_store_explicit(rule, (uint16_t)((result->dtype + 1u) | compute << 8), memory_order_relaxed);
+    atomic_store_explicit(rule, (uint16_t)((result->dtype + 1u) | compute << 8),
+                          memory_order_relaxed);
 }
 
 static inline bool is_dense(const sp_tensor *t)
@@ -46,11 +49,12 @@ static inline bool same_shape(const sp_tensor *a, const sp_tensor *b)
     return true;
 }
 
-/* A further input beside a: dense, of a's shape, dtype and device; and not overlapping a otherwise than exactly if a is
- * written. */
+/* A further input beside a: dense, of a's shape, dtype and device; and not overlapping a
+ * otherwise than exactly if a is written. */
 static inline bool goes_with(const sp_tensor *a, const sp_tensor *b, bool written)
 {
-    if (!b || !is_dense(b) || b->dtype != a->dtype || b->device != a->device || !same_shape(a, b)) return false;
+    if (!b || !is_dense(b) || b->dtype != a->dtype || b->device != a->device || !same_shape(a, b))
+        return false;
     if (!written) return true;
     return b->storage == a->storage ? b->offset == a->offset : !(b->storage->flags & SP_S_FOREIGN);
 }
@@ -59,9 +63,12 @@ static inline bool is_uniform(const sp_call *c)
 {
     const sp_tensor *a = c->in[0];
     if (!a || !is_dense(a) || a->numel == 0) return false;
-    if (c->flags && (c->flags != SP_CALL_INPLACE || a->storage->flags & (SP_S_FOREIGN | SP_S_READONLY))) return false;
+    if (c->flags &&
+        (c->flags != SP_CALL_INPLACE || a->storage->flags & (SP_S_FOREIGN | SP_S_READONLY)))
+        return false;
     if (c->n_in == 1) return true;
-    return goes_with(a, c->in[1], c->flags) && (c->n_in == 2 || (c->n_in == 3 && goes_with(a, c->in[2], c->flags)));
+    return goes_with(a, c->in[1], c->flags) &&
+           (c->n_in == 2 || (c->n_in == 3 && goes_with(a, c->in[2], c->flags)));
 }
 
 static inline void fill_line(sp_operand *a, const sp_tensor *t, int dtype, int64_t numel)
@@ -91,8 +98,10 @@ static inline sp_status run_uniform(sp_call *c, unsigned rule, sp_kernel kernel)
     for (int i = 1; i < c->n_in; i++) fill_line(&k.room[i + 1], c->in[i], dtype, numel);
     c->out[0] = out;
     sp_status status = sp__launch_filled(c, &k, kernel, out->device, numel * k.n_arg);
-    if (c->flags) a->storage->version += status == SP_OK;
-    else if (SP_UNLIKELY(status != SP_OK)) sp_drop(&c->out[0]);
+    if (c->flags)
+        a->storage->version += status == SP_OK;
+    else if (SP_UNLIKELY(status != SP_OK))
+        sp_drop(&c->out[0]);
     return status;
 }
 
@@ -105,10 +114,13 @@ static sp_status check_inputs(const sp_call *c, int *device)
         const sp_tensor *t = c->in[i];
         if (!t) continue;
         if (SP_UNLIKELY(!t->storage))
-            return sp_fail(SP_EUNSUPPORTED, "%s: input %d belongs to a transform (vmap, jvp or grad) that is not active here",
-                           sp_op_table[c->op].name, i);
+            return sp_fail(
+                SP_EUNSUPPORTED,
+                "%s: input %d belongs to a transform (vmap, jvp or grad) that is not active here",
+                sp_op_table[c->op].name, i);
         if (SP_UNLIKELY(seen && t->device != *device))
-            return sp_fail(SP_EDEVICE, "%s: inputs on different devices; move them to one", sp_op_table[c->op].name);
+            return sp_fail(SP_EDEVICE, "%s: inputs on different devices; move them to one",
+                           sp_op_table[c->op].name);
         *device = t->device;
         seen = 1;
     }
@@ -144,7 +156,8 @@ static sp_status make_outputs(sp_call *c, const sp_meta *meta)
     return SP_OK;
 }
 
-/* A composite's body calls public ops; recording, tracing and levels have already seen the composite itself. */
+/* A composite's body calls public ops; recording, tracing and levels have already seen the
+ * composite itself. */
 static sp_status run_body(sp_call *c, const sp_op_info *info)
 {
     sp_tls *tls = &sp__tls, saved = *tls;
@@ -183,7 +196,8 @@ static sp_status run_fresh(sp_call *c, const sp_op_info *info, bool uniform)
 static const char *written_name(const sp_call *c, char *buf, size_t n)
 {
     const char *name = sp_op_table[c->op].name;
-    snprintf(buf, n, "%.*s%s", (int)strcspn(name, "."), name, c->flags & SP_CALL_INPLACE ? "_" : "");
+    snprintf(buf, n, "%.*s%s", (int)strcspn(name, "."), name,
+             c->flags & SP_CALL_INPLACE ? "_" : "");
     return buf;
 }
 #define WRITTEN_NAME(c) written_name(c, (char[64]){0}, 64)
@@ -191,46 +205,65 @@ static const char *written_name(const sp_call *c, char *buf, size_t n)
 static sp_status check_writable(const sp_call *c, const sp_tensor *t)
 {
     if (SP_UNLIKELY(!t->storage))
-        return sp_fail(SP_EUNSUPPORTED, "%s: the tensor written belongs to a transform (vmap, jvp or grad) that is not active "
-                       "here", WRITTEN_NAME(c));
+        return sp_fail(
+            SP_EUNSUPPORTED,
+            "%s: the tensor written belongs to a transform (vmap, jvp or grad) that is not active "
+            "here",
+            WRITTEN_NAME(c));
     if (SP_UNLIKELY(t->storage->flags & SP_S_READONLY))
-        return sp_fail(SP_EVALUE, "%s: the tensor's memory is read-only; write to a clone() of it", WRITTEN_NAME(c));
+        return sp_fail(SP_EVALUE, "%s: the tensor's memory is read-only; write to a clone() of it",
+                       WRITTEN_NAME(c));
     if (SP_UNLIKELY(sp__overlaps_itself(t)))
-        return sp_fail(SP_EVALUE, "%s: several elements of the tensor of shape %s are one in memory (expand), so it cannot be "
-                       "written; clone() it first", WRITTEN_NAME(c), SP_SHAPE(t));
+        return sp_fail(SP_EVALUE,
+                       "%s: several elements of the tensor of shape %s are one in memory (expand), "
+                       "so it cannot be "
+                       "written; clone() it first",
+                       WRITTEN_NAME(c), SP_SHAPE(t));
     return SP_OK;
 }
 
 static sp_status check_fits(const sp_call *c, const sp_tensor *t, const sp_meta *result)
 {
     char shape[SP_SHAPE_TEXT];
-    bool fits = t->rank == result->rank && memcmp(t->shape, result->shape, sizeof *t->shape * t->rank) == 0;
+    bool fits =
+        t->rank == result->rank && memcmp(t->shape, result->shape, sizeof *t->shape * t->rank) == 0;
     if (SP_UNLIKELY(!fits))
-        return sp_fail(SP_ESHAPE, "%s: the result has shape %s, the tensor to hold it %s; they must be equal, because tensors "
-                       "are not resized", WRITTEN_NAME(c), sp__shape_text(result->rank, result->shape, shape, sizeof shape),
+        return sp_fail(SP_ESHAPE,
+                       "%s: the result has shape %s, the tensor to hold it %s; they must be equal, "
+                       "because tensors "
+                       "are not resized",
+                       WRITTEN_NAME(c),
+                       sp__shape_text(result->rank, result->shape, shape, sizeof shape),
                        SP_SHAPE(t));
     if (SP_UNLIKELY(sp__kind_of(result->dtype) > sp__kind_of(t->dtype)))
-        return sp_fail(SP_EDTYPE, "%s: the result is %s, which a tensor of %s cannot hold; cast one of them, or write to a new "
-                       "tensor", WRITTEN_NAME(c), sp_dtype_name((sp_dtype)result->dtype), sp_dtype_name((sp_dtype)t->dtype));
+        return sp_fail(SP_EDTYPE,
+                       "%s: the result is %s, which a tensor of %s cannot hold; cast one of them, "
+                       "or write to a new "
+                       "tensor",
+                       WRITTEN_NAME(c), sp_dtype_name((sp_dtype)result->dtype),
+                       sp_dtype_name((sp_dtype)t->dtype));
     return SP_OK;
 }
 
 static bool same_elements(const sp_tensor *a, const sp_tensor *b)
 {
-    return a->storage == b->storage && a->offset == b->offset && a->dtype == b->dtype && same_shape(a, b)
-           && memcmp(a->stride, b->stride, sizeof *a->stride * a->rank) == 0;
+    return a->storage == b->storage && a->offset == b->offset && a->dtype == b->dtype &&
+           same_shape(a, b) && memcmp(a->stride, b->stride, sizeof *a->stride * a->rank) == 0;
 }
 
-/* Whether the kernel would overwrite what it has yet to read. Element by element, or as the op's own in-place form, input
- * and output may be one. */
+/* Whether the kernel would overwrite what it has yet to read. Element by element, or as the op's
+ * own in-place form, input and output may be one. */
 static bool reads_what_it_writes(const sp_call *c, int flags)
 {
     for (int i = 0; i < c->n_in; i++) {
         const sp_tensor *in = c->in[i];
         for (int k = 0; in && k < c->n_out; k++) {
             const sp_tensor *out = c->out[k];
-            if (in->storage != out->storage && !(in->storage->flags & out->storage->flags & SP_S_FOREIGN)) continue;
-            bool allowed = (flags & SP_OPF_POINTWISE) || (i == 0 && k == 0 && (c->flags & SP_CALL_INPLACE));
+            if (in->storage != out->storage &&
+                !(in->storage->flags & out->storage->flags & SP_S_FOREIGN))
+                continue;
+            bool allowed =
+                (flags & SP_OPF_POINTWISE) || (i == 0 && k == 0 && (c->flags & SP_CALL_INPLACE));
             if (!(allowed && same_elements(in, out)) && sp__may_overlap(in, out)) return true;
         }
     }
@@ -250,7 +283,12 @@ static sp_status run_and_copy(sp_call *c, const sp_op_info *info)
     }
     for (int i = 0; i < c->n_out; i++) {
         sp_tensor *in[2] = {c->out[i], fresh.out[i]};
-        sp_call copy = {.op = SP_OP_COPY, .n_out = 1, .flags = SP_CALL_INPLACE, .n_in = 2, .in = in, .out = {c->out[i]}};
+        sp_call copy = {.op = SP_OP_COPY,
+                        .n_out = 1,
+                        .flags = SP_CALL_INPLACE,
+                        .n_in = 2,
+                        .in = in,
+                        .out = {c->out[i]}};
         SP_TRY(sp__launch(&copy));
         c->out[i]->storage->version++;
     }

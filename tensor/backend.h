@@ -10,7 +10,7 @@ enum { SP_DEVICE_CPU = 0, SP_MAX_DEVICES = 4, SP_KARGS_INLINE = 8 };
 struct sp_attr;
 
 typedef struct sp_operand {
-    char *data;    /* address of the first element; NULL for an optional input not given */
+    char *data; /* address of the first element; NULL for an optional input not given */
     uint8_t dtype, rank;
     bool contiguous;
     int64_t numel;
@@ -18,16 +18,18 @@ typedef struct sp_operand {
     int64_t stride[SP_MAX_RANK]; /* in elements */
 } sp_operand;
 
-/* A kernel's arguments: outputs first, then inputs, preallocated and strided. For pointwise ops all operands carry the
- * same rank and shape: broadcast (stride 0) and with mergeable dimensions coalesced, the iteration space is arg[0]'s. For
- * all others they carry their own geometry. INTS attributes point to memory that lives as long as the arguments. */
+/* A kernel's arguments: outputs first, then inputs, preallocated and strided. For pointwise ops
+ * all operands carry the same rank and shape: broadcast (stride 0) and with mergeable dimensions
+ * coalesced, the iteration space is arg[0]'s. For all others they carry their own geometry. INTS
+ * attributes point to memory that lives as long as the arguments. */
 typedef struct sp_kargs {
     uint16_t op;
     uint8_t n_out, n_attr;
-    uint8_t compute;     /* pointwise: the dtype computed in, from inference (comparisons: the promoted one) */
-    bool dense;          /* pointwise: every operand is contiguous over the iteration space (or a scalar: rank 0, stride 0) */
+    uint8_t compute; /* pointwise: the dtype computed in (comparisons: the promoted one) */
+    bool dense;      /* pointwise: every operand is contiguous over the iteration space, or has
+                      * stride 0 throughout */
     int32_t n_arg;
-    sp_operand *arg;     /* n_arg operands; `room` unless there are more */
+    sp_operand *arg; /* n_arg operands; `room` unless there are more */
     struct sp_attr *attr;
     sp_operand room[SP_KARGS_INLINE];
 } sp_kargs;

@@ -1,7 +1,7 @@
 /* The dtypes: names, sizes, and what two of them compute in.
  *
- * Promotion is PyTorch's: the higher kind wins (bool < integer < float), within a kind the wider type. With these four
- * dtypes, that is the larger enumerator.
+ * Promotion is PyTorch's: the higher kind wins (bool < integer < float), within a kind the wider
+ * type. With these four dtypes, that is the larger enumerator.
  */
 #include "tensor/tensor.h"
 

@@ -3,8 +3,9 @@
  *     block:  [ prefix (the binding's) | sp_tensor ]
  *                                        ^ the handle, and in Python the object
  *
- * The blocks come from the thread's size-class list (memory.c), which is the free list: all handles of the standard kind
- * have one size. Only what a reader may look at is initialised; shape and stride beyond the rank hold rubbish.
+ * The blocks come from the thread's size-class list (memory.c), which is the free list: all handles
+ * of the standard kind have one size. Only what a reader may look at is initialised; shape and
+ * stride beyond the rank hold rubbish.
  */
 #include <string.h>
 
@@ -69,7 +70,8 @@ static inline void set_dense(sp_tensor *t)
 
 static sp_status with_own_storage(sp_tensor *t, sp_tensor **out)
 {
-    sp_status status = sp__storage_new((size_t)t->numel << sp__dtype_shift(t->dtype), t->device, &t->storage);
+    sp_status status =
+        sp__storage_new((size_t)t->numel << sp__dtype_shift(t->dtype), t->device, &t->storage);
     if (SP_UNLIKELY(status != SP_OK)) {
         free_block(t);
         t = NULL;
@@ -155,8 +157,10 @@ void sp__handle_set_storage(sp_tensor *t, sp_storage *storage)
     sp_storage *old = t->storage;
     t->storage = sp__storage_retain(storage);
     t->trace_epoch = 0;
-    if (storage->data) t->flags &= (uint8_t)~SP_T_DEFERRED;
-    else t->flags |= SP_T_DEFERRED;
+    if (storage->data)
+        t->flags &= (uint8_t)~SP_T_DEFERRED;
+    else
+        t->flags |= SP_T_DEFERRED;
     sp__storage_drop(old);
 }
 
@@ -172,8 +176,10 @@ void sp_drop(sp_tensor **at)
     sp_tensor *t = *at;
     *at = NULL;
     if (!t || --t->refs != 0) return;
-    if (sp__handle_hooks.dealloc) sp__handle_hooks.dealloc(t);
-    else sp__handle_free(t);
+    if (sp__handle_hooks.dealloc)
+        sp__handle_hooks.dealloc(t);
+    else
+        sp__handle_free(t);
 }
 
 int sp_rank(const sp_tensor *t)

@@ -5,9 +5,11 @@
 #include "tensor/memory.h"
 #include "tensor/tensor.h"
 
-static sp_status host_meta(const char *op, sp_dtype dtype, int rank, const int64_t *shape, sp_meta *m)
+static sp_status host_meta(const char *op, sp_dtype dtype, int rank, const int64_t *shape,
+                           sp_meta *m)
 {
-    if ((unsigned)dtype >= SP_DTYPE_COUNT) return sp_fail(SP_EDTYPE, "%s: unknown dtype %d", op, (int)dtype);
+    if ((unsigned)dtype >= SP_DTYPE_COUNT)
+        return sp_fail(SP_EDTYPE, "%s: unknown dtype %d", op, (int)dtype);
     if (rank < 0 || rank > SP_MAX_RANK)
         return sp_fail(SP_ESHAPE, "%s: %d dimensions; expected 0 to %d", op, rank, SP_MAX_RANK);
     m->dtype = (uint8_t)dtype;
@@ -19,7 +21,8 @@ static sp_status host_meta(const char *op, sp_dtype dtype, int rank, const int64
     return sp__meta_dense(m, op);
 }
 
-sp_status sp_from_data(const void *data, sp_dtype dtype, int rank, const int64_t *shape, sp_tensor **out)
+sp_status sp_from_data(const void *data, sp_dtype dtype, int rank, const int64_t *shape,
+                       sp_tensor **out)
 {
     sp_meta m;
     *out = NULL;
@@ -28,7 +31,8 @@ sp_status sp_from_data(const void *data, sp_dtype dtype, int rank, const int64_t
     if (m.numel == 0) return SP_OK;
     char *to = sp__data(*out);
     memcpy(to, data, (size_t)m.numel * sp_dtype_size(dtype));
-    for (int64_t i = 0; dtype == SP_BOOL && i < m.numel; i++) to[i] = to[i] != 0; /* kernels count on 0 and 1 */
+    for (int64_t i = 0; dtype == SP_BOOL && i < m.numel; i++)
+        to[i] = to[i] != 0; /* kernels count on 0 and 1 */
     return SP_OK;
 }
 
@@ -38,13 +42,16 @@ static sp_status foreign_extent(sp_meta *m, const int64_t *strides, size_t *byte
     int64_t last = 0, reach;
     for (int i = 0; strides && i < m->rank; i++) {
         if (strides[i] < 0)
-            return sp_fail(SP_EVALUE, "from_foreign: stride %lld of dimension %d is negative; copy the data first",
-                           (long long)strides[i], i);
+            return sp_fail(
+                SP_EVALUE,
+                "from_foreign: stride %lld of dimension %d is negative; copy the data first",
+                (long long)strides[i], i);
         m->stride[i] = strides[i];
     }
     sp__meta_update(m);
     for (int i = 0; m->numel && i < m->rank; i++) {
-        if (__builtin_mul_overflow(m->shape[i] - 1, m->stride[i], &reach) || __builtin_add_overflow(last, reach, &last))
+        if (__builtin_mul_overflow(m->shape[i] - 1, m->stride[i], &reach) ||
+            __builtin_add_overflow(last, reach, &last))
             return sp_fail(SP_EMEMORY, "from_foreign: strides reach beyond what 64 bits address");
     }
     int64_t total;
@@ -61,8 +68,10 @@ static sp_status wrap_foreign(void *data, sp_meta *m, const int64_t *strides, bo
     sp_storage *storage;
     SP_RETURN_IF(foreign_extent(m, strides, &bytes));
     if ((uintptr_t)data % sp_dtype_size(m->dtype))
-        return sp_fail(SP_EVALUE, "from_foreign: %s data at an address that is no multiple of %zu; copy the data first",
-                       sp_dtype_name(m->dtype), sp_dtype_size(m->dtype));
+        return sp_fail(
+            SP_EVALUE,
+            "from_foreign: %s data at an address that is no multiple of %zu; copy the data first",
+            sp_dtype_name(m->dtype), sp_dtype_size(m->dtype));
     SP_RETURN_IF(sp__storage_foreign(data, bytes, readonly, release, ctx, &storage));
     *owned = true;
     sp_status status = sp__handle_new(m, storage, out);
@@ -70,8 +79,9 @@ static sp_status wrap_foreign(void *data, sp_meta *m, const int64_t *strides, bo
     return status;
 }
 
-sp_status sp_from_foreign(void *data, sp_dtype dtype, int rank, const int64_t *shape, const int64_t *strides, bool readonly,
-                          void (*release)(void *ctx), void *ctx, sp_tensor **out)
+sp_status sp_from_foreign(void *data, sp_dtype dtype, int rank, const int64_t *shape,
+                          const int64_t *strides, bool readonly, void (*release)(void *ctx),
+                          void *ctx, sp_tensor **out)
 {
     sp_meta m;
     bool owned = false; /* the storage calls release() */
@@ -87,7 +97,8 @@ sp_status sp_from_foreign(void *data, sp_dtype dtype, int rank, const int64_t *s
 static sp_status ready(const sp_tensor *t, const char *op)
 {
     if (sp__handle_hooks.value_ready) SP_RETURN_IF(sp__handle_hooks.value_ready(t, op));
-    if (!t->storage) return sp_fail(SP_EUNSUPPORTED, "%s: a tensor of a transform has no values of its own", op);
+    if (!t->storage)
+        return sp_fail(SP_EUNSUPPORTED, "%s: a tensor of a transform has no values of its own", op);
     if (t->numel && !t->storage->data)
         return sp_fail(SP_EINTERNAL, "%s: a deferred tensor was not made available", op);
     return SP_OK;
@@ -98,7 +109,8 @@ sp_status sp_data(const sp_tensor *t, void **out)
     *out = NULL;
     SP_RETURN_IF(ready(t, "data"));
     if (t->device != SP_DEVICE_CPU)
-        return sp_fail(SP_EUNSUPPORTED, "data: the tensor is on another device; copy it to the host first");
+        return sp_fail(SP_EUNSUPPORTED,
+                       "data: the tensor is on another device; copy it to the host first");
     t->storage->flags |= SP_S_FOREIGN;
     *out = sp__data(t);
     return SP_OK;
@@ -114,7 +126,8 @@ static void copy_strided(const sp_tensor *t, char *to)
     const char *from = sp__data(t);
     for (int64_t rows = t->numel / n; rows > 0; rows--) {
         if (t->stride[inner] == 1) memcpy(to, from, (size_t)n * size);
-        for (int64_t i = 0; t->stride[inner] != 1 && i < n; i++) memcpy(to + i * (int64_t)size, from + i * step, size);
+        for (int64_t i = 0; t->stride[inner] != 1 && i < n; i++)
+            memcpy(to + i * (int64_t)size, from + i * step, size);
         to += n * (int64_t)size;
         for (int d = inner - 1; d >= 0; d--) {
             from += t->stride[d] * (int64_t)size;
@@ -131,11 +144,15 @@ static sp_status copy_to_host(const sp_tensor *t, char *to)
     bool dense = (t->flags & SP_T_CONTIGUOUS) != 0;
     if (t->numel == 0) return SP_OK;
     if (t->device != SP_DEVICE_CPU) {
-        if (!dense) return sp_fail(SP_EUNSUPPORTED, "copy_out: a strided tensor on a device; make it contiguous first");
+        if (!dense)
+            return sp_fail(SP_EUNSUPPORTED,
+                           "copy_out: a strided tensor on a device; make it contiguous first");
         return sp__backends[t->device]->copy_out(to, sp__data(t), bytes);
     }
-    if (dense) memcpy(to, sp__data(t), bytes);
-    else copy_strided(t, to);
+    if (dense)
+        memcpy(to, sp__data(t), bytes);
+    else
+        copy_strided(t, to);
     return SP_OK;
 }
 
@@ -144,7 +161,8 @@ sp_status sp_copy_out(const sp_tensor *t, void *out, size_t bytes)
     size_t need = (size_t)t->numel * sp_dtype_size(t->dtype);
     SP_RETURN_IF(ready(t, "copy_out"));
     if (bytes < need)
-        return sp_fail(SP_EVALUE, "copy_out: a %s tensor of shape %s needs %zu bytes; the buffer holds %zu",
+        return sp_fail(SP_EVALUE,
+                       "copy_out: a %s tensor of shape %s needs %zu bytes; the buffer holds %zu",
                        sp_dtype_name(t->dtype), SP_SHAPE(t), need, bytes);
     return copy_to_host(t, out);
 }
@@ -159,7 +177,9 @@ sp_status sp_item(const sp_tensor *t, sp_scalar *out)
     } value;
     *out = SP_INT(0);
     if (t->numel != 1)
-        return sp_fail(SP_ESHAPE, "item: a tensor of shape %s has %lld elements; only a tensor of one element is a number",
+        return sp_fail(SP_ESHAPE,
+                       "item: a tensor of shape %s has %lld elements; only a tensor of one element "
+                       "is a number",
                        SP_SHAPE(t), (long long)t->numel);
     SP_RETURN_IF(ready(t, "item"));
     SP_RETURN_IF(copy_to_host(t, (char *)&value));

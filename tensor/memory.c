@@ -1,14 +1,17 @@
-/* Allocation: size classes, a cache per thread, a depot they share, counters, failing on purpose, the leak ledger.
+/* Allocation: size classes, a cache per thread, a depot they share, counters, failing on purpose,
+ * the leak ledger.
  *
  *     sp__alloc --> this thread's list of the class --> depot's list (mutex) --> the system
  *     sp__free  --> this thread's list, unless full --> depot, unless full   --> the system
  *
  * Invariants
- * 1. A block's class follows from its size alone, so blocks carry no header and may be freed by any thread.
- * 2. Everything in an sp_thread is written by its own thread; the counters are atomic so that others may read them.
- *    The list of threads, the depot and what dead threads left behind are guarded by `depot.lock`.
- * 3. Only the owner of a block touches its bytes; blocks change threads through the depot's lock, or through whatever
- *    ordered the free after the last use.
+ * 1. A block's class follows from its size alone, so blocks carry no header and may be freed by any
+ *    thread.
+ * 2. Everything in an sp_thread is written by its own thread; the counters are atomic so that
+ *    others may read them. The list of threads, the depot and what dead threads left behind are
+ *    guarded by `depot.lock`.
+ * 3. Only the owner of a block touches its bytes; blocks change threads through the depot's lock,
+ *    or through whatever ordered the free after the last use.
  * 4. Under AddressSanitizer nothing is kept, so that it sees every use after free.
  */
 #include "tensor/memory.h"
@@ -39,8 +42,8 @@ enum {
     LINEAR_CLASSES = 64,                  /* 64, 128, ..., 4096 bytes */
     THREAD_CLASSES = LINEAR_CLASSES + 32, /* then four a doubling, to 1 MiB: kept by threads */
     CLASSES = THREAD_CLASSES + 40,        /* to 1 GiB: kept by the depot */
-    LINEAR_LIMIT = 128,                   /* blocks of a linear class that a thread keeps: 16 MiB of all together */
-    FLUSH_BYTES = 1 << 18,                /* how far a thread's counters may be ahead of the global peak */
+    LINEAR_LIMIT = 128,                   /* blocks a thread keeps of each linear class */
+    FLUSH_BYTES = 1 << 18,                /* what a thread counts for itself at most */
     HUGE_PAGE = 1 << 21
 };
 static const int64_t DEPOT_BYTES = (int64_t)256 << 20;
@@ -86,7 +89,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
 
 /* Single-writer counters: a plain load and store, visible to readers in other threads. */
-#define GET(x) atomic_load_explicit(&(x), memory_order_relaxed)
+#define GET(x)    atomic_load_explicit(&(x), memory_order_relaxed)
 #define PUT(x, v) atomic_store_explicit(&(x), (v), memory_order_relaxed)
 #define ADD(x, v) PUT(x, GET(x) + (v))
 
@@ -124,7 +127,7 @@ static void *system_take(size_t bytes)
     if (room < 2 * HUGE_PAGE) return aligned_alloc(ALIGN, (room + ALIGN - 1) / ALIGN * ALIGN);
     room = (room + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     void *p = aligned_alloc(HUGE_PAGE, room);
-    if (p) (void)madvise(p, room, MADV_HUGEPAGE); /* fewer page faults at the first touch; no harm when refused */
+    if (p) (void)madvise(p, room, MADV_HUGEPAGE); /* fewer page faults; no harm when refused */
     return p;
 }
 
@@ -157,7 +160,8 @@ static struct {
 static ledger_entry *ledger_slot(ledger_entry *table, size_t room, void *p, bool for_insert)
 {
     size_t i = ((uintptr_t)p / ALIGN * 0x9e3779b97f4a7c15u) & (room - 1);
-    while (table[i].p && table[i].p != p && !(for_insert && table[i].p == LEDGER_GONE)) i = (i + 1) & (room - 1);
+    while (table[i].p && table[i].p != p && !(for_insert && table[i].p == LEDGER_GONE))
+        i = (i + 1) & (room - 1);
     return &table[i];
 }
 
@@ -220,11 +224,12 @@ static void ledger_print(void)
     fprintf(stderr, "spool: %zu blocks, %zu bytes alive at exit\n", n, total);
     for (size_t i = 0, end; i < n; i = end) {
         size_t bytes = 0;
-        for (end = i; end < n && ledger.table[end].caller == ledger.table[i].caller; end++) bytes += ledger.table[end].bytes;
+        for (end = i; end < n && ledger.table[end].caller == ledger.table[i].caller; end++)
+            bytes += ledger.table[end].bytes;
         Dl_info info = {0};
         bool known = dladdr(ledger.table[i].caller, &info) && info.dli_sname;
-        fprintf(stderr, "spool:   %zu blocks, %zu bytes from %s (%p)\n", end - i, bytes, known ? info.dli_sname : "?",
-                ledger.table[i].caller);
+        fprintf(stderr, "spool:   %zu blocks, %zu bytes from %s (%p)\n", end - i, bytes,
+                known ? info.dli_sname : "?", ledger.table[i].caller);
     }
     ledger.room = 0; /* frees after this find nothing */
     pthread_mutex_unlock(&ledger.lock);
@@ -238,8 +243,8 @@ static void ledger_start(void)
 }
 #else
 #define ledger_add(p, bytes, caller) ((void)0)
-#define ledger_remove(p, bytes) ((void)0)
-#define ledger_start() ((void)0)
+#define ledger_remove(p, bytes)      ((void)0)
+#define ledger_start()               ((void)0)
 #endif
 
 /* ---- threads ----- */
@@ -248,7 +253,8 @@ static void flush(sp_thread *me)
 {
     int64_t before = atomic_fetch_add(&global.live, GET(me->ahead));
     int64_t reached = before + GET(me->ahead_peak), peak = GET(global.peak);
-    while (reached > peak && !atomic_compare_exchange_weak(&global.peak, &peak, reached)) {}
+    while (reached > peak && !atomic_compare_exchange_weak(&global.peak, &peak, reached)) {
+    }
     PUT(me->ahead, 0);
     PUT(me->ahead_peak, 0);
 }
@@ -279,15 +285,18 @@ static void thread_gone(void *arg)
         PUT(me->tally->n[i], 0);
     }
     me->tally->known = false;
-    if (me->prev) me->prev->next = me->next;
-    else depot.threads = me->next;
+    if (me->prev)
+        me->prev->next = me->next;
+    else
+        depot.threads = me->next;
     if (me->next) me->next->prev = me->prev;
     pthread_mutex_unlock(&depot.lock);
     this_thread = NULL;
     free(me);
 }
 
-/* A forked child has one thread; were another one holding the lock at that moment, the child could never allocate. */
+/* A forked child has one thread; were another one holding the lock at that moment, the child
+ * could never allocate. */
 static void lock_depot(void)
 {
     pthread_mutex_lock(&depot.lock);
@@ -355,7 +364,8 @@ static bool must_fail(void)
     return left == 1 || (left < 1 && GET(failing.sticky));
 }
 
-/* Up to half a thread's limit at once, so that a consumer of another thread's blocks seldom needs the lock. */
+/* Up to half a thread's limit at once, so that a consumer of another thread's blocks seldom
+ * needs the lock. */
 static block *depot_take(sp_thread *me, size_t cls)
 {
     pthread_mutex_lock(&depot.lock);
@@ -380,16 +390,20 @@ static block *depot_take(sp_thread *me, size_t cls)
 /* A refused request, for the books: asked for and given back at once. */
 static void *refused(sp_thread *me)
 {
-    if (me) ADD(me->frees, 1);
-    else atomic_fetch_add(&global.frees, 1);
+    if (me)
+        ADD(me->frees, 1);
+    else
+        atomic_fetch_add(&global.frees, 1);
     return NULL;
 }
 
 static __attribute__((noinline)) void *take_slow(size_t bytes, void *caller)
 {
     sp_thread *me = thread_enter();
-    if (me) ADD(me->requests, 1);
-    else atomic_fetch_add(&global.requests, 1);
+    if (me)
+        ADD(me->requests, 1);
+    else
+        atomic_fetch_add(&global.requests, 1);
     if (must_fail()) return refused(me);
     size_t cls = class_of(bytes);
     block *b = NULL;
@@ -407,8 +421,10 @@ static __attribute__((noinline)) void *take_slow(size_t bytes, void *caller)
         b = system_take(bytes);
     }
     if (!b) return refused(me);
-    if (me) count_taken(me, bytes);
-    else atomic_fetch_add(&global.live, (int64_t)bytes);
+    if (me)
+        count_taken(me, bytes);
+    else
+        atomic_fetch_add(&global.live, (int64_t)bytes);
     (void)caller;
     ledger_add(b, bytes, caller);
     return b;
@@ -456,8 +472,8 @@ void *sp__realloc(void *old, size_t old_bytes, size_t new_bytes)
 
 /* ---- giving back ----- */
 
-/* Makes room by giving all of the depot back rather than refusing the newcomer: sizes that a program no longer uses
- * must not push out those that it does. */
+/* Makes room by giving all of the depot back rather than refusing the newcomer: sizes that a
+ * program no longer uses must not push out those that it does. */
 static void depot_put(size_t cls, block *first, block *last, uint32_t n)
 {
     block *stale[CLASSES];
@@ -585,10 +601,12 @@ void sp_memory_stats_get(sp_memory_stats *out)
         out->live_blocks -= GET(t->frees);
         out->live_bytes += GET(t->ahead);
         peak_ahead += GET(t->ahead_peak);
-        for (size_t c = 0; c < THREAD_CLASSES; c++) out->cached_bytes += (int64_t)(GET(t->kept[c]) * class_bytes(c));
+        for (size_t c = 0; c < THREAD_CLASSES; c++)
+            out->cached_bytes += (int64_t)(GET(t->kept[c]) * class_bytes(c));
     }
     int64_t now = GET(global.live) + peak_ahead, peak = GET(global.peak);
-    while (now > peak && !atomic_compare_exchange_weak(&global.peak, &peak, now)) {}
+    while (now > peak && !atomic_compare_exchange_weak(&global.peak, &peak, now)) {
+    }
     pthread_mutex_unlock(&depot.lock);
     out->live_blocks += out->allocations;
     out->peak_bytes = GET(global.peak);
@@ -600,7 +618,7 @@ void sp_memory_stats_reset_peak(void)
     int64_t live = GET(global.live);
     for (sp_thread *t = depot.threads; t; t = t->next) {
         live += GET(t->ahead);
-        PUT(t->ahead_peak, GET(t->ahead)); /* off by one block at most when that thread allocates right now */
+        PUT(t->ahead_peak, GET(t->ahead)); /* off by a block if that thread allocates right now */
     }
     atomic_store(&global.peak, live);
     pthread_mutex_unlock(&depot.lock);

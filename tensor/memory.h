@@ -1,9 +1,11 @@
 /* The only place that allocates.
  *
- * Small blocks come from per-thread size-class free lists, large ones from the system, aligned to 64 bytes. Every block
- * is counted, can be made to fail on purpose, and is listed when it outlives the process's end in a debug build.
+ * Small blocks come from per-thread size-class free lists, large ones from the system, aligned to
+ * 64 bytes. Every block is counted, can be made to fail on purpose, and is listed when it outlives
+ * the process's end in a debug build.
  *
- * Invariants: a block is given back with the size it was asked with; any thread may give back any block.
+ * Invariants: a block is given back with the size it was asked with; any thread may give back any
+ * block.
  */
 #ifndef SP_MEMORY_H
 #define SP_MEMORY_H
@@ -12,8 +14,8 @@
 
 #include "spool.h"
 
-/* NULL when out of memory; the caller turns that into sp_fail(SP_EMEMORY, ...) with what it wanted the bytes for.
- * sp__alloc(0) yields a valid block. Not zeroed. */
+/* NULL when out of memory; the caller turns that into sp_fail(SP_EMEMORY, ...) with what it
+ * wanted the bytes for. sp__alloc(0) yields a valid block. Not zeroed. */
 void *sp__alloc(size_t bytes) __attribute__((malloc, alloc_size(1)));
 void *sp__alloc_zero(size_t bytes) __attribute__((malloc, alloc_size(1)));
 /* Like realloc; on failure NULL and the old block stays. */
@@ -24,10 +26,14 @@ void *sp__dup(const void *from, size_t bytes);
 
 /* ---- per-thread counters ----- */
 
-/* What is counted on the way of every op, without an atomic read-modify-write: each thread has its own, sums are made when
- * asked for. Written by its thread alone, atomic so that others may read. */
+/* What is counted on the way of every op, without an atomic read-modify-write: each thread has
+ * its own, sums are made when asked for. Written by its thread alone, atomic so that others may
+ * read. */
 typedef enum sp_count {
-    SP_COUNT_INLINE, SP_COUNT_QUEUED, SP_COUNT_HELPED, SP_COUNT_SYNC, /* ops/launch.c */
+    SP_COUNT_INLINE,
+    SP_COUNT_QUEUED,
+    SP_COUNT_HELPED,
+    SP_COUNT_SYNC, /* ops/launch.c */
     SP_COUNT_KINDS
 } sp_count;
 
@@ -49,7 +55,8 @@ int64_t sp__count_sum(sp_count what);
 
 /* ---- for tests and tools ----- */
 
-/* The n-th request from now on fails (n = 1: the next), and, when `sticky`, all after it. 0 switches off. For tests. */
+/* The n-th request from now on fails (n = 1: the next), and, when `sticky`, all after it. 0
+ * switches off. For tests. */
 SP_API void sp_memory_fail_nth(int64_t n, bool sticky);
 /* Requests seen since the last sp_memory_fail_nth(); tells a sweep when to stop. */
 SP_API int64_t sp_memory_requests(void);

@@ -3,8 +3,9 @@
  *     tensor([[1.0000, 2.5000],
  *             [3.0000, 4.2500]], dtype=spool.float64)
  *
- * All elements share one width and one style: whole numbers as `3.`, fractions with 4 digits, scientific when magnitudes
- * lie too far apart. More than THRESHOLD elements: the first and last EDGE along each dimension.
+ * All elements share one width and one style: whole numbers as `3.`, fractions with 4 digits,
+ * scientific when magnitudes lie too far apart. More than THRESHOLD elements: the first and last
+ * EDGE along each dimension.
  *
  * Two walks over the same elements: one to choose style and width, one to write.
  */
@@ -16,7 +17,13 @@
 #include "tensor/tensor.h"
 #include "tensor/text.h"
 
-enum { THRESHOLD = 1000, EDGE = 3, LINE = 80, INDENT = 7 /* "tensor(" */, NUMBER_TEXT = 352 /* DBL_MAX in full */ };
+enum {
+    THRESHOLD = 1000,
+    EDGE = 3,
+    LINE = 80,
+    INDENT = 7 /* "tensor(" */,
+    NUMBER_TEXT = 352 /* DBL_MAX in full */
+};
 
 typedef struct printer {
     const sp_tensor *t; /* strided over `values` */
@@ -33,12 +40,14 @@ typedef struct printer {
 
 static double as_double(const printer *p, int64_t at)
 {
-    return p->t->dtype == SP_FLOAT32 ? (double)((const float *)p->values)[at] : ((const double *)p->values)[at];
+    return p->t->dtype == SP_FLOAT32 ? (double)((const float *)p->values)[at]
+                                     : ((const double *)p->values)[at];
 }
 
 static int format_element(const printer *p, int64_t at, char *out)
 {
-    if (p->t->dtype == SP_BOOL) return snprintf(out, NUMBER_TEXT, "%s", p->values[at] ? "True" : "False");
+    if (p->t->dtype == SP_BOOL)
+        return snprintf(out, NUMBER_TEXT, "%s", p->values[at] ? "True" : "False");
     if (p->t->dtype == SP_INT64)
         return snprintf(out, NUMBER_TEXT, "%lld", (long long)((const int64_t *)p->values)[at]);
     double x = as_double(p, at);
@@ -94,7 +103,8 @@ static void choose_style(printer *p)
     p->width = 1;
     if (p->t->dtype >= SP_FLOAT32) {
         for_each_shown(p, 0, 0, see_magnitude);
-        p->scientific = p->any && (p->most / p->least > 1000 || p->most > 1e8 || (!p->whole && p->least < 1e-4));
+        p->scientific = p->any && (p->most / p->least > 1000 || p->most > 1e8 ||
+                                   (!p->whole && p->least < 1e-4));
     }
     for_each_shown(p, 0, 0, see_width);
 }
@@ -120,8 +130,10 @@ static void write_row(printer *p, int indent, int64_t at)
         for (int dots = 0; dots < (next > i + 1 ? 2 : 1); dots++, column++) {
             if (column) sp__text_add(&p->text, column % a_line ? ", " : ",\n");
             if (column && column % a_line == 0) sp__text_pad(&p->text, ' ', indent + 1);
-            if (dots) sp__text_add(&p->text, " ...");
-            else write_element(p, at + i * p->t->stride[d]);
+            if (dots)
+                sp__text_add(&p->text, " ...");
+            else
+                write_element(p, at + i * p->t->stride[d]);
         }
     }
     sp__text_add(&p->text, "]");
@@ -147,7 +159,8 @@ static void write_dim(printer *p, int d, int indent, int64_t at)
     sp__text_add(&p->text, "]");
 }
 
-/* `column` is where the line stands, two columns further than it does: PyTorch counts so, until it breaks the line. */
+/* `column` is where the line stands, two columns further than it does: PyTorch counts so, until
+ * it breaks the line. */
 static int write_suffix(printer *p, const char *suffix, int column)
 {
     int n = (int)strlen(suffix);
@@ -183,8 +196,10 @@ static void write_values(printer *p)
         return;
     }
     choose_style(p);
-    if (p->t->rank) write_dim(p, 0, INDENT, 0);
-    else write_element(p, 0);
+    if (p->t->rank)
+        write_dim(p, 0, INDENT, 0);
+    else
+        write_element(p, 0);
 }
 
 sp_status sp__to_text(const sp_tensor *t, const char *suffix, char **out)
@@ -192,9 +207,12 @@ sp_status sp__to_text(const sp_tensor *t, const char *suffix, char **out)
     printer p = {.t = t, .summarize = t->numel > THRESHOLD};
     *out = NULL;
     if (sp__handle_hooks.value_ready) SP_RETURN_IF(sp__handle_hooks.value_ready(t, "to_text"));
-    if (!t->storage) return sp_fail(SP_EUNSUPPORTED, "to_text: a tensor of a transform has no values of its own");
+    if (!t->storage)
+        return sp_fail(SP_EUNSUPPORTED,
+                       "to_text: a tensor of a transform has no values of its own");
     if (t->device != SP_DEVICE_CPU)
-        return sp_fail(SP_EUNSUPPORTED, "to_text: the tensor is on another device; copy it to the host first");
+        return sp_fail(SP_EUNSUPPORTED,
+                       "to_text: the tensor is on another device; copy it to the host first");
     p.values = sp__data(t);
     sp__text_add(&p.text, "tensor(");
     write_values(&p);

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A buffer in the thread's own block and not on the heap: running out of memory is reported through it, too. */
+/* A buffer in the thread's own block and not on the heap: running out of memory is reported
+ * through it, too. */
 static __thread char message[1024];
 
 const char *sp_last_error(void)
@@ -37,11 +38,20 @@ void sp__fail_prefix(const char *prefix)
 const char *sp_status_name(sp_status status)
 {
     static const char *const names[] = {
-        [SP_OK] = "OK",           [SP_ESHAPE] = "ESHAPE",     [SP_EDTYPE] = "EDTYPE",
-        [SP_ETYPE] = "ETYPE",     [SP_EVALUE] = "EVALUE",     [SP_EINDEX] = "EINDEX",
-        [SP_EMEMORY] = "EMEMORY", [SP_EDEVICE] = "EDEVICE",   [SP_EGRAD] = "EGRAD",
-        [SP_EIO] = "EIO",         [SP_EFORMAT] = "EFORMAT",   [SP_EUNSUPPORTED] = "EUNSUPPORTED",
-        [SP_EINTERNAL] = "EINTERNAL", [SP_ECALLBACK] = "ECALLBACK",
+        [SP_OK] = "OK",
+        [SP_ESHAPE] = "ESHAPE",
+        [SP_EDTYPE] = "EDTYPE",
+        [SP_ETYPE] = "ETYPE",
+        [SP_EVALUE] = "EVALUE",
+        [SP_EINDEX] = "EINDEX",
+        [SP_EMEMORY] = "EMEMORY",
+        [SP_EDEVICE] = "EDEVICE",
+        [SP_EGRAD] = "EGRAD",
+        [SP_EIO] = "EIO",
+        [SP_EFORMAT] = "EFORMAT",
+        [SP_EUNSUPPORTED] = "EUNSUPPORTED",
+        [SP_EINTERNAL] = "EINTERNAL",
+        [SP_ECALLBACK] = "ECALLBACK",
     };
     size_t i = (size_t)status;
     return i < sizeof names / sizeof *names ? names[i] : "unknown status";

@@ -1,8 +1,9 @@
 /* Storages: bytes on a device, shared by handles, views and queued work.
  *
  *     small (<= INLINE_BYTES)   [ sp_storage | pad to 64 | bytes ]      one block
- *     large, deferred           [ sp_storage ] -> [ bytes ]             two; the bytes of a deferred one come later
- *     foreign                   [ sp_storage ] -> other code's bytes    release(ctx) at the end
+ *     large, deferred           [ sp_storage ] -> [ bytes ]             two; the bytes of a
+ * deferred one come later foreign                   [ sp_storage ] -> other code's bytes
+ * release(ctx) at the end
  *
  * Invariant: bytes that Spool allocates start at a multiple of 64.
  */
@@ -44,8 +45,10 @@ static void *take_bytes(size_t bytes, int device)
 static void give_bytes(void *data, size_t bytes, int device)
 {
     const sp_backend *backend = sp__backends[device];
-    if (device == SP_DEVICE_CPU || !backend) sp__free(data, bytes);
-    else if (data) backend->release(data, bytes);
+    if (device == SP_DEVICE_CPU || !backend)
+        sp__free(data, bytes);
+    else if (data)
+        backend->release(data, bytes);
 }
 
 sp_status sp__storage_new_deferred(size_t bytes, int device, sp_storage **out)
@@ -86,33 +89,38 @@ static void release_nothing(void *ctx)
     (void)ctx;
 }
 
-sp_status sp__storage_foreign(void *data, size_t bytes, bool readonly, void (*release)(void *ctx), void *ctx,
-                              sp_storage **out)
+sp_status sp__storage_foreign(void *data, size_t bytes, bool readonly, void (*release)(void *ctx),
+                              void *ctx, sp_storage **out)
 {
     SP_RETURN_IF(sp__storage_new_deferred(bytes, SP_DEVICE_CPU, out));
     sp_storage *s = *out;
-    s->data = data ? data : (char *)s; /* no bytes: any address but NULL, which would mean deferred */
+    s->data =
+        data ? data : (char *)s; /* no bytes: any address but NULL, which would mean deferred */
     s->flags = SP_S_FOREIGN | (readonly ? SP_S_READONLY : 0);
     s->release = release ? release : release_nothing;
     s->release_ctx = ctx;
     return SP_OK;
 }
 
-/* Whose the bytes are is told by `release`, not by SP_S_FOREIGN: sp_data() makes storages foreign whose bytes are ours. */
+/* Whose the bytes are is told by `release`, not by SP_S_FOREIGN: sp_data() makes storages
+ * foreign whose bytes are ours. */
 static void destroy(sp_storage *s)
 {
     if (SP_UNLIKELY(s->region != NULL) && sp__handle_hooks.region_forget)
         sp__handle_hooks.region_forget(s->region, s);
-    if (SP_UNLIKELY(s->release != NULL)) s->release(s->release_ctx);
-    else if (!(s->flags & SP_S_INLINE) && s->data) give_bytes(s->data, s->nbytes, s->device);
+    if (SP_UNLIKELY(s->release != NULL))
+        s->release(s->release_ctx);
+    else if (!(s->flags & SP_S_INLINE) && s->data)
+        give_bytes(s->data, s->nbytes, s->device);
     sp__free(s, s->block_bytes);
 }
 
 void sp__storage_drop(sp_storage *s)
 {
     if (!s) return;
-    /* The only reference is ours: nobody can add one meanwhile, and a plain load is cheaper than a locked subtraction. */
-    if (atomic_load_explicit(&s->refs, memory_order_acquire) == 1
-        || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
+    /* The only reference is ours: nobody can add one meanwhile, and a plain load is cheaper than
+     * a locked subtraction. */
+    if (atomic_load_explicit(&s->refs, memory_order_acquire) == 1 ||
+        atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
         destroy(s);
 }

@@ -28,7 +28,8 @@ void sp__text_add(sp_text *t, const char *format, ...)
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
-    int n = vsnprintf(t->buf ? t->buf + t->len : NULL, t->failed ? 0 : t->room - t->len, format, args);
+    int n =
+        vsnprintf(t->buf ? t->buf + t->len : NULL, t->failed ? 0 : t->room - t->len, format, args);
     if (n >= 0 && make_room(t, (size_t)n)) {
         vsnprintf(t->buf + t->len, t->room - t->len, format, again);
         t->len += (size_t)n;

@@ -28,15 +28,19 @@ static bool is_contiguous(int rank, const int64_t *shape, const int64_t *stride,
     return true;
 }
 
-/* Strides of shapes such as (0, 2^62, 2^62) must not overflow either: sizes of 0 count as 1 there. */
+/* Strides of shapes such as (0, 2^62, 2^62) must not overflow either: sizes of 0 count as 1
+ * there. */
 static bool count_elements(int rank, const int64_t *shape, size_t elem_bytes, int64_t *numel)
 {
     int64_t n = 1, bytes = (int64_t)elem_bytes;
     bool empty = false;
     for (int i = 0; i < rank; i++) {
-        if (shape[i] == 0) empty = true;
-        else if (__builtin_mul_overflow(bytes, shape[i], &bytes)) return false;
-        else n *= shape[i];
+        if (shape[i] == 0)
+            empty = true;
+        else if (__builtin_mul_overflow(bytes, shape[i], &bytes))
+            return false;
+        else
+            n *= shape[i];
     }
     *numel = empty ? 0 : n;
     return true;
@@ -45,7 +49,8 @@ static bool count_elements(int rank, const int64_t *shape, size_t elem_bytes, in
 static sp_status too_large(const char *op, int rank, const int64_t *shape)
 {
     char text[SP_SHAPE_TEXT];
-    return sp_fail(SP_EMEMORY, "%s: a tensor of shape %s is too large: its size in bytes overflows 64 bits", op,
+    return sp_fail(SP_EMEMORY,
+                   "%s: a tensor of shape %s is too large: its size in bytes overflows 64 bits", op,
                    sp__shape_text(rank, shape, text, sizeof text));
 }
 
@@ -54,8 +59,9 @@ sp_status sp__meta_dense(sp_meta *m, const char *op)
     for (int i = 0; i < m->rank; i++) {
         if (SP_LIKELY(m->shape[i] >= 0)) continue;
         char text[SP_SHAPE_TEXT];
-        return sp_fail(SP_ESHAPE, "%s: shape %s has a negative size; sizes count elements and are 0 or more", op,
-                       sp__shape_text(m->rank, m->shape, text, sizeof text));
+        return sp_fail(SP_ESHAPE,
+                       "%s: shape %s has a negative size; sizes count elements and are 0 or more",
+                       op, sp__shape_text(m->rank, m->shape, text, sizeof text));
     }
     if (SP_UNLIKELY(!count_elements(m->rank, m->shape, sp_dtype_size(m->dtype), &m->numel)))
         return too_large(op, m->rank, m->shape);
@@ -74,8 +80,9 @@ void sp__meta_update(sp_meta *m)
 
 /* ---- views ----- */
 
-/* Walks both shapes from the right. A run of t's dimensions that is dense in itself (stride[d] = size * stride of the
- * next) can be cut into any new dimensions whose product is the run's; where a run ends, a new dimension must end, too. */
+/* Walks both shapes from the right. A run of t's dimensions that is dense in itself (stride[d] =
+ * size * stride of the next) can be cut into any new dimensions whose product is the run's;
+ * where a run ends, a new dimension must end, too. */
 bool sp__view_strides(const sp_tensor *t, int rank, const int64_t *shape, int64_t *stride)
 {
     if (t->flags & SP_T_CONTIGUOUS) {
@@ -121,8 +128,9 @@ static int64_t reach(const sp_tensor *t, const int *dims, int n)
     return last;
 }
 
-/* Free of overlap when each stride exceeds all that the smaller ones can reach. Sets of strides that interleave without
- * meeting (2 and 3 over sizes 2 and 2) count as overlapping: only as_strided makes them. */
+/* Free of overlap when each stride exceeds all that the smaller ones can reach. Sets of strides
+ * that interleave without meeting (2 and 3 over sizes 2 and 2) count as overlapping: only
+ * as_strided makes them. */
 bool sp__overlaps_itself(const sp_tensor *t)
 {
     int dims[SP_MAX_RANK];
@@ -133,8 +141,9 @@ bool sp__overlaps_itself(const sp_tensor *t)
     return false;
 }
 
-/* Whether two indices of t are `distance` elements apart. With nested strides, the multiple of the largest stride is
- * one of the two nearest, so the search has two branches a dimension and nearly all of them die at once. */
+/* Whether two indices of t are `distance` elements apart. With nested strides, the multiple of
+ * the largest stride is one of the two nearest, so the search has two branches a dimension and
+ * nearly all of them die at once. */
 static bool distance_occurs(const sp_tensor *t, const int *dims, int n, int64_t distance)
 {
     if (distance < 0) distance = -distance;
@@ -143,15 +152,15 @@ static bool distance_occurs(const sp_tensor *t, const int *dims, int n, int64_t 
     int64_t step = t->stride[dims[0]], most = t->shape[dims[0]] - 1;
     if (step == 0) return distance == 0;
     int64_t k = distance / step;
-    return (k <= most && distance_occurs(t, dims + 1, n - 1, distance - k * step))
-           || (k + 1 <= most && distance_occurs(t, dims + 1, n - 1, distance - (k + 1) * step));
+    return (k <= most && distance_occurs(t, dims + 1, n - 1, distance - k * step)) ||
+           (k + 1 <= most && distance_occurs(t, dims + 1, n - 1, distance - (k + 1) * step));
 }
 
 static bool same_geometry(const sp_tensor *a, const sp_tensor *b)
 {
-    return a->dtype == b->dtype && a->rank == b->rank
-           && memcmp(a->shape, b->shape, sizeof(int64_t) * a->rank) == 0
-           && memcmp(a->stride, b->stride, sizeof(int64_t) * a->rank) == 0;
+    return a->dtype == b->dtype && a->rank == b->rank &&
+           memcmp(a->shape, b->shape, sizeof(int64_t) * a->rank) == 0 &&
+           memcmp(a->stride, b->stride, sizeof(int64_t) * a->rank) == 0;
 }
 
 bool sp__may_overlap(const sp_tensor *a, const sp_tensor *b)
@@ -178,9 +187,10 @@ const char *sp__shape_text(int rank, const int64_t *shape, char *buf, size_t n)
     if (n == 0) return buf;
     buf[0] = '\0';
     for (int i = -1; i <= rank && at < n; i++) {
-        int wrote = i < 0       ? snprintf(buf + at, n - at, "(")
-                    : i == rank ? snprintf(buf + at, n - at, rank == 1 ? ",)" : ")")
-                                : snprintf(buf + at, n - at, i ? ", %lld" : "%lld", (long long)shape[i]);
+        int wrote = i < 0 ? snprintf(buf + at, n - at, "(")
+                    : i == rank
+                        ? snprintf(buf + at, n - at, rank == 1 ? ",)" : ")")
+                        : snprintf(buf + at, n - at, i ? ", %lld" : "%lld", (long long)shape[i]);
         at += (size_t)wrote;
     }
     if (at >= n && n > 3) strcpy(buf + n - 4, "...");
@@ -191,8 +201,10 @@ sp_status sp__dim_normalize(const char *op, int64_t dim, int rank, int *out)
 {
     int64_t span = rank ? rank : 1;
     if (SP_UNLIKELY(dim < -span || dim >= span))
-        return sp_fail(SP_EINDEX, "%s: dim %lld is out of range for a tensor of %d dimension%s; expected %lld to %lld", op,
-                       (long long)dim, rank, rank == 1 ? "" : "s", (long long)-span, (long long)span - 1);
+        return sp_fail(
+            SP_EINDEX,
+            "%s: dim %lld is out of range for a tensor of %d dimension%s; expected %lld to %lld",
+            op, (long long)dim, rank, rank == 1 ? "" : "s", (long long)-span, (long long)span - 1);
     *out = (int)(dim < 0 ? dim + span : dim);
     return SP_OK;
 }
@@ -207,7 +219,9 @@ static sp_status no_broadcast(const char *op, sp_tensor *const *in, int n)
         at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", at ? " and " : "",
                                sp__shape_text(in[i]->rank, in[i]->shape, shape, sizeof shape));
     }
-    return sp_fail(SP_ESHAPE, "%s: %s do not broadcast; aligned at the right, sizes must be equal or 1", op, text);
+    return sp_fail(SP_ESHAPE,
+                   "%s: %s do not broadcast; aligned at the right, sizes must be equal or 1", op,
+                   text);
 }
 
 sp_status sp__broadcast(const char *op, sp_tensor *const *in, int n, sp_meta *out)
@@ -251,8 +265,10 @@ void sp__tensor_check(const sp_tensor *t)
         last += (t->shape[i] - 1) * t->stride[i];
     }
     SP_ASSERT(n == t->numel);
-    SP_ASSERT(((t->flags & SP_T_CONTIGUOUS) != 0) == is_contiguous(t->rank, t->shape, t->stride, n));
-    SP_ASSERT(!t->storage || n == 0
-              || (t->offset >= 0 && (size_t)(last + 1) * sp_dtype_size(t->dtype) <= t->storage->nbytes));
+    SP_ASSERT(((t->flags & SP_T_CONTIGUOUS) != 0) ==
+              is_contiguous(t->rank, t->shape, t->stride, n));
+    SP_ASSERT(
+        !t->storage || n == 0 ||
+        (t->offset >= 0 && (size_t)(last + 1) * sp_dtype_size(t->dtype) <= t->storage->nbytes));
     (void)last;
 }

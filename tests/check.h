@@ -27,12 +27,13 @@ static inline void need_ok(sp_status status, const char *what)
     CU_ASSERT_EQUAL_FATAL(status, SP_OK);
 }
 
-static inline void check_fails(sp_status status, sp_status expected, const char *part, const char *what)
+static inline void check_fails(sp_status status, sp_status expected, const char *part,
+                               const char *what)
 {
     bool right = status == expected && strstr(sp_last_error(), part);
     if (!right)
-        fprintf(stderr, "\n  %s: %s \"%s\"; expected %s with \"%s\"\n", what, sp_status_name(status), sp_last_error(),
-                sp_status_name(expected), part);
+        fprintf(stderr, "\n  %s: %s \"%s\"; expected %s with \"%s\"\n", what,
+                sp_status_name(status), sp_last_error(), sp_status_name(expected), part);
     CU_ASSERT(right);
 }
 
@@ -41,12 +42,15 @@ typedef struct test_case {
     CU_TestFunc run;
 } test_case;
 
-#define TEST(fn) {#fn, fn}
-#define SUITE(name, ...)                                                                                               \
-    int main(void)                                                                                                     \
-    {                                                                                                                  \
-        static const test_case cases[] = {__VA_ARGS__};                                                                \
-        return run_suite(name, cases, sizeof cases / sizeof *cases);                                                   \
+#define TEST(fn)                                                                                   \
+    {                                                                                              \
+#fn, fn                                                                                    \
+    }
+#define SUITE(name, ...)                                                                           \
+    int main(void)                                                                                 \
+    {                                                                                              \
+        static const test_case cases[] = {__VA_ARGS__};                                            \
+        return run_suite(name, cases, sizeof cases / sizeof *cases);                               \
     }
 
 static inline int run_suite(const char *name, const test_case *cases, size_t n)

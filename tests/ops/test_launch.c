@@ -1,7 +1,8 @@
-/* The launch: what runs inline, what is queued and in which order, tickets, sticky errors, in-place rules, arguments.
+/* The launch: what runs inline, what is queued and in which order, tickets, sticky errors, in-place
+ * rules, arguments.
  *
- * A backend of the test's own stands in for the CPU's: plain kernels, a predicted time at will, a gate that holds kernels
- * of queued ops back, and failure on demand.
+ * A backend of the test's own stands in for the CPU's: plain kernels, a predicted time at will, a
+ * gate that holds kernels of queued ops back, and failure on demand.
  */
 #include <math.h>
 #include <pthread.h>
@@ -26,11 +27,11 @@ const char *__tsan_default_options(void)
 /* ---- the backend ----- */
 
 static struct {
-    _Atomic double us;      /* predicted for every kernel */
-    _Atomic bool closed;    /* kernels wait */
-    _Atomic int failing;    /* that many kernels from now on fail */
+    _Atomic double us;   /* predicted for every kernel */
+    _Atomic bool closed; /* kernels wait */
+    _Atomic int failing; /* that many kernels from now on fail */
     _Atomic int runs;
-    sp_kargs last;          /* geometry of the last kernel run inline by the test's own thread */
+    sp_kargs last; /* geometry of the last kernel run inline by the test's own thread */
 } fake;
 
 static double load(const sp_operand *a, int64_t at)
@@ -63,7 +64,8 @@ static void elementwise(const sp_kargs *k)
         for (int d = 0; d < out->rank; d++) {
             for (int i = 0; i < 3; i++) {
                 int back = out->rank - k->arg[i].rank, own = d - back;
-                if (own >= 0 && k->arg[i].shape[own] != 1) at[i] += index[d] * k->arg[i].stride[own];
+                if (own >= 0 && k->arg[i].shape[own] != 1)
+                    at[i] += index[d] * k->arg[i].stride[own];
             }
         }
         store(out, at[0], k->op == SP_OP_COPY ? load(y, at[2]) : load(x, at[1]) + load(y, at[2]));
@@ -79,7 +81,8 @@ static sp_status fake_kernel(const sp_kargs *k)
         atomic_fetch_sub(&fake.failing, 1);
         return sp_fail(SP_EMEMORY, "no workspace of 42 bytes");
     }
-    if (k->op == SP_OP_INDEX_SELECT) return sp_fail(SP_EINDEX, "index_select: index 9 is out of range");
+    if (k->op == SP_OP_INDEX_SELECT)
+        return sp_fail(SP_EINDEX, "index_select: index 9 is out of range");
     elementwise(k);
     return SP_OK;
 }
@@ -171,10 +174,10 @@ static void long_ops_and_what_needs_them_are_queued(void)
     sp_tensor *a = numbers(100, 1), *small = numbers(8, 5);
     atomic_store(&fake.us, QUEUED);
     atomic_store(&fake.closed, true);
-    sp_tensor *b = add(a, a);     /* long */
+    sp_tensor *b = add(a, a); /* long */
     atomic_store(&fake.us, SHORT);
-    sp_tensor *c = add(b, a);     /* short, but b is pending */
-    OK(sp_add_(a, a));             /* writes what b and c still read */
+    sp_tensor *c = add(b, a); /* short, but b is pending */
+    OK(sp_add_(a, a));        /* writes what b and c still read */
     CHECK(atomic_load(&fake.runs) == 0 && stats().inline_runs == 0);
     atomic_store(&fake.closed, false);
     sp_tensor *other = add(small, small); /* independent */
@@ -320,7 +323,7 @@ static void errors_of_queued_ops_stick(void)
           "add(float32 (3,), float32 (3,)): no workspace of 42 bytes [issued at train.py:12]");
     OK(sp_synchronize()); /* said once */
     sp_tensor *e = add(a, a);
-    CHECK(first_of(e) == 2); /* and the process goes on */
+    CHECK(first_of(e) == 2);        /* and the process goes on */
     for (int i = 0; i < 300; i++) { /* every slot is used again, with nothing to remember */
         if (i == 0) sp__where_hooks.here = NULL;
         OK(sp_add_(e, a));
@@ -390,11 +393,13 @@ static void targets_must_fit(void)
     int64_t shape[2] = {3, 1}, wide[2] = {3, 4}, ints[4] = {1, 2, 3, 4}, n = 4;
     sp_tensor *column, *row = numbers(4, 1), *expanded, *whole, *out = numbers(3, 0);
     OK(sp_from_data((float[]){1, 2, 3}, SP_FLOAT32, 2, shape, &column));
-    FAILS(sp_add_(column, row), SP_ESHAPE, "add_: the result has shape (3, 4), the tensor to hold it (3, 1)");
+    FAILS(sp_add_(column, row), SP_ESHAPE,
+          "add_: the result has shape (3, 4), the tensor to hold it (3, 1)");
     OK(sp_expand(column, wide, 2, &expanded));
     FAILS(sp_add_(expanded, row), SP_EVALUE, "one in memory (expand)");
     OK(sp_from_data(ints, SP_INT64, 1, &n, &whole));
-    FAILS(sp_add_(whole, row), SP_EDTYPE, "add_: the result is float32, which a tensor of int64 cannot hold");
+    FAILS(sp_add_(whole, row), SP_EDTYPE,
+          "add_: the result is float32, which a tensor of int64 cannot hold");
     FAILS(sp_add_out(row, row, out), SP_ESHAPE, "add: the result has shape (4,)");
     FAILS(sp_add_out(row, whole, whole), SP_EDTYPE, "int64 cannot hold");
     CHECK(sp_version(column) == 0 && sp_version(whole) == 0 && sp_version(out) == 0);
@@ -445,25 +450,31 @@ static sp_tensor *dense(int rank, const int64_t *shape)
     return t;
 }
 
-static void check_args(const sp_tensor *x, const sp_tensor *y, int rank, bool is_dense, const int64_t *shape,
-                       const int64_t *step_x, const int64_t *step_y)
+static void check_args(const sp_tensor *x, const sp_tensor *y, int rank, bool is_dense,
+                       const int64_t *shape, const int64_t *step_x, const int64_t *step_y)
 {
     sp_tensor *out;
     OK(sp_gt(x, y, &out));
     const sp_kargs *k = &fake.last;
-    CHECK(k->arg[0].rank == rank && k->dense == is_dense && k->compute == SP_FLOAT32 && k->arg[0].dtype == SP_BOOL);
+    CHECK(k->arg[0].rank == rank && k->dense == is_dense && k->compute == SP_FLOAT32 &&
+          k->arg[0].dtype == SP_BOOL);
     for (int d = 0; d < rank; d++) {
         for (int i = 0; i < 3; i++) CHECK(k->arg[i].rank == rank && k->arg[i].shape[d] == shape[d]);
         CHECK(k->arg[1].stride[d] == step_x[d] && k->arg[2].stride[d] == step_y[d]);
     }
     sp_drop(&out);
 }
-#define DIMS(...) (int64_t[]){__VA_ARGS__}
+#define DIMS(...)                                                                                  \
+    (int64_t[])                                                                                    \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
 
 static void dimensions_are_merged(void)
 {
     begin(100);
-    sp_tensor *a = dense(3, DIMS(4, 3, 5)), *b = dense(3, DIMS(4, 3, 5)), *row = dense(1, DIMS(5)), *none = dense(0, NULL);
+    sp_tensor *a = dense(3, DIMS(4, 3, 5)), *b = dense(3, DIMS(4, 3, 5)), *row = dense(1, DIMS(5)),
+              *none = dense(0, NULL);
     sp_tensor *plane = dense(3, DIMS(4, 1, 1)), *turned, *part, *single = dense(3, DIMS(1, 1, 1));
     for (int again = 0; again < 2; again++) /* the second time without inference */
         check_args(a, b, 1, true, DIMS(60), DIMS(1), DIMS(1));
@@ -478,7 +489,8 @@ static void dimensions_are_merged(void)
     sp_drop(&part);
     OK(sp_slice(a, 2, 1, 3, NULL, &part));
     check_args(part, part, 2, false, DIMS(12, 2), DIMS(5, 1), DIMS(5, 1));
-    sp_drop(&a), sp_drop(&b), sp_drop(&row), sp_drop(&none), sp_drop(&plane), sp_drop(&turned), sp_drop(&part), sp_drop(&single);
+    sp_drop(&a), sp_drop(&b), sp_drop(&row), sp_drop(&none), sp_drop(&plane), sp_drop(&turned),
+        sp_drop(&part), sp_drop(&single);
 }
 
 static void a_turned_target_is_walked_as_it_lies(void)
@@ -487,7 +499,12 @@ static void a_turned_target_is_walked_as_it_lies(void)
     sp_tensor *a = dense(3, DIMS(4, 3, 5)), *turned;
     OK(sp_permute(a, DIMS(2, 0, 1), 3, &turned));
     sp_tensor *in[2] = {turned, turned};
-    sp_call c = {.op = SP_OP_ADD, .n_out = 1, .n_in = 2, .in = in, .out = {turned}, .flags = SP_CALL_INPLACE};
+    sp_call c = {.op = SP_OP_ADD,
+                 .n_out = 1,
+                 .n_in = 2,
+                 .in = in,
+                 .out = {turned},
+                 .flags = SP_CALL_INPLACE};
     sp__kargs_fill(&c, &k);
     CHECK(k.dense && k.arg[0].rank == 1 && k.arg[0].shape[0] == 60 && k.arg[2].stride[0] == 1);
     sp_drop(&a), sp_drop(&turned);
@@ -628,10 +645,14 @@ static void the_interpreter_lock_is_let_go(void)
 }
 
 SUITE("ops/launch", TEST(small_ops_run_at_once), TEST(long_ops_and_what_needs_them_are_queued),
-      TEST(readers_of_a_pending_write_wait_but_other_reads_do_not), TEST(more_ops_than_slots), TEST(blocking_queues_nothing),
-      TEST(foreign_memory_is_done_at_return), TEST(readonly_memory_stays), TEST(empty_results_need_no_kernel),
-      TEST(ops_without_a_kernel_say_so), TEST(errors_of_inline_ops_are_raised_by_them), TEST(errors_of_queued_ops_stick),
-      TEST(ops_that_check_data_never_fail_later), TEST(failed_allocation_leaves_nothing_behind), TEST(writing_counts_versions),
-      TEST(targets_must_fit), TEST(results_are_cast_to_the_target), TEST(overlapping_sources_are_read_first),
-      TEST(dimensions_are_merged), TEST(a_turned_target_is_walked_as_it_lies), TEST(comparisons_compute_in_the_common_dtype),
-      TEST(raw_launches), TEST(several_threads_issue), TEST(a_forked_child_queues_on), TEST(the_interpreter_lock_is_let_go))
+      TEST(readers_of_a_pending_write_wait_but_other_reads_do_not), TEST(more_ops_than_slots),
+      TEST(blocking_queues_nothing), TEST(foreign_memory_is_done_at_return),
+      TEST(readonly_memory_stays), TEST(empty_results_need_no_kernel),
+      TEST(ops_without_a_kernel_say_so), TEST(errors_of_inline_ops_are_raised_by_them),
+      TEST(errors_of_queued_ops_stick), TEST(ops_that_check_data_never_fail_later),
+      TEST(failed_allocation_leaves_nothing_behind), TEST(writing_counts_versions),
+      TEST(targets_must_fit), TEST(results_are_cast_to_the_target),
+      TEST(overlapping_sources_are_read_first), TEST(dimensions_are_merged),
+      TEST(a_turned_target_is_walked_as_it_lies), TEST(comparisons_compute_in_the_common_dtype),
+      TEST(raw_launches), TEST(several_threads_issue), TEST(a_forked_child_queues_on),
+      TEST(the_interpreter_lock_is_let_go))

@@ -15,7 +15,9 @@ static sp_memory_stats stats(void)
     return s;
 }
 
-static const size_t sizes[] = {0, 1, 63, 64, 65, 300, 4095, 4096, 4097, 5000, 100000, 1 << 20, (1 << 20) + 1, 5 << 20, 9 << 20};
+static const size_t sizes[] = {0,      1,    63,   64,     65,      300,           4095,
+                               4096,   4097, 5000, 100000, 1 << 20, (1 << 20) + 1, 5 << 20,
+                               9 << 20};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 static void blocks_are_aligned_and_whole(void)
@@ -75,7 +77,8 @@ static void trimming_empties_the_caches(void)
 
 static void impossible_sizes_are_null(void)
 {
-    volatile size_t impossible[] = {SIZE_MAX, SIZE_MAX - 63, (size_t)PTRDIFF_MAX}; /* or the compiler complains */
+    volatile size_t impossible[] = {SIZE_MAX, SIZE_MAX - 63,
+                                    (size_t)PTRDIFF_MAX}; /* or the compiler complains */
     for (int i = 0; i < 3; i++) CHECK(sp__alloc(impossible[i]) == NULL);
 }
 
@@ -178,7 +181,8 @@ static void threads_allocate_at_once(void)
 {
     pthread_t t[4];
     sp_memory_stats before = stats();
-    for (uintptr_t i = 0; i < 4; i++) NEED(pthread_create(&t[i], NULL, churn, (void *)(i + 1)) == 0);
+    for (uintptr_t i = 0; i < 4; i++)
+        NEED(pthread_create(&t[i], NULL, churn, (void *)(i + 1)) == 0);
     for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
     CHECK(stats().live_bytes == before.live_bytes && stats().live_blocks == before.live_blocks);
 }
@@ -260,17 +264,21 @@ static void foreign_memory_is_released_once(void)
     sp_drop(&alias);
     CHECK(released == 1);
     strides[0] = -1;
-    FAILS(sp_from_foreign(data, SP_FLOAT64, 2, shape, strides, false, count_release, &released, &t), SP_EVALUE, "negative");
+    FAILS(sp_from_foreign(data, SP_FLOAT64, 2, shape, strides, false, count_release, &released, &t),
+          SP_EVALUE, "negative");
     CHECK(released == 2 && t == NULL);
-    FAILS(sp_from_foreign(data, SP_FLOAT64, 2, shape, huge, false, count_release, &released, &t), SP_EMEMORY, "64 bits");
-    FAILS(sp_from_foreign((char *)data + 4, SP_FLOAT64, 2, shape, NULL, false, count_release, &released, &t), SP_EVALUE,
-          "multiple of 8");
+    FAILS(sp_from_foreign(data, SP_FLOAT64, 2, shape, huge, false, count_release, &released, &t),
+          SP_EMEMORY, "64 bits");
+    FAILS(sp_from_foreign((char *)data + 4, SP_FLOAT64, 2, shape, NULL, false, count_release,
+                          &released, &t),
+          SP_EVALUE, "multiple of 8");
     CHECK(released == 4);
 }
 
 static void values_come_out_as_they_went_in(void)
 {
-    int64_t data[6] = {1, 2, 3, 4, 5, 6}, shape[2] = {2, 3}, columns[2] = {3, 2}, strides[2] = {1, 3}, out[6], one = 1;
+    int64_t data[6] = {1, 2, 3, 4, 5, 6}, shape[2] = {2, 3}, columns[2] = {3, 2},
+            strides[2] = {1, 3}, out[6], one = 1;
     sp_tensor *t;
     sp_scalar number;
     OK(sp_from_foreign(data, SP_INT64, 2, columns, strides, true, NULL, NULL, &t));
@@ -305,8 +313,9 @@ static void bad_arguments_are_told(void)
 }
 
 SUITE("tensor/memory", TEST(blocks_are_aligned_and_whole), TEST(counters_are_exact_in_one_thread),
-      TEST(small_steps_count_for_the_peak), TEST(trimming_empties_the_caches), TEST(impossible_sizes_are_null),
-      TEST(realloc_keeps_the_content), TEST(the_nth_request_fails), TEST(other_threads_may_free),
-      TEST(threads_allocate_at_once), TEST(a_forked_child_can_allocate), TEST(handles_give_everything_back),
-      TEST(making_tensors_survives_failure), TEST(foreign_memory_is_released_once), TEST(values_come_out_as_they_went_in),
-      TEST(bad_arguments_are_told))
+      TEST(small_steps_count_for_the_peak), TEST(trimming_empties_the_caches),
+      TEST(impossible_sizes_are_null), TEST(realloc_keeps_the_content), TEST(the_nth_request_fails),
+      TEST(other_threads_may_free), TEST(threads_allocate_at_once),
+      TEST(a_forked_child_can_allocate), TEST(handles_give_everything_back),
+      TEST(making_tensors_survives_failure), TEST(foreign_memory_is_released_once),
+      TEST(values_come_out_as_they_went_in), TEST(bad_arguments_are_told))

@@ -5,18 +5,24 @@
 #include "tensor/tensor.h"
 #include "tests/check.h"
 
-static void check_text(const void *data, sp_dtype dtype, int rank, const int64_t *shape, const char *expected)
+static void check_text(const void *data, sp_dtype dtype, int rank, const int64_t *shape,
+                       const char *expected)
 {
     sp_tensor *t;
     char *text;
     OK(sp_from_data(data, dtype, rank, shape, &t));
     OK(sp_to_text(t, &text));
-    if (strcmp(text, expected)) fprintf(stderr, "\n--- got\n%s\n--- expected\n%s\n", text, expected);
+    if (strcmp(text, expected))
+        fprintf(stderr, "\n--- got\n%s\n--- expected\n%s\n", text, expected);
     CHECK(strcmp(text, expected) == 0);
     sp_text_free(text);
     sp_drop(&t);
 }
-#define SHAPE(...) sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__}
+#define SHAPE(...)                                                                                 \
+    sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[])                                \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
 #define F32(...) (float[]){__VA_ARGS__}, SP_FLOAT32
 #define F64(...) (double[]){__VA_ARGS__}, SP_FLOAT64
 #define I64(...) (int64_t[]){__VA_ARGS__}, SP_INT64
@@ -98,8 +104,9 @@ static void suffixes_wrap(void)
     for (int i = 0; i < 16; i++) data[i] = (float)i + 0.5f;
     OK(sp_from_data(data, SP_FLOAT32, 1, &n, &t));
     OK(sp__to_text(t, "requires_grad=True", &text));
-    CHECK(strcmp(text, "tensor([ 0.5000,  1.5000,  2.5000,  3.5000,  4.5000,  5.5000,  6.5000,  7.5000,\n"
-                       "         8.5000,  9.5000, 10.5000], requires_grad=True)") == 0);
+    CHECK(strcmp(text,
+                 "tensor([ 0.5000,  1.5000,  2.5000,  3.5000,  4.5000,  5.5000,  6.5000,  7.5000,\n"
+                 "         8.5000,  9.5000, 10.5000], requires_grad=True)") == 0);
     sp_text_free(text);
     OK(sp__to_text(t, "grad_fn=<AVeryLongNameIndeedThatDoesNotFitOnTheLineAnyMore>", &text));
     CHECK(strstr(text, "10.5000],\n       grad_fn=<A") != NULL);
@@ -113,7 +120,8 @@ static void strided_and_failing(void)
     sp_memory_stats before, after;
     sp_tensor *t;
     char *text;
-    OK(sp_from_foreign(data, SP_FLOAT32, 2, (int64_t[]){3, 2}, (int64_t[]){1, 3}, false, NULL, NULL, &t));
+    OK(sp_from_foreign(data, SP_FLOAT32, 2, (int64_t[]){3, 2}, (int64_t[]){1, 3}, false, NULL, NULL,
+                       &t));
     OK(sp_to_text(t, &text));
     CHECK(strcmp(text, "tensor([[1., 4.],\n        [2., 5.],\n        [3., 6.]])") == 0);
     sp_text_free(text);
@@ -131,5 +139,6 @@ static void strided_and_failing(void)
     sp_drop(&t);
 }
 
-SUITE("tensor/print", TEST(numbers_share_a_style), TEST(dtypes_show), TEST(empty_ones_show_their_shape), TEST(long_rows_break),
-      TEST(planes_are_set_apart), TEST(large_ones_are_summarised), TEST(suffixes_wrap), TEST(strided_and_failing))
+SUITE("tensor/print", TEST(numbers_share_a_style), TEST(dtypes_show),
+      TEST(empty_ones_show_their_shape), TEST(long_rows_break), TEST(planes_are_set_apart),
+      TEST(large_ones_are_summarised), TEST(suffixes_wrap), TEST(strided_and_failing))

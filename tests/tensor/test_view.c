@@ -1,4 +1,5 @@
-/* Geometry: strides of views, overlap, broadcasting, and its messages. The strided results are compared with brute force. */
+/* Geometry: strides of views, overlap, broadcasting, and its messages. The strided results are
+ * compared with brute force. */
 #include "tensor/tensor.h"
 #include "tests/check.h"
 
@@ -25,7 +26,8 @@ static void dense_meta(void)
     m.shape[1] = -3;
     FAILS(sp__meta_dense(&m, "full"), SP_ESHAPE, "full: shape (2, -3, 4)");
     m.shape[0] = m.shape[1] = (int64_t)1 << 31;
-    FAILS(sp__meta_dense(&m, "full"), SP_EMEMORY, "full: a tensor of shape (2147483648, 2147483648, 4) is too large");
+    FAILS(sp__meta_dense(&m, "full"), SP_EMEMORY,
+          "full: a tensor of shape (2147483648, 2147483648, 4) is too large");
     m.shape[2] = 0; /* empty, but its strides would overflow */
     FAILS(sp__meta_dense(&m, "full"), SP_EMEMORY, "overflows");
 }
@@ -58,7 +60,8 @@ static void views_keep_the_order_of_elements(void)
     sp_tensor *dense = strided(3, (int64_t[]){2, 3, 4}, (int64_t[]){12, 4, 1}, 0);
     check_view(dense, 1, (int64_t[]){24}, true);
     check_view(dense, 4, (int64_t[]){1, 6, 1, 4}, true);
-    sp_tensor *rows = strided(3, (int64_t[]){2, 3, 4}, (int64_t[]){24, 8, 2}, 5); /* every second element of all */
+    sp_tensor *rows = strided(3, (int64_t[]){2, 3, 4}, (int64_t[]){24, 8, 2},
+                              5); /* every second element of all */
     check_view(rows, 2, (int64_t[]){6, 4}, true);
     check_view(rows, 1, (int64_t[]){24}, true);
     check_view(rows, 3, (int64_t[]){4, 3, 2}, true);
@@ -76,9 +79,12 @@ static void views_keep_the_order_of_elements(void)
 static void self_overlap(void)
 {
     sp_tensor *t[] = {
-        strided(2, (int64_t[]){3, 4}, (int64_t[]){4, 1}, 0), strided(2, (int64_t[]){3, 4}, (int64_t[]){1, 3}, 0),
-        strided(2, (int64_t[]){3, 1}, (int64_t[]){2, 0}, 0), strided(2, (int64_t[]){3, 4}, (int64_t[]){0, 1}, 0),
-        strided(2, (int64_t[]){3, 4}, (int64_t[]){1, 1}, 0), strided(2, (int64_t[]){0, 4}, (int64_t[]){0, 0}, 0),
+        strided(2, (int64_t[]){3, 4}, (int64_t[]){4, 1}, 0),
+        strided(2, (int64_t[]){3, 4}, (int64_t[]){1, 3}, 0),
+        strided(2, (int64_t[]){3, 1}, (int64_t[]){2, 0}, 0),
+        strided(2, (int64_t[]){3, 4}, (int64_t[]){0, 1}, 0),
+        strided(2, (int64_t[]){3, 4}, (int64_t[]){1, 1}, 0),
+        strided(2, (int64_t[]){0, 4}, (int64_t[]){0, 0}, 0),
     };
     const bool overlaps[] = {false, false, false, true, true, false};
     for (int i = 0; i < 6; i++) {
@@ -104,7 +110,8 @@ static void overlap_of_two(void)
     const int64_t strides[][2] = {{4, 1}, {10, 2}, {20, 4}, {1, 7}, {12, 3}};
     for (int s = 0; s < 5; s++)
         for (int64_t shift = 0; shift < 70; shift++) {
-            sp_tensor *a = strided(2, shape, strides[s], 0), *b = strided(2, shape, strides[s], shift);
+            sp_tensor *a = strided(2, shape, strides[s], 0),
+                      *b = strided(2, shape, strides[s], shift);
             CHECK(sp__may_overlap(a, b) == overlap_by_force(a, b));
             CHECK(sp__may_overlap(b, a) == overlap_by_force(a, b));
             sp_drop(&a), sp_drop(&b);
@@ -119,19 +126,25 @@ static void overlap_of_two(void)
 static void broadcasting(void)
 {
     sp_tensor *t[4] = {
-        strided(3, (int64_t[]){2, 1, 4}, (int64_t[]){4, 4, 1}, 0), strided(2, (int64_t[]){3, 1}, (int64_t[]){1, 1}, 0), NULL,
+        strided(3, (int64_t[]){2, 1, 4}, (int64_t[]){4, 4, 1}, 0),
+        strided(2, (int64_t[]){3, 1}, (int64_t[]){1, 1}, 0),
+        NULL,
         strided(0, NULL, NULL, 0),
     };
     sp_meta m;
     OK(sp__broadcast("add", t, 4, &m));
-    CHECK(m.rank == 3 && m.shape[0] == 2 && m.shape[1] == 3 && m.shape[2] == 4 && m.numel == 24 && m.stride[0] == 12);
-    sp_tensor *empty[2] = {strided(2, (int64_t[]){0, 3}, (int64_t[]){3, 1}, 0), strided(1, (int64_t[]){1}, (int64_t[]){1}, 0)};
+    CHECK(m.rank == 3 && m.shape[0] == 2 && m.shape[1] == 3 && m.shape[2] == 4 && m.numel == 24 &&
+          m.stride[0] == 12);
+    sp_tensor *empty[2] = {strided(2, (int64_t[]){0, 3}, (int64_t[]){3, 1}, 0),
+                           strided(1, (int64_t[]){1}, (int64_t[]){1}, 0)};
     OK(sp__broadcast("add", empty, 2, &m));
     CHECK(m.numel == 0 && m.shape[0] == 0 && m.shape[1] == 3);
     sp_tensor *bad[2] = {t[0], empty[0]};
-    FAILS(sp__broadcast("add", bad, 2, &m), SP_ESHAPE, "add: (2, 1, 4) and (0, 3) do not broadcast");
+    FAILS(sp__broadcast("add", bad, 2, &m), SP_ESHAPE,
+          "add: (2, 1, 4) and (0, 3) do not broadcast");
     const int64_t big = (int64_t)1 << 31, none = 0;
-    sp_tensor *large[2] = {strided(2, (int64_t[]){big, 1}, (int64_t[]){none, 1}, 0), strided(2, (int64_t[]){1, big}, (int64_t[]){1, 0}, 0)};
+    sp_tensor *large[2] = {strided(2, (int64_t[]){big, 1}, (int64_t[]){none, 1}, 0),
+                           strided(2, (int64_t[]){1, big}, (int64_t[]){1, 0}, 0)};
     FAILS(sp__broadcast("add", large, 2, &m), SP_EMEMORY, "too large");
     for (int i = 0; i < 4; i++) sp_drop(&t[i]);
     for (int i = 0; i < 2; i++) sp_drop(&empty[i]), sp_drop(&large[i]);
@@ -157,10 +170,12 @@ static void dims_count_from_both_ends(void)
     CHECK(d == 2);
     OK(sp__dim_normalize("sum", -1, 0, &d));
     CHECK(d == 0);
-    FAILS(sp__dim_normalize("sum", 3, 3, &d), SP_EINDEX, "sum: dim 3 is out of range for a tensor of 3 dimensions; expected -3 to 2");
+    FAILS(sp__dim_normalize("sum", 3, 3, &d), SP_EINDEX,
+          "sum: dim 3 is out of range for a tensor of 3 dimensions; expected -3 to 2");
     FAILS(sp__dim_normalize("sum", -2, 0, &d), SP_EINDEX, "expected -1 to 0");
     FAILS(sp__dim_normalize("sum", INT64_MIN, 2, &d), SP_EINDEX, "out of range");
 }
 
-SUITE("tensor/view", TEST(dense_meta), TEST(views_keep_the_order_of_elements), TEST(self_overlap), TEST(overlap_of_two),
-      TEST(broadcasting), TEST(shapes_as_text), TEST(dims_count_from_both_ends))
+SUITE("tensor/view", TEST(dense_meta), TEST(views_keep_the_order_of_elements), TEST(self_overlap),
+      TEST(overlap_of_two), TEST(broadcasting), TEST(shapes_as_text),
+      TEST(dims_count_from_both_ends))
