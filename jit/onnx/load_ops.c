@@ -644,6 +644,21 @@ static const struct {
     {"Range", load_range},
 };
 
+/* What the op table names as the operator of a pointwise op without attributes, is that op. */
+static sp_status load_by_table(sp_loader *l)
+{
+    sp_onnx_node *n = l->node;
+    for (int op = 0; op < SP_OP_COUNT; op++) {
+        const sp_op_info *info = &sp_op_table[op];
+        if (!(info->flags & SP_OPF_POINTWISE) || info->n_attr > 0 || info->onnx == NULL) continue;
+        if (!sp__bytes_are(n->op_type, info->onnx)) continue;
+        SP_RETURN_IF(need_inputs(l, info->n_in));
+        if (n->n_in > info->n_in) return unsupported(l, "more operands than the op takes");
+        return node_of(l, info->name, n->in, info->n_in, NULL, 0, &n->out[0]);
+    }
+    return unsupported(l, "not supported yet");
+}
+
 sp_status sp__load_op(sp_loader *l)
 {
     const sp_onnx_node *n = l->node;
@@ -654,5 +669,5 @@ sp_status sp__load_op(sp_loader *l)
         if (sp__bytes_are(n->op_type, direct[i].onnx)) return load_direct(l, (int)i);
     for (size_t i = 0; i < sizeof loaders / sizeof *loaders; i++)
         if (sp__bytes_are(n->op_type, loaders[i].onnx)) return loaders[i].load(l);
-    return unsupported(l, "not supported yet");
+    return load_by_table(l);
 }
