@@ -48,7 +48,7 @@ TORCH = {
 
 def torch_op(sample):
     base = sample.op.split(".")[0]
-    op = TORCH.get(base) or getattr(torch, base)
+    op = TORCH.get(base) or getattr(torch, base, None) or getattr(torch.nn.functional, base)
     if sample.op.endswith(".rscalar"):
         return lambda x, y: {"sub": y - x, "div": y / x, "pow": None}[base]
     return op
