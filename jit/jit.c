@@ -8,6 +8,8 @@
 #include "jit/region_int.h"
 #include "tensor/memory.h"
 
+enum { MAX_STRAYS = 32 };
+
 static bool is_off(void)
 {
     static int off = -1;
@@ -118,8 +120,18 @@ sp_status sp__jit_open(sp_jit *j, sp_region **out)
     return status;
 }
 
+/* When call after call gives up at once, not even entering a region pays. */
+static void judge(sp_jit *j, const sp_region *r)
+{
+    j->strays = r->mode == SP_REGION_OFF && r->compiled_ops == 0 ? j->strays + 1 : 0;
+    if (j->strays < MAX_STRAYS) return;
+    j->dropped = true;
+    sp__jit_reason(j, "dropped: it ran eagerly so often that it is no longer followed");
+}
+
 static void count_call(sp_jit *j, const sp_region *r)
 {
+    judge(j, r);
     j->calls++;
     j->ops = r->ops, j->compiled_ops = r->compiled_ops, j->breaks = r->breaks;
     j->total_ops += r->ops, j->total_compiled += r->compiled_ops;

@@ -29,6 +29,7 @@ typedef struct sp_jit {
     int64_t calls, total_ops, total_compiled;
     int64_t ops, compiled_ops, breaks; /* of the last call */
     int32_t rebuilds;
+    int32_t strays; /* calls in a row that ran eagerly from the first op on */
     char *reasons[SP_JIT_REASONS];
     int32_t n_reasons;
 } sp_jit;
