@@ -14,15 +14,7 @@
 #include "ops_gen.h"
 #include "tensor/memory.h"
 #include "tests/check.h"
-
-#ifdef __SANITIZE_THREAD__
-/* A forked child has not joined the threads that its parent had. */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "report_thread_leaks=0:die_after_fork=0";
-}
-#endif
+#include "tests/fork.h"
 
 /* ---- the backend ----- */
 

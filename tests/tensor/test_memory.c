@@ -7,6 +7,7 @@
 #include "tensor/memory.h"
 #include "tensor/tensor.h"
 #include "tests/check.h"
+#include "tests/fork.h"
 
 static sp_memory_stats stats(void)
 {
@@ -119,15 +120,6 @@ static void the_nth_request_fails(void)
 }
 
 /* ---- threads ----- */
-
-#ifdef __SANITIZE_THREAD__
-/* A child forked while another thread runs ends without having joined it. */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "report_thread_leaks=0";
-}
-#endif
 
 enum { PASSED = 20000 };
 static _Atomic(void *) mailbox;
