@@ -1,7 +1,7 @@
 /* argmax: where the first largest element stands.
  *
- * Block by block the maximum is found by the vector functions of amax; only the block that won is searched. NaN counts as
- * the largest, as in amax, and the first of equals wins.
+ * Block by block the maximum is found by the vector functions of amax; only the block that won is
+ * searched. NaN counts as the largest, as in amax, and the first of equals wins.
  */
 #include <string.h>
 
@@ -13,11 +13,11 @@
 #include "ops_gen.h"
 
 /* Whether *a comes before *b as a maximum; equals do not. */
-#define BEATS(type)                                                                                                    \
-    ({                                                                                                                 \
-        type x_, y_;                                                                                                   \
-        memcpy(&x_, a, sizeof x_), memcpy(&y_, b, sizeof y_);                                                          \
-        x_ > y_ || (x_ != x_ && y_ == y_);                                                                             \
+#define BEATS(type)                                                                                \
+    ({                                                                                             \
+        type x_, y_;                                                                               \
+        memcpy(&x_, a, sizeof x_), memcpy(&y_, b, sizeof y_);                                      \
+        x_ > y_ || (x_ != x_ && y_ == y_);                                                         \
     })
 
 static bool beats(int dtype, const void *a, const void *b)
@@ -67,7 +67,8 @@ static int64_t first_largest(const sp_operand *x)
 }
 
 typedef struct argmax_job {
-    sp_operand out, kept, sequence; /* kept: the input without the dimension; sequence: along it, from each element of kept */
+    sp_operand out, kept, sequence; /* kept: the input without the dimension; sequence: along it,
+                                       from each element of kept */
     int64_t rows_a_chunk;
 } argmax_job;
 
@@ -102,7 +103,8 @@ sp_status sp__cpu_argmax(const sp_kargs *args)
     }
     j.sequence.contiguous = sp__is_dense(&j.sequence);
     j.rows_a_chunk = 4096 / (j.sequence.numel + 1) + 1;
-    double us = (double)x->numel * (j.sequence.contiguous ? 0.2e-3 : 1e-3) + (double)j.out.numel * 0.03;
+    double us =
+        (double)x->numel * (j.sequence.contiguous ? 0.2e-3 : 1e-3) + (double)j.out.numel * 0.03;
     sp__pool_for((j.out.numel + j.rows_a_chunk - 1) / j.rows_a_chunk, us, argmax_chunk, &j);
     return SP_OK;
 }

@@ -1,8 +1,8 @@
 /* Strided copies, and the ops that are copies with a part replaced.
  *
  *      runs      gathered or scattered in row-major order
- *      blocks    another dimension is denser in the source (a transposed matrix): 32 x 32 elements at a time, so that the
- *                lines read and the lines written all stay in the first-level cache
+ *      blocks    another dimension is denser in the source (a transposed matrix): 32 x 32 at a
+ *                time, so that lines read and lines written all stay in the first-level cache
  */
 #include "backends/cpu/copy.h"
 
@@ -17,10 +17,10 @@
 enum { BLOCK = 32, CHUNK = 16384, PIECE = 1024 };
 
 typedef struct copy_job {
-    sp_operand to, from;     /* coalesced alike */
-    int64_t size, outer;     /* bytes an element; combinations of the outer dimensions */
-    int row, column;         /* dimensions of the blocks; column is innermost in `to`. runs: row is -1 */
-    int64_t pieces;          /* of each outer combination */
+    sp_operand to, from; /* coalesced alike */
+    int64_t size, outer; /* bytes an element; combinations of the outer dimensions */
+    int row, column; /* dimensions of the blocks; column is innermost in `to`. runs: row is -1 */
+    int64_t pieces;  /* of each outer combination */
 } copy_job;
 
 /* Offsets of one combination of all dimensions but the job's own. */
@@ -34,20 +34,24 @@ static void outer_offsets(const copy_job *j, int64_t index, int64_t *to, int64_t
     }
 }
 
-#define BLOCK_LOOP(bytes)                                                                                              \
-    for (int64_t r = 0; r < rows; r++) {                                                                               \
-        for (int64_t c = 0; c < columns; c++) {                                                                        \
-            memcpy(to + (r * to_row + c * to_column) * (bytes), from + (r * from_row + c * from_column) * (bytes), bytes); \
-        }                                                                                                              \
+#define BLOCK_LOOP(bytes)                                                                          \
+    for (int64_t r = 0; r < rows; r++) {                                                           \
+        for (int64_t c = 0; c < columns; c++) {                                                    \
+            memcpy(to + (r * to_row + c * to_column) * (bytes),                                    \
+                   from + (r * from_row + c * from_column) * (bytes), bytes);                      \
+        }                                                                                          \
     }
 
 static void copy_block(const copy_job *j, char *to, const char *from, int64_t rows, int64_t columns)
 {
     int64_t to_row = j->to.stride[j->row], to_column = j->to.stride[j->column];
     int64_t from_row = j->from.stride[j->row], from_column = j->from.stride[j->column];
-    if (j->size == 4) BLOCK_LOOP(4)
-    else if (j->size == 8) BLOCK_LOOP(8)
-    else BLOCK_LOOP(1)
+    if (j->size == 4)
+        BLOCK_LOOP(4)
+    else if (j->size == 8)
+        BLOCK_LOOP(8)
+    else
+        BLOCK_LOOP(1)
 }
 
 static void copy_band(const copy_job *j, char *to, const char *from, int64_t row, int64_t rows)
@@ -55,12 +59,13 @@ static void copy_band(const copy_job *j, char *to, const char *from, int64_t row
     int64_t columns = j->to.shape[j->column];
     to += row * j->to.stride[j->row] * j->size, from += row * j->from.stride[j->row] * j->size;
     for (int64_t c = 0; c < columns; c += BLOCK) {
-        copy_block(j, to + c * j->to.stride[j->column] * j->size, from + c * j->from.stride[j->column] * j->size, rows,
+        copy_block(j, to + c * j->to.stride[j->column] * j->size,
+                   from + c * j->from.stride[j->column] * j->size, rows,
                    columns - c < BLOCK ? columns - c : BLOCK);
     }
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ----- */
 
 /* A chunk of consecutive elements, one side dense over all of them or not. */
 static void copy_run(void *ctx, int64_t chunk)
@@ -86,10 +91,12 @@ static void copy_blocks(void *ctx, int64_t chunk)
     const copy_job *j = ctx;
     int64_t to, from, piece = chunk % j->pieces, rows = j->to.shape[j->row] - piece * BLOCK;
     outer_offsets(j, chunk / j->pieces, &to, &from);
-    copy_band(j, j->to.data + to * j->size, j->from.data + from * j->size, piece * BLOCK, rows < BLOCK ? rows : BLOCK);
+    copy_band(j, j->to.data + to * j->size, j->from.data + from * j->size, piece * BLOCK,
+              rows < BLOCK ? rows : BLOCK);
 }
 
-/* The dimension of the source's smallest stride, if it is not the innermost of the target: -1 otherwise. */
+/* The dimension of the source's smallest stride, if it is not the innermost of the target: -1
+ * otherwise. */
 static int block_dim(const sp_operand *to, const sp_operand *from)
 {
     int last = to->rank - 1, best = last;
@@ -113,7 +120,8 @@ void sp__copy_strided(const sp_operand *to, const sp_operand *from)
     copy_job j = {.to = pair[0], .from = pair[1], .size = size, .outer = 1};
     j.column = j.to.rank - 1, j.row = block_dim(&j.to, &j.from);
     if (j.row < 0) {
-        sp__pool_for((to->numel + CHUNK - 1) / CHUNK, (double)(to->numel * size) * 0.1e-3, copy_run, &j);
+        sp__pool_for((to->numel + CHUNK - 1) / CHUNK, (double)(to->numel * size) * 0.1e-3, copy_run,
+                     &j);
         return;
     }
     j.pieces = (j.to.shape[j.row] + BLOCK - 1) / BLOCK;
@@ -121,7 +129,7 @@ void sp__copy_strided(const sp_operand *to, const sp_operand *from)
     sp__pool_for(j.outer * j.pieces, (double)(to->numel * size) * 0.25e-3, copy_blocks, &j);
 }
 
-/* ---- ops ---------------------------------------------------------------------------------------------------------------- */
+/* ---- ops ----- */
 
 /* The output is dense; its elements are the input's in row-major order. */
 sp_status sp__cpu_contiguous(const sp_kargs *args)
@@ -132,7 +140,8 @@ sp_status sp__cpu_contiguous(const sp_kargs *args)
     if (!sp__is_dense(&to)) return sp_fail(SP_EINTERNAL, "contiguous: the output is not dense");
     to.rank = from->rank;
     int64_t step = 1;
-    for (int d = to.rank - 1; d >= 0; d--) to.shape[d] = from->shape[d], to.stride[d] = step, step *= from->shape[d];
+    for (int d = to.rank - 1; d >= 0; d--)
+        to.shape[d] = from->shape[d], to.stride[d] = step, step *= from->shape[d];
     sp__copy_strided(&to, from);
     return SP_OK;
 }
@@ -189,7 +198,8 @@ sp_status sp__cpu_select_scatter(const sp_kargs *args)
     if (index < 0) index += part.shape[dim];
     part.data += index * part.stride[dim] * sp__size_of(part.dtype);
     part.rank--;
-    for (int d = dim; d < part.rank; d++) part.shape[d] = part.shape[d + 1], part.stride[d] = part.stride[d + 1];
+    for (int d = dim; d < part.rank; d++)
+        part.shape[d] = part.shape[d + 1], part.stride[d] = part.stride[d + 1];
     part.numel = args->arg[2].numel;
     return write_part(args, &part);
 }
@@ -200,7 +210,8 @@ sp_status sp__cpu_as_strided_scatter(const sp_kargs *args)
     sp_operand part = args->arg[0];
     const sp_attr *size = &args->attr[0], *stride = &args->attr[1], *offset = &args->attr[2];
     part.rank = (uint8_t)size->n;
-    for (int d = 0; d < size->n; d++) part.shape[d] = size->v.ints[d], part.stride[d] = stride->v.ints[d];
+    for (int d = 0; d < size->n; d++)
+        part.shape[d] = size->v.ints[d], part.stride[d] = stride->v.ints[d];
     part.data += (offset->absent ? 0 : offset->v.i) * sp__size_of(part.dtype);
     part.numel = args->arg[2].numel;
     return write_part(args, &part);

@@ -19,7 +19,8 @@ typedef struct fill_job {
 static void fill_chunk(void *ctx, int64_t chunk)
 {
     const fill_job *j = ctx;
-    int64_t start = chunk * CHUNK, n = j->out->numel - start < CHUNK ? j->out->numel - start : CHUNK;
+    int64_t start = chunk * CHUNK,
+            n = j->out->numel - start < CHUNK ? j->out->numel - start : CHUNK;
     int64_t size = sp__size_of(j->out->dtype);
     sp__gather_run(j->out->data + start * size, &j->value, size, n, 0);
 }
@@ -29,7 +30,8 @@ sp_status sp__cpu_full(const sp_kargs *args)
 {
     fill_job job = {.out = &args->arg[0]};
     sp__scalar_to(sp__attr_to_scalar(&args->attr[SP_FULL_FILL_VALUE]), job.out->dtype, &job.value);
-    sp__pool_for((job.out->numel + CHUNK - 1) / CHUNK, (double)job.out->numel * 0.1e-3, fill_chunk, &job);
+    sp__pool_for((job.out->numel + CHUNK - 1) / CHUNK, (double)job.out->numel * 0.1e-3, fill_chunk,
+                 &job);
     return SP_OK;
 }
 
@@ -39,8 +41,8 @@ static double number(const sp_attr *a)
     return s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
 }
 
-/* Each element from its index, never from its neighbour; floats computed in double, as PyTorch does.
- * attributes: start, end, step, dtype */
+/* Each element from its index, never from its neighbour; floats computed in double, as PyTorch
+ * does. attributes: start, end, step, dtype */
 sp_status sp__cpu_arange(const sp_kargs *args)
 {
     const sp_operand *out = &args->arg[0];
@@ -51,7 +53,8 @@ sp_status sp__cpu_arange(const sp_kargs *args)
     for (int64_t i = 0; i < out->numel; i++) {
         double value = first + (double)i * by;
         sp_scalar s = SP_FLOAT(value);
-        if (integers) s = SP_INT((int64_t)((uint64_t)start->v.i + (uint64_t)i * (uint64_t)step->v.i));
+        if (integers)
+            s = SP_INT((int64_t)((uint64_t)start->v.i + (uint64_t)i * (uint64_t)step->v.i));
         char bytes[8];
         sp__scalar_to(s, out->dtype, bytes);
         memcpy(out->data + i * size, bytes, (size_t)size);

@@ -1,7 +1,9 @@
 /* matmul and linear on OpenBLAS, panel by panel.
  *
- *      x [..., m, k]  y [..., k, n]  ->  problem: batches of c[m][n] = a[m][k] b[k][n], any strides
- *      -> operands that BLAS cannot take are packed -> tiny kernel | gemv | grid of panels, on the pool
+ *      x [..., m, k]  y [..., k, n]
+ *        -> problem: batches of c[m][n] = a[m][k] b[k][n], any strides
+ *        -> operands that BLAS cannot take are packed
+ *        -> tiny kernel | matrix-vector call | grid of panels, on the pool
  */
 #include "backends/cpu/gemm.h"
 
@@ -29,10 +31,10 @@ double sp__gemm_predict_us(int dtype, double mnk)
     return 0.15 + 2 * mnk / flops_a_us;
 }
 
-/* ---- the grid ------------------------------------------------------------------------------------------------------- */
+/* ---- the grid ----- */
 
-/* Panels double as work grows fourfold: enough to share out, few enough that each packs little twice. Columns are cut
- * first: in row-major order OpenBLAS repacks less for them. */
+/* Panels double as work grows fourfold: enough to share out, few enough that each packs little
+ * twice. Columns are cut first: in row-major order OpenBLAS repacks less for them. */
 void sp__gemm_grid(int64_t m, int64_t n, int64_t k, int64_t *rows, int64_t *columns)
 {
     double work = 2.0 * (double)m * (double)n * (double)k;
@@ -42,8 +44,10 @@ void sp__gemm_grid(int64_t m, int64_t n, int64_t k, int64_t *rows, int64_t *colu
     while (*rows * *columns < wanted) {
         int64_t width = n / *columns, height = m / *rows;
         if (width < 64 && height < 64) return;
-        if (width >= height / 2 && width >= 64) *columns *= 2;
-        else *rows *= 2;
+        if (width >= height / 2 && width >= 64)
+            *columns *= 2;
+        else
+            *rows *= 2;
     }
 }
 
@@ -54,7 +58,7 @@ static int64_t cut(int64_t size, int64_t parts, int64_t i)
     return size * i / parts / 16 * 16;
 }
 
-/* ---- one panel -------------------------------------------------------------------------------------------------------- */
+/* ---- one panel ----- */
 
 static const char *element(const matrix *x, int64_t row, int64_t column, int64_t size)
 {
@@ -66,44 +70,47 @@ static int leading(const matrix *x)
     return (int)(x->transposed ? x->column : x->row);
 }
 
-static void call_gemm(int dtype, int m, int n, int k, const matrix *a, const char *a_at, const matrix *b,
-                      const char *b_at, char *c, int ldc)
+static void call_gemm(int dtype, int m, int n, int k, const matrix *a, const char *a_at,
+                      const matrix *b, const char *b_at, char *c, int ldc)
 {
-    CBLAS_TRANSPOSE ta = a->transposed ? CblasTrans : CblasNoTrans, tb = b->transposed ? CblasTrans : CblasNoTrans;
+    CBLAS_TRANSPOSE ta = a->transposed ? CblasTrans : CblasNoTrans,
+                    tb = b->transposed ? CblasTrans : CblasNoTrans;
     if (dtype == SP_FLOAT32) {
-        cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)a_at, leading(a), (const float *)b_at, leading(b), 0,
-                    (float *)c, ldc);
+        cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)a_at, leading(a),
+                    (const float *)b_at, leading(b), 0, (float *)c, ldc);
     } else {
-        cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)a_at, leading(a), (const double *)b_at, leading(b), 0,
-                    (double *)c, ldc);
+        cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)a_at, leading(a),
+                    (const double *)b_at, leading(b), 0, (double *)c, ldc);
     }
 }
 
 /* y[rows] = x[rows][columns] v[columns] */
-static void call_gemv(int dtype, const matrix *x, const char *at, int rows, int columns, const char *v, int v_step, char *y,
-                      int y_step)
+static void call_gemv(int dtype, const matrix *x, const char *at, int rows, int columns,
+                      const char *v, int v_step, char *y, int y_step)
 {
     CBLAS_TRANSPOSE t = x->transposed ? CblasTrans : CblasNoTrans;
-    int stored_rows = x->transposed ? columns : rows, stored_columns = x->transposed ? rows : columns;
+    int stored_rows = x->transposed ? columns : rows,
+        stored_columns = x->transposed ? rows : columns;
     if (dtype == SP_FLOAT32) {
-        cblas_sgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const float *)at, leading(x), (const float *)v, v_step, 0,
-                    (float *)y, y_step);
+        cblas_sgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const float *)at, leading(x),
+                    (const float *)v, v_step, 0, (float *)y, y_step);
     } else {
-        cblas_dgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const double *)at, leading(x), (const double *)v, v_step,
-                    0, (double *)y, y_step);
+        cblas_dgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const double *)at,
+                    leading(x), (const double *)v, v_step, 0, (double *)y, y_step);
     }
 }
 
 /* bias[n] onto rows of c, through add's own vector function. */
 static void add_bias(const problem *p, char *c, int64_t rows, int64_t first, int64_t n)
 {
-    sp_lane_fn add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[p->dtype]; /* add(x, alpha = 1 * y) of two vectors */
+    sp_lane_fn add = sp__isa->pointwise[SP_OP_ADD_SCALAR]
+                         ->fn[p->dtype]; /* add(x, alpha = 1 * y) of two vectors */
     const char *bias = p->bias + first * p->size;
     for (int64_t i = 0; i < rows; i++, c += p->c_row * p->size) add(c, c, bias, NULL, n, 0);
 }
 
-static void panel(const problem *p, const matrix *a, const matrix *b, char *c, int64_t row, int64_t rows, int64_t first,
-                  int64_t n)
+static void panel(const problem *p, const matrix *a, const matrix *b, char *c, int64_t row,
+                  int64_t rows, int64_t first, int64_t n)
 {
     c += (row * p->c_row + first) * p->size;
     const char *a_at = element(a, row, 0, p->size), *b_at = element(b, 0, first, p->size);
@@ -119,7 +126,7 @@ static void panel(const problem *p, const matrix *a, const matrix *b, char *c, i
     if (p->bias) add_bias(p, c, rows, first, n);
 }
 
-/* ---- integers: plain loops, which wrap; bool: and, or ----------------------------------------------------------------- */
+/* ---- integers: plain loops, which wrap; bool: and, or ----- */
 
 static void naive_int64(const problem *p, const matrix *a, const matrix *b, char *c)
 {
@@ -140,43 +147,50 @@ static void naive_bool(const problem *p, const matrix *a, const matrix *b, char 
     for (int64_t i = 0; i < p->m; i++) {
         for (int64_t j = 0; j < p->n; j++) {
             bool any = p->bias && p->bias[j];
-            for (int64_t q = 0; q < p->k && !any; q++) any = *element(a, i, q, 1) && *element(b, q, j, 1);
+            for (int64_t q = 0; q < p->k && !any; q++)
+                any = *element(a, i, q, 1) && *element(b, q, j, 1);
             c[i * p->c_row + j] = any;
         }
     }
 }
 
-/* ---- all panels of all batches ------------------------------------------------------------------------------------------ */
+/* ---- all panels of all batches ----- */
 
 static void small(const problem *p, const matrix *a, const matrix *b, char *c)
 {
-    sp__isa->gemm_small[p->dtype](p->m, p->n, p->k, a->data, a->row, a->column, b->data, b->row, b->column, c);
+    sp__isa->gemm_small[p->dtype](p->m, p->n, p->k, a->data, a->row, a->column, b->data, b->row,
+                                  b->column, c);
     if (p->bias) add_bias(p, c, p->m, 0, p->n);
 }
 
 static void zero(const problem *p, char *c)
 {
-    for (int64_t i = 0; i < p->m; i++) memset(c + i * p->c_row * p->size, 0, (size_t)(p->n * p->size));
+    for (int64_t i = 0; i < p->m; i++)
+        memset(c + i * p->c_row * p->size, 0, (size_t)(p->n * p->size));
     if (p->bias) add_bias(p, c, p->m, 0, p->n);
 }
 
 static void run_chunk(void *ctx, int64_t chunk)
 {
     const problem *p = ctx;
-    int64_t panels = p->rows * p->columns, r = chunk % panels / p->columns, column = chunk % p->columns;
+    int64_t panels = p->rows * p->columns, r = chunk % panels / p->columns,
+            column = chunk % p->columns;
     matrix a, b;
     char *c;
     problem_batch(p, chunk / panels, &a, &b, &c);
     if (p->way == BY_NAIVE) {
-        if (p->dtype == SP_BOOL) naive_bool(p, &a, &b, c);
-        else naive_int64(p, &a, &b, c);
+        if (p->dtype == SP_BOOL)
+            naive_bool(p, &a, &b, c);
+        else
+            naive_int64(p, &a, &b, c);
     } else if (p->k == 0) {
         zero(p, c);
     } else if (p->way == BY_SMALL) {
         small(p, &a, &b, c);
     } else {
         int64_t row = cut(p->m, p->rows, r), first = cut(p->n, p->columns, column);
-        panel(p, &a, &b, c, row, cut(p->m, p->rows, r + 1) - row, first, cut(p->n, p->columns, column + 1) - first);
+        panel(p, &a, &b, c, row, cut(p->m, p->rows, r + 1) - row, first,
+              cut(p->n, p->columns, column + 1) - first);
     }
 }
 
@@ -198,13 +212,15 @@ static sp_status run(problem *p, const char *op)
     int64_t largest = p->m > p->n ? p->m : p->n;
     if (p->k > largest) largest = p->k;
     if (largest >= INT_MAX || p->c_row >= INT_MAX) {
-        return sp_fail(SP_EUNSUPPORTED, "%s: sizes up to %d are supported, got %lld: split the product", op, INT_MAX - 1,
-                       (long long)largest);
+        return sp_fail(SP_EUNSUPPORTED,
+                       "%s: sizes up to %d are supported, got %lld: split the product", op,
+                       INT_MAX - 1, (long long)largest);
     }
     choose_way(p);
     sp_status status = SP_OK;
     if (p->way != BY_NAIVE && p->way != BY_SMALL) SP_TRY(problem_pack(p, op));
-    double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) * (double)p->batches;
+    double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) *
+                (double)p->batches;
     sp__pool_for(p->batches * p->rows * p->columns, us, run_chunk, p);
 out:
     problem_unpack(p);
@@ -233,11 +249,13 @@ static sp_status run_into(problem *p, const sp_operand *out, const char *op)
 /* Two small matrices: what choose_way() would choose, without the generality. */
 static bool run_tiny(const sp_operand *out, const sp_operand *x, const sp_operand *y)
 {
-    if (x->rank != 2 || y->rank != 2 || !out->contiguous || out->numel == 0 || x->shape[1] == 0) return false;
+    if (x->rank != 2 || y->rank != 2 || !out->contiguous || out->numel == 0 || x->shape[1] == 0)
+        return false;
     sp_gemm_small_fn small_fn = sp__isa->gemm_small[x->dtype];
     int64_t m = x->shape[0], k = x->shape[1], n = y->shape[1];
     if (small_fn == NULL || !sp__gemm_is_small(m, n, k, y->stride[1] != 1)) return false;
-    small_fn(m, n, k, x->data, x->stride[0], x->stride[1], y->data, y->stride[0], y->stride[1], out->data);
+    small_fn(m, n, k, x->data, x->stride[0], x->stride[1], y->data, y->stride[0], y->stride[1],
+             out->data);
     return true;
 }
 
@@ -262,7 +280,8 @@ sp_status sp__cpu_linear(const sp_kargs *args)
     char *bias = b->data;
     if (!b->contiguous || b->numel != p.n) {
         bias = sp__alloc(bytes);
-        if (bias == NULL) return sp_fail(SP_EMEMORY, "linear: no memory for %zu bytes of bias", bytes);
+        if (bias == NULL)
+            return sp_fail(SP_EMEMORY, "linear: no memory for %zu bytes of bias", bytes);
         sp__gather_run(bias, b->data, p.size, p.n, b->numel == p.n ? b->stride[b->rank - 1] : 0);
     }
     p.bias = bias;

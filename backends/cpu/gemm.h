@@ -1,10 +1,12 @@
 /* Matrix products: one grid of panels per problem, whoever computes it.
  *
  * Invariants
- * 1. How a product is computed depends on (m, n, k), dtype and which operands are transposed alone: the tiny kernel, a
- *    matrix-vector call, or a grid of panels, each one single-threaded OpenBLAS call. Threads take whole panels.
+ * 1. How a product is computed depends on (m, n, k), dtype and which operands are transposed alone:
+ *    the tiny kernel, a matrix-vector call, or a grid of panels, each one single-threaded OpenBLAS
+ *    call. Threads take whole panels.
  * 2. Strides that BLAS cannot take are packed densely first; a transposed view costs nothing.
- * 3. linear(x, w, b) is matmul(x, w^T) + b bit for bit: the bias is added panel by panel by the vector function of add.
+ * 3. linear(x, w, b) is matmul(x, w^T) + b bit for bit: the bias is added panel by panel by the
+ *    vector function of add.
  */
 #ifndef SP_CPU_GEMM_H
 #define SP_CPU_GEMM_H

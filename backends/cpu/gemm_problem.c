@@ -28,8 +28,10 @@ static bool folds(const sp_operand *x, int64_t *m, int64_t *row)
     int64_t step = x->stride[last], size = x->shape[last];
     for (int d = last - 1; d >= 0; d--) {
         if (x->shape[d] == 1) continue;
-        if (size == 1) step = x->stride[d];
-        else if (x->stride[d] != step * size) return false;
+        if (size == 1)
+            step = x->stride[d];
+        else if (x->stride[d] != step * size)
+            return false;
         size *= x->shape[d];
     }
     *m = size, *row = step;
@@ -64,12 +66,13 @@ void problem_of_matmul(problem *p, const sp_operand *x_in, const sp_operand *y_i
     for (int d = 0; d < p->n_batch_dims; d++) {
         int64_t sx = batch_size(&x, d, p->n_batch_dims), sy = batch_size(&y, d, p->n_batch_dims);
         p->batch_shape[d] = sx == 1 ? sy : sx;
-        p->a_batch[d] = batch_stride(&x, d, p->n_batch_dims), p->b_batch[d] = batch_stride(&y, d, p->n_batch_dims);
+        p->a_batch[d] = batch_stride(&x, d, p->n_batch_dims),
+        p->b_batch[d] = batch_stride(&y, d, p->n_batch_dims);
         p->batches *= p->batch_shape[d];
     }
 }
 
-/* ---- output ----------------------------------------------------------------------------------------------------------- */
+/* ---- output ----- */
 
 void problem_set_dense_output(problem *p, char *c)
 {
@@ -85,17 +88,18 @@ bool problem_set_output(problem *p, const sp_operand *out)
         problem_set_dense_output(p, out->data);
         return true;
     }
-    if (out->rank != 2 || out->stride[1] != 1 || out->stride[0] < out->shape[1] || out->shape[0] != p->m || p->n == 1) {
+    if (out->rank != 2 || out->stride[1] != 1 || out->stride[0] < out->shape[1] ||
+        out->shape[0] != p->m || p->n == 1) {
         return false;
     }
     p->c = out->data, p->c_row = out->stride[0];
     return true;
 }
 
-/* ---- what BLAS takes ---------------------------------------------------------------------------------------------------- */
+/* ---- what BLAS takes ----- */
 
-/* Rows dense and not overlapping, seen straight or from the side. A stride of a dimension of size 1 may be anything, and is
- * made what BLAS wants. */
+/* Rows dense and not overlapping, seen straight or from the side. A stride of a dimension of size 1
+ * may be anything, and is made what BLAS wants. */
 static bool fit(matrix *x, int64_t rows, int64_t columns)
 {
     if (columns == 1) x->column = 1;
@@ -114,8 +118,8 @@ static bool fit(matrix *x, int64_t rows, int64_t columns)
 }
 
 /* A dense copy of every distinct batch; broadcast dimensions stay broadcast. */
-static sp_status pack(const problem *p, matrix *x, int64_t rows, int64_t columns, int64_t *batch, char **copy, size_t *bytes,
-                      const char *op)
+static sp_status pack(const problem *p, matrix *x, int64_t rows, int64_t columns, int64_t *batch,
+                      char **copy, size_t *bytes, const char *op)
 {
     sp_operand from = {.data = (char *)(uintptr_t)x->data, .dtype = (uint8_t)p->dtype};
     int64_t strides[SP_MAX_RANK], step = rows * columns;
@@ -132,7 +136,8 @@ static sp_status pack(const problem *p, matrix *x, int64_t rows, int64_t columns
     from.shape[from.rank] = columns, from.stride[from.rank++] = x->column;
     *bytes = (size_t)(step * p->size);
     *copy = sp__alloc(*bytes);
-    if (*copy == NULL) return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of packed operand", op, *bytes);
+    if (*copy == NULL)
+        return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of packed operand", op, *bytes);
     sp__gather(*copy, &from, 0, step);
     memcpy(batch, strides, sizeof(int64_t) * (size_t)p->n_batch_dims);
     *x = (matrix){*copy, columns, 1, false};

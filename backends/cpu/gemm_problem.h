@@ -5,7 +5,8 @@
 
 #include "tensor/backend.h"
 
-typedef struct matrix { /* element (i, j) at data[i * row + j * column]; `transposed` once it is fit for BLAS: row is 1 */
+typedef struct matrix { /* element (i, j) at data[i * row + j * column]; `transposed` once it is fit
+                           for BLAS: row is 1 */
     const char *data;
     int64_t row, column;
     bool transposed;
@@ -15,30 +16,32 @@ typedef enum gemm_way { BY_NAIVE, BY_SMALL, BY_ROW, BY_COLUMN, BY_GEMM } gemm_wa
 
 typedef struct problem {
     int dtype;
-    int64_t size;                /* bytes an element */
+    int64_t size; /* bytes an element */
     int64_t m, n, k;
-    matrix a, b;                 /* of the first batch */
+    matrix a, b; /* of the first batch */
     char *c;
-    int64_t c_row;               /* elements from row to row; columns are neighbours */
-    const char *bias;            /* n elements, or NULL */
+    int64_t c_row;    /* elements from row to row; columns are neighbours */
+    const char *bias; /* n elements, or NULL */
     int n_batch_dims;
     int64_t batches;
-    int64_t batch_shape[SP_MAX_RANK], a_batch[SP_MAX_RANK], b_batch[SP_MAX_RANK], c_batch[SP_MAX_RANK];
+    int64_t batch_shape[SP_MAX_RANK], a_batch[SP_MAX_RANK], b_batch[SP_MAX_RANK],
+        c_batch[SP_MAX_RANK];
     gemm_way way;
-    int64_t rows, columns;       /* of panels */
-    char *packed_a, *packed_b;   /* owned copies, or NULL */
+    int64_t rows, columns;     /* of panels */
+    char *packed_a, *packed_b; /* owned copies, or NULL */
     size_t packed_a_bytes, packed_b_bytes;
 } problem;
 
-/* x @ y for operands of rank 1 or more; leading dimensions are batches, broadcast. When y is one matrix and x's rows follow
- * each other evenly, x's batches are rows of one product. */
+/* x @ y for operands of rank 1 or more; leading dimensions are batches, broadcast. When y is one
+ * matrix and x's rows follow each other evenly, x's batches are rows of one product. */
 void problem_of_matmul(problem *p, const sp_operand *x, const sp_operand *y);
 
 /* Computes into `out`; false when its rows are not dense: then into a dense block instead. */
 bool problem_set_output(problem *p, const sp_operand *out);
 void problem_set_dense_output(problem *p, char *c);
 
-/* Copies operands that BLAS cannot take; sets `transposed`. Undone by problem_unpack(), also after failure. */
+/* Copies operands that BLAS cannot take; sets `transposed`. Undone by problem_unpack(), also after
+ * failure. */
 SP_MUST_USE sp_status problem_pack(problem *p, const char *op);
 void problem_unpack(problem *p);
 

@@ -6,7 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SP_GEMM_SMALL_B = 1024 }; /* elements of b, rows padded to 16: they are packed on the stack */
+enum {
+    SP_GEMM_SMALL_B = 1024
+}; /* elements of b, rows padded to 16: they are packed on the stack */
 
 /* Measured against OpenBLAS: the packing of b costs more than it saves for all but the smallest. */
 static inline bool sp__gemm_is_small(int64_t m, int64_t n, int64_t k, bool b_transposed)

@@ -1,8 +1,10 @@
 /* gather, scatter_add, index_select, index_add.
  *
  * Invariants
- * 1. Every index is checked before anything is written: a failed call leaves its arguments as they were.
- * 2. What meets at one place is added in the order in which it stands in src, on one thread: the bits never vary.
+ * 1. Every index is checked before anything is written: a failed call leaves its arguments as
+ *    they were.
+ * 2. What meets at one place is added in the order in which it stands in src, on one thread: the
+ *    bits never vary.
  */
 #include <string.h>
 
@@ -25,8 +27,11 @@ static int dim_of(const sp_kargs *args, int rank)
 
 static sp_status out_of_range(const sp_kargs *args, int64_t index, int dim, int64_t size)
 {
-    return sp_fail(SP_EINDEX, "%s: index %lld is out of range for dimension %d of size %lld: indices go from %lld to %lld",
-                   sp_op_table[args->op].name, (long long)index, dim, (long long)size, (long long)-size, (long long)size - 1);
+    return sp_fail(SP_EINDEX,
+                   "%s: index %lld is out of range for dimension %d of size %lld: indices go from "
+                   "%lld to %lld",
+                   sp_op_table[args->op].name, (long long)index, dim, (long long)size,
+                   (long long)-size, (long long)size - 1);
 }
 
 /* Whether all of x's values lie in [-size, size). */
@@ -43,10 +48,11 @@ static sp_status check_indices(const sp_kargs *args, const sp_operand *x, int di
     return SP_OK;
 }
 
-/* ---- one index an element --------------------------------------------------------------------------------------------- */
+/* ---- one index an element ----- */
 
-typedef struct walk {        /* of the index's positions, row by row; offsets in elements */
-    const sp_operand *index, *dense, *indexed; /* dense: walked like index; indexed: at the index's value along dim */
+typedef struct walk { /* of the index's positions, row by row; offsets in elements */
+    const sp_operand *index, *dense,
+        *indexed; /* dense: walked like index; indexed: at the index's value along dim */
     int dim;
     int64_t at_index, at_dense, at_indexed;
 } walk;
@@ -69,7 +75,8 @@ static inline int64_t indexed_offset(const walk *w, int last, int64_t i)
     int64_t index;
     memcpy(&index, w->index->data + (w->at_index + i * w->index->stride[last]) * 8, 8);
     if (index < 0) index += w->indexed->shape[w->dim];
-    return w->at_indexed + index * w->indexed->stride[w->dim] + (last == w->dim ? 0 : i * w->indexed->stride[last]);
+    return w->at_indexed + index * w->indexed->stride[w->dim] +
+           (last == w->dim ? 0 : i * w->indexed->stride[last]);
 }
 
 static void gather_row(const walk *w, int64_t size)
@@ -78,9 +85,12 @@ static void gather_row(const walk *w, int64_t size)
     for (int64_t i = 0; i < w->index->shape[last]; i++) {
         char *to = w->dense->data + (w->at_dense + i * w->dense->stride[last]) * size;
         const char *from = w->indexed->data + indexed_offset(w, last, i) * size;
-        if (size == 4) memcpy(to, from, 4);
-        else if (size == 8) memcpy(to, from, 8);
-        else *to = *from;
+        if (size == 4)
+            memcpy(to, from, 4);
+        else if (size == 8)
+            memcpy(to, from, 8);
+        else
+            *to = *from;
     }
 }
 
@@ -114,14 +124,17 @@ sp_status sp__cpu_gather(const sp_kargs *args)
     return SP_OK;
 }
 
-#define ADD_LOOP(type, sum)                                                                                            \
-    for (int64_t i = 0; i < n; i++) {                                                                                  \
-        type x, y;                                                                                                     \
-        char *to = w->indexed->data + indexed_offset(w, last, i) * (int64_t)sizeof(type);                              \
-        memcpy(&x, to, sizeof x);                                                                                      \
-        memcpy(&y, w->dense->data + (w->at_dense + i * w->dense->stride[last]) * (int64_t)sizeof(type), sizeof y);     \
-        x = (type)(sum);                                                                                               \
-        memcpy(to, &x, sizeof x);                                                                                      \
+#define ADD_LOOP(type, sum)                                                                        \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        type x, y;                                                                                 \
+        char *to = w->indexed->data + indexed_offset(w, last, i) * (int64_t)sizeof(type);          \
+        memcpy(&x, to, sizeof x);                                                                  \
+        memcpy(&y,                                                                                 \
+               w->dense->data +                                                                    \
+                   (w->at_dense + i * w->dense->stride[last]) * (int64_t)sizeof(type),             \
+               sizeof y);                                                                          \
+        x = (type)(sum);                                                                           \
+        memcpy(to, &x, sizeof x);                                                                  \
     }
 
 static void add_row(const walk *w)
@@ -152,7 +165,7 @@ sp_status sp__cpu_scatter_add(const sp_kargs *args)
     return SP_OK;
 }
 
-/* ---- one index a slice -------------------------------------------------------------------------------------------------- */
+/* ---- one index a slice ----- */
 
 /* The slice of x at place i of dim, that dimension gone. */
 static sp_operand slice_at(const sp_operand *x, int dim, int64_t i)
@@ -172,7 +185,8 @@ static int64_t index_at(const sp_operand *index, int64_t i, int64_t size)
     return value < 0 ? value + size : value;
 }
 
-/* Elements of x at the places of index[0..n) along its only dimension, or the last one of many: element by element. */
+/* Elements of x at the places of index[0..n) along its only dimension, or the last one of many:
+ * element by element. */
 static void select_elements(const sp_operand *out, const sp_operand *x, const sp_operand *index)
 {
     int64_t size = sp__size_of(x->dtype);
@@ -194,7 +208,8 @@ sp_status sp__cpu_index_select(const sp_kargs *args)
         return SP_OK;
     }
     for (int64_t i = 0; i < index.numel && out.numel > 0; i++) {
-        sp_operand to = slice_at(&out, dim, i), from = slice_at(&x, dim, index_at(&index, i, x.shape[dim]));
+        sp_operand to = slice_at(&out, dim, i),
+                   from = slice_at(&x, dim, index_at(&index, i, x.shape[dim]));
         sp__copy_strided(&to, &from);
     }
     return SP_OK;
@@ -209,7 +224,8 @@ static sp_status add_slice(const sp_operand *to, const sp_operand *from)
         return SP_OK;
     }
     sp_attr alpha = {.v.i = 1, .kind = SP_ATTR_SCALAR, .tag = SP_INT64};
-    sp_kargs sum = {.op = SP_OP_ADD, .n_out = 1, .n_attr = 1, .compute = to->dtype, .n_arg = 3, .attr = &alpha};
+    sp_kargs sum = {
+        .op = SP_OP_ADD, .n_out = 1, .n_attr = 1, .compute = to->dtype, .n_arg = 3, .attr = &alpha};
     sum.arg = sum.room, sum.room[0] = *to, sum.room[1] = *to, sum.room[2] = *from;
     return sp__cpu_pointwise(&sum);
 }
@@ -223,7 +239,8 @@ sp_status sp__cpu_index_add(const sp_kargs *args)
     SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
     sp__copy_unless_same(&args->arg[0], &args->arg[1]);
     for (int64_t i = 0; i < index.numel && src.numel > 0; i++) {
-        sp_operand to = slice_at(&out, dim, index_at(&index, i, out.shape[dim])), from = slice_at(&src, dim, i);
+        sp_operand to = slice_at(&out, dim, index_at(&index, i, out.shape[dim])),
+                   from = slice_at(&src, dim, i);
         SP_RETURN_IF(add_slice(&to, &from));
     }
     return SP_OK;

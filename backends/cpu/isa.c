@@ -1,6 +1,7 @@
 /* Picks the instruction set, once.
  *
- * SPOOL_ISA=baseline|avx2|avx512 asks for one; one that this build or this machine does not have is passed over.
+ * SPOOL_ISA=baseline|avx2|avx512 asks for one; one that this build or this machine does not have is
+ * passed over.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,8 @@ const sp_isa *sp__isa;
 static bool machine_has(const char *name)
 {
     __builtin_cpu_init();
-    if (strcmp(name, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (strcmp(name, "avx2") == 0)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (strcmp(name, "avx512") == 0) {
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

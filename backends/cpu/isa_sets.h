@@ -1,6 +1,4 @@
-/* The instruction sets that this build has lanes.c for, as an X-macro; included more than once on purpose.
- *
- * clang-format off
+/* The instruction sets that this build has lanes.c for, as an X-macro; included more than once.
  */
 #ifdef SP_HAVE_BASELINE
 SP_ISA_SET(baseline)

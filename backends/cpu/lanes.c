@@ -1,8 +1,9 @@
-/* The kernel lines of every pointwise op, and the tables that the instruction set being compiled for provides.
+/* The kernel lines of every pointwise op, and the tables that the instruction set being compiled
+ * for provides.
  *
- * Compiled once per instruction set (SP_ISA). A new pointwise op is one line here, named like the op in C; a missing one
- * is a compile error at the table below. Sources: NaN rules and pow's special exponents are PyTorch's; exp, log, tanh and
- * pow are SLEEF's with 1 ULP bounds.
+ * Compiled once per instruction set (SP_ISA). A new pointwise op is one line here, named like the
+ * op in C; a missing one is a compile error at the table below. Sources: NaN rules and pow's
+ * special exponents are PyTorch's; exp, log, tanh and pow are SLEEF's with 1 ULP bounds.
  */
 #include "backends/cpu/lanes.h"
 
@@ -13,7 +14,7 @@
 #include "backends/cpu/reduce_lanes.h"
 #include "ops_gen.h"
 
-#define ZERO ((V){0})
+#define ZERO      ((V){0})
 #define IS_NAN(x) ((x) != (x))
 
 /* clang-format off */
@@ -39,7 +40,7 @@ FLOAT1(       log,     1.20, LOG(x))
 FLOAT1(       tanh,    2.50, TANH(x))
 /* clang-format on */
 
-/* ---- tables ----------------------------------------------------------------------------------------------------- */
+/* ---- tables ----- */
 
 #define SP_CPU_POINTWISE(op, name, n_inputs) [op] = &lanes_##name,
 static const sp_lanes *const pointwise[SP_OP_COUNT] = {
@@ -47,9 +48,9 @@ static const sp_lanes *const pointwise[SP_OP_COUNT] = {
 };
 
 #define PASTE_(a, b) a##b
-#define PASTE(a, b) PASTE_(a, b)
-#define TEXT_(a) #a
-#define TEXT(a) TEXT_(a)
+#define PASTE(a, b)  PASTE_(a, b)
+#define TEXT_(a)     #a
+#define TEXT(a)      TEXT_(a)
 
 const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .name = TEXT(SP_ISA),

@@ -1,11 +1,13 @@
 /* What is compiled once per instruction set, and how the rest finds it.
  *
- * A lane function computes n elements of one pointwise op in one dtype, one vector function for every element:
+ * A lane function computes n elements of one pointwise op in one dtype, one vector function for
+ * every element:
  *
- *     fn(dst, a, b, c, n, splat)      bit k of splat: operand k is one element, to be used for all n
+ *     fn(dst, a, b, c, n, splat)      bit k of splat: operand k is one element, used for all n
  *
  * Invariants
- * 1. An element's bits depend on its operands alone: not on its position, on n, on alignment, or on the other elements.
+ * 1. An element's bits depend on its operands alone: not on its position, on n, on alignment, or
+ *    on the other elements.
  * 2. dst may be the same address as an operand of the same element size; no other overlap.
  * 3. Operands need no alignment beyond their element's.
  * 4. Nothing is read beyond n elements.
@@ -15,24 +17,27 @@
 
 #include "tensor/backend.h"
 
-typedef void (*sp_lane_fn)(void *dst, const void *a, const void *b, const void *c, int64_t n, unsigned splat);
+typedef void (*sp_lane_fn)(void *dst, const void *a, const void *b, const void *c, int64_t n,
+                           unsigned splat);
 
-enum { SP_LANE_SCALAR0 = 8 }; /* sp_lanes.order: 0..2 a tensor input, SP_LANE_SCALAR0 + k the k-th scalar attribute */
+/* sp_lanes.order: 0..2 a tensor input, SP_LANE_SCALAR0 + k the k-th scalar attribute */
+enum { SP_LANE_SCALAR0 = 8 };
 
 typedef struct sp_lanes {
     sp_lane_fn fn[SP_DTYPE_COUNT]; /* by the dtype computed in; NULL: none */
     uint8_t n_operands;
-    uint8_t order[3];              /* which argument of the op each operand is */
-    bool to_bool;                  /* yields bool; otherwise the dtype computed in */
-    bool bool_first;               /* operand 0 is bool, whatever the op computes in */
-    float ns;                      /* an element, about; for predictions */
+    uint8_t order[3]; /* which argument of the op each operand is */
+    bool to_bool;     /* yields bool; otherwise the dtype computed in */
+    bool bool_first;  /* operand 0 is bool, whatever the op computes in */
+    float ns;         /* an element, about; for predictions */
 } sp_lanes;
 
 enum { SP_REDUCE_LANES = 16, SP_REDUCE_BLOCK = 256, SP_REDUCE_ROWS = 16 };
 
 /* The steps of a reduction's tree (reduce.h), in one dtype. NULL functions: not in this dtype. */
 typedef struct sp_reduce_lanes {
-    /* SP_REDUCE_LANES lanes over n <= SP_REDUCE_BLOCK elements: lane[i] = p[i] op p[i + 16] op ..., in that order. */
+    /* SP_REDUCE_LANES lanes over n <= SP_REDUCE_BLOCK elements: lane[i] = p[i] op p[i + 16] op ...,
+     * in that order. */
     void (*block)(const void *p, int64_t n, void *lane);
     /* lane[i] = lane[i] op other[i], n elements. */
     void (*combine)(void *lane, const void *other, int64_t n);
@@ -46,23 +51,28 @@ typedef struct sp_reduce_lanes {
 
 typedef enum sp_reduce_kind { SP_REDUCE_SUM, SP_REDUCE_MAX, SP_REDUCE_KINDS } sp_reduce_kind;
 
-/* c = a b for sizes at which a call of BLAS costs more than the product; strides in elements, c dense. Each element is the
- * sum over k in order, by fused multiply-adds where the instruction set has them. */
-typedef void (*sp_gemm_small_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row, int64_t a_col,
-                                 const void *b, int64_t b_row, int64_t b_col, void *c);
+/* c = a b for sizes at which a call of BLAS costs more than the product; strides in elements, c
+ * dense. Each element is the sum over k in order, by fused multiply-adds where the instruction set
+ * has them. */
+typedef void (*sp_gemm_small_fn)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row,
+                                 int64_t a_col, const void *b, int64_t b_row, int64_t b_col,
+                                 void *c);
 
 typedef struct sp_isa {
-    const char *name;                     /* "baseline", "avx2", "avx512" */
-    const sp_lanes *const *pointwise;     /* indexed by opcode; NULL: not pointwise */
+    const char *name;                                /* "baseline", "avx2", "avx512" */
+    const sp_lanes *const *pointwise;                /* indexed by opcode; NULL: not pointwise */
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_REDUCE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
     /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */
-    void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row, int64_t column);
-    void (*gather8)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row, int64_t column);
+    void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row,
+                    int64_t column);
+    void (*gather8)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row,
+                    int64_t column);
 } sp_isa;
 
-/* The instruction set in use: the best one of the machine, or the one that SPOOL_ISA names. Set by sp__isa_start(). */
+/* The instruction set in use: the best one of the machine, or the one that SPOOL_ISA names. Set by
+ * sp__isa_start(). */
 extern const sp_isa *sp__isa;
 void sp__isa_start(void);
 /* The set of that name, or NULL when this build or this machine does not have it. For tests. */

@@ -1,7 +1,8 @@
 /* log_softmax and nll_loss.
  *
- * log_softmax of a row is (x - max) - log(sum(exp(x - max))): every step is the vector function of that op, the maximum and
- * the sum are the rows trees of amax and sum. So it has the bits of the composition, whatever computes that.
+ * log_softmax of a row is (x - max) - log(sum(exp(x - max))): every step is the vector function of
+ * that op, the maximum and the sum are the rows trees of amax and sum. So it has the bits of the
+ * composition, whatever computes that.
  */
 #include <string.h>
 
@@ -14,13 +15,16 @@
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
-/* ---- log_softmax -------------------------------------------------------------------------------------------------------- */
+/* ---- log_softmax ----- */
 
-enum { SHORT = 256, ROWS = 64 }; /* exponentials of a short row fit on the stack; rows whose logarithms are taken at once */
+enum {
+    SHORT = 256,
+    ROWS = 64
+}; /* exponentials of a short row fit on the stack; rows whose logarithms are taken at once */
 
 typedef struct softmax_job {
     const char *x;
-    char *out, *room;   /* room: as large as out, for the exponentials of long rows */
+    char *out, *room; /* room: as large as out, for the exponentials of long rows */
     int64_t rows, n, size, rows_a_chunk;
     int dtype;
 } softmax_job;
@@ -46,7 +50,8 @@ static void softmax_some(const softmax_job *j, int64_t first, int64_t rows)
     sp__isa->pointwise[SP_OP_LOG]->fn[j->dtype](sums, sums, NULL, NULL, rows, 0);
     for (int64_t i = 0; i < rows; i++) {
         char *out = j->out + (first + i) * j->n * j->size;
-        sp__isa->pointwise[SP_OP_SUB_SCALAR]->fn[j->dtype](out, out, (char *)sums + i * j->size, NULL, j->n, 2);
+        sp__isa->pointwise[SP_OP_SUB_SCALAR]->fn[j->dtype](out, out, (char *)sums + i * j->size,
+                                                           NULL, j->n, 2);
     }
 }
 
@@ -54,13 +59,15 @@ static void softmax_chunk(void *ctx, int64_t chunk)
 {
     const softmax_job *j = ctx;
     int64_t end = (chunk + 1) * j->rows_a_chunk < j->rows ? (chunk + 1) * j->rows_a_chunk : j->rows;
-    for (int64_t i = chunk * j->rows_a_chunk; i < end; i += ROWS) softmax_some(j, i, end - i < ROWS ? end - i : ROWS);
+    for (int64_t i = chunk * j->rows_a_chunk; i < end; i += ROWS)
+        softmax_some(j, i, end - i < ROWS ? end - i : ROWS);
 }
 
 static void softmax_rows(softmax_job *j)
 {
     j->rows_a_chunk = 4096 / (j->n + 1) + 1;
-    double us = (double)(j->rows * j->n) * (j->dtype == SP_FLOAT32 ? 1.5e-3 : 3e-3) + (double)j->rows * 0.05;
+    double us = (double)(j->rows * j->n) * (j->dtype == SP_FLOAT32 ? 1.5e-3 : 3e-3) +
+                (double)j->rows * 0.05;
     sp__pool_for((j->rows + j->rows_a_chunk - 1) / j->rows_a_chunk, us, softmax_chunk, j);
 }
 
@@ -68,7 +75,8 @@ static void softmax_rows(softmax_job *j)
 static sp_operand dim_last(const sp_operand *x, int dim)
 {
     sp_operand y = *x;
-    for (int d = dim; d + 1 < x->rank; d++) y.shape[d] = x->shape[d + 1], y.stride[d] = x->stride[d + 1];
+    for (int d = dim; d + 1 < x->rank; d++)
+        y.shape[d] = x->shape[d + 1], y.stride[d] = x->stride[d + 1];
     y.shape[x->rank - 1] = x->shape[dim], y.stride[x->rank - 1] = x->stride[dim];
     return y;
 }
@@ -87,22 +95,30 @@ sp_status sp__cpu_log_softmax(const sp_kargs *args)
 {
     const sp_operand *out = &args->arg[0], *in = &args->arg[1];
     if (out->numel == 0) return SP_OK;
-    softmax_job j = {.x = in->data, .out = out->data, .dtype = out->dtype, .rows = 1, .n = 1, .size = sp__size_of(out->dtype)};
+    softmax_job j = {.x = in->data,
+                     .out = out->data,
+                     .dtype = out->dtype,
+                     .rows = 1,
+                     .n = 1,
+                     .size = sp__size_of(out->dtype)};
     int64_t dim = args->attr[0].v.i;
     if (dim < 0) dim += in->rank;
     bool plain = in->rank == 0 || (dim == in->rank - 1 && sp__is_dense(in) && sp__is_dense(out));
     if (in->rank > 0) j.n = in->shape[dim], j.rows = out->numel / j.n;
     /* Strided rows are made dense first, and brought to their places afterwards. */
-    size_t values = plain ? 0 : (size_t)(out->numel * j.size), exps = j.n <= SHORT ? 0 : (size_t)(out->numel * j.size);
+    size_t values = plain ? 0 : (size_t)(out->numel * j.size),
+           exps = j.n <= SHORT ? 0 : (size_t)(out->numel * j.size);
     char *room = values + exps > 0 ? sp__alloc(values + exps) : NULL;
     if (values + exps > 0 && room == NULL) {
-        return sp_fail(SP_EMEMORY, "log_softmax: no memory for %zu bytes of intermediate values", values + exps);
+        return sp_fail(SP_EMEMORY, "log_softmax: no memory for %zu bytes of intermediate values",
+                       values + exps);
     }
     j.room = exps > 0 ? room + values : NULL;
     if (plain) {
         softmax_rows(&j);
     } else {
-        sp_operand from = dim_last(in, (int)dim), to = dim_last(out, (int)dim), dense = dense_like(&from, room);
+        sp_operand from = dim_last(in, (int)dim), to = dim_last(out, (int)dim),
+                   dense = dense_like(&from, room);
         sp__copy_strided(&dense, &from);
         j.x = j.out = room;
         softmax_rows(&j);
@@ -112,7 +128,7 @@ sp_status sp__cpu_log_softmax(const sp_kargs *args)
     return SP_OK;
 }
 
-/* ---- nll_loss ------------------------------------------------------------------------------------------------------------ */
+/* ---- nll_loss ----- */
 
 typedef struct classes { /* x (C), (N, C) or (N, C, d1, ...) as target's positions and a class */
     sp_operand places;   /* x without the classes, target's shape */
@@ -144,7 +160,8 @@ static sp_status check_targets(const sp_operand *target, int64_t count)
     for (int64_t i = 0; i < target->numel; i++) {
         int64_t value = target_at(target, i);
         if (value >= 0 && value < count) continue;
-        return sp_fail(SP_EINDEX, "nll_loss: target %lld is out of range for %lld classes: expected 0 to %lld",
+        return sp_fail(SP_EINDEX,
+                       "nll_loss: target %lld is out of range for %lld classes: expected 0 to %lld",
                        (long long)value, (long long)count, (long long)count - 1);
     }
     return SP_OK;
@@ -165,8 +182,10 @@ static void divide(void *x, int64_t n, int dtype)
 {
     double divisor;
     float narrow = (float)n, *f = x;
-    if (dtype == SP_FLOAT32) memcpy(&divisor, &narrow, sizeof narrow);
-    else divisor = (double)n;
+    if (dtype == SP_FLOAT32)
+        memcpy(&divisor, &narrow, sizeof narrow);
+    else
+        divisor = (double)n;
     sp__isa->pointwise[SP_OP_DIV_SCALAR]->fn[dtype](f, f, &divisor, NULL, 1, 2);
 }
 
@@ -183,7 +202,8 @@ sp_status sp__cpu_nll_loss(const sp_kargs *args)
     }
     size_t bytes = (size_t)(target->numel * size);
     char *losses = sp__alloc(bytes);
-    if (losses == NULL) return sp_fail(SP_EMEMORY, "nll_loss: no memory for %zu bytes of losses", bytes);
+    if (losses == NULL)
+        return sp_fail(SP_EMEMORY, "nll_loss: no memory for %zu bytes of losses", bytes);
     pick_losses(&c, target, losses, out->dtype);
     if (reduction == SP_REDUCTION_NONE) {
         sp__scatter(out, losses, 0, target->numel);

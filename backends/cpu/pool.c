@@ -1,16 +1,17 @@
 /* The thread pool: chunks taken from one atomic counter, helpers asleep on a futex.
  *
- *      state  = epoch << 32 | chunks left     one word, so that a late helper cannot take a chunk of a newer loop
- *      done   = chunks finished               the caller sleeps on it when helpers are still at work
- *      bell   = counts loops                  helpers sleep on it
+ *      state = epoch << 32 | chunks left    one word: a late helper takes no newer loop's chunk
+ *      done  = chunks finished              the caller sleeps on it while helpers are at work
+ *      bell  = counts loops                 helpers sleep on it
  *
- * A loop's fields (fn, ctx, n) are written before its epoch is published, while no chunk is left of the loop before. A
- * helper reads them, then claims a chunk by compare-and-swap on `state`; success proves that they belonged together.
+ * A loop's fields (fn, ctx, n) are written before its epoch is published, while no chunk is left of
+ * the loop before. A helper reads them, then claims a chunk by compare-and-swap on `state`; success
+ * proves that they belonged together.
  *
- * Busy cores. When another process takes a helper's core in the middle of a chunk, the caller waits for a time slice of
- * the scheduler (milliseconds), many times what the loop takes. The caller notices (it waited far longer than its own
- * chunks took) and runs alone for a while, twice as long at each relapse, so that a busy machine costs what one thread
- * less costs, and little more.
+ * Busy cores. When another process takes a helper's core in the middle of a chunk, the caller waits
+ * for a time slice of the scheduler (milliseconds), many times what the loop takes. The caller
+ * notices (it waited far longer than its own chunks took) and runs alone for a while, twice as long
+ * at each relapse, so that a busy machine costs what one thread less costs, and little more.
  */
 #include "backends/cpu/pool.h"
 
@@ -30,9 +31,9 @@
 
 enum {
     MAX_THREADS = 256,
-    HELPER_SPINS = 200,      /* looks for the next loop before sleeping: a few microseconds */
-    CALLER_SPINS = 2000,     /* looks for the end of the helpers' last chunks */
-    LATE_NS = 250 * 1000,    /* waiting this much longer than a chunk takes means that a helper lost its core */
+    HELPER_SPINS = 200,   /* looks for the next loop before sleeping: a few microseconds */
+    CALLER_SPINS = 2000,  /* looks for the end of the helpers' last chunks */
+    LATE_NS = 250 * 1000, /* waiting so much longer than own work took: a helper lost its core */
     BACKOFF_MIN_NS = 4 * 1000 * 1000,
     BACKOFF_MAX_NS = 512 * 1000 * 1000,
     GOOD_RUN_NS = 1000 * 1000 * 1000 /* so long without a relapse: forgiven */
@@ -104,7 +105,8 @@ static void *helper_main(void *arg)
         uint32_t bell = atomic_load(&pool.bell);
         if (take_chunks()) continue;
         int spins = HELPER_SPINS;
-        while (spins > 0 && atomic_load_explicit(&pool.bell, memory_order_relaxed) == bell) spins--, relax();
+        while (spins > 0 && atomic_load_explicit(&pool.bell, memory_order_relaxed) == bell)
+            spins--, relax();
         if (spins > 0) continue;
         atomic_fetch_add(&pool.sleepers, 1);
         futex_wait(&pool.bell, bell);
@@ -114,7 +116,7 @@ static void *helper_main(void *arg)
     return NULL;
 }
 
-/* ---- how many threads ------------------------------------------------------------------------------------------- */
+/* ---- how many threads ----- */
 
 static int threads_default(void)
 {
@@ -171,7 +173,7 @@ sp_status sp_set_num_threads(int n)
     return SP_OK;
 }
 
-/* ---- fork: the child has the caller's thread alone -------------------------------------------------------------- */
+/* ---- fork: the child has the caller's thread alone ----- */
 
 static void after_fork_child(void)
 {
@@ -187,7 +189,8 @@ static void register_fork_handlers(void)
     pthread_atfork(pool_lock, pool_unlock, after_fork_child);
 }
 
-/* Brings the helpers to threads - 1; with fewer (the system has no threads left) the loop does with those. */
+/* Brings the helpers to threads - 1; with fewer (the system has no threads left) the loop does with
+ * those. */
 static void helpers_start(int wanted)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -210,7 +213,7 @@ static void helpers_start(int wanted)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------------- */
+/* ---- the loop ----- */
 
 static void publish(uint32_t n, sp_chunk_fn fn, void *ctx)
 {
@@ -221,7 +224,8 @@ static void publish(uint32_t n, sp_chunk_fn fn, void *ctx)
     uint64_t epoch = (atomic_load_explicit(&pool.state, memory_order_relaxed) >> 32) + 1;
     atomic_store_explicit(&pool.state, epoch << 32 | n, memory_order_release);
     atomic_fetch_add(&pool.bell, 1);
-    if (atomic_load(&pool.sleepers) > 0) futex_wake(&pool.bell, n - 1 < INT_MAX ? (int)n - 1 : INT_MAX);
+    if (atomic_load(&pool.sleepers) > 0)
+        futex_wake(&pool.bell, n - 1 < INT_MAX ? (int)n - 1 : INT_MAX);
 }
 
 static void wait_done(uint32_t n)

@@ -1,4 +1,5 @@
-/* What a kernel will cost, in microseconds of one thread: for choosing between inline and queue, and threads or not.
+/* What a kernel will cost, in microseconds of one thread: for choosing between inline and queue,
+ * and threads or not.
  */
 #include "backends/cpu/predict.h"
 

@@ -1,7 +1,8 @@
 /* rand and randn: Philox blocks to elements, as ops/random.h lays down.
  *
- * An element's value depends on seed, offset and its index alone, so chunks may run on any thread. Box and Muller's
- * transform is computed in double by the C library whatever the dtype, so that instruction sets do not matter either.
+ * An element's value depends on seed, offset and its index alone, so chunks may run on any thread.
+ * Box and Muller's transform is computed in double by the C library whatever the dtype, so that
+ * instruction sets do not matter either.
  */
 #include "ops/random.h"
 
@@ -58,7 +59,8 @@ static void random_chunk(void *ctx, int64_t chunk)
 {
     const random_job *j = ctx;
     int64_t per_block = j->out->dtype == SP_FLOAT64 ? 2 : 4, block = chunk * CHUNK_BLOCKS;
-    for (int64_t end = block + CHUNK_BLOCKS; block < end && block * per_block < j->out->numel; block++) {
+    for (int64_t end = block + CHUNK_BLOCKS; block < end && block * per_block < j->out->numel;
+         block++) {
         uint32_t w[4];
         double u[4];
         sp__philox(j->seed, j->offset + (uint64_t)block, w);

@@ -29,14 +29,15 @@ typedef struct reduction {
     int64_t in_size, out_size, acc_size;
     dim kept[SP_MAX_RANK], reduced[SP_MAX_RANK];
     int n_kept, n_reduced;
-    bool rows;               /* the rows tree; then kept[] counts outputs, else its last dimension is the columns */
-    int64_t n, groups;       /* elements a sequence; outputs, or for columns, rows of outputs */
-    int64_t columns, tile;   /* columns of a group; columns done at a time */
-    int64_t block, supers;   /* elements a block; parts that a sequence may be cut into */
-    char *part;              /* results of the parts, when cut */
+    bool rows; /* the rows tree; then kept[] counts outputs, else its last dimension is the columns
+                */
+    int64_t n, groups;     /* elements a sequence; outputs, or for columns, rows of outputs */
+    int64_t columns, tile; /* columns of a group; columns done at a time */
+    int64_t block, supers; /* elements a block; parts that a sequence may be cut into */
+    char *part;            /* results of the parts, when cut */
 } reduction;
 
-/* ---- canonical form ----------------------------------------------------------------------------------------------- */
+/* ---- canonical form ----- */
 
 static unsigned reduced_mask(const sp_kargs *args)
 {
@@ -45,7 +46,8 @@ static unsigned reduced_mask(const sp_kargs *args)
     unsigned all = (1u << rank) - 1, mask = 0;
     if (args->n_attr == 0 || a->absent) return all;
     if (a->kind == SP_ATTR_INT) return rank == 0 ? 0 : 1u << (a->v.i < 0 ? a->v.i + rank : a->v.i);
-    for (int i = 0; i < a->n && rank > 0; i++) mask |= 1u << (a->v.ints[i] < 0 ? a->v.ints[i] + rank : a->v.ints[i]);
+    for (int i = 0; i < a->n && rank > 0; i++)
+        mask |= 1u << (a->v.ints[i] < 0 ? a->v.ints[i] + rank : a->v.ints[i]);
     return a->n == 0 ? all : mask;
 }
 
@@ -71,7 +73,8 @@ static int sorted_dims(const sp_kargs *args, dim *dims)
 static void append_dim(dim *list, int *n, const dim *x)
 {
     dim *last = *n > 0 ? &list[*n - 1] : NULL;
-    if (last && last->stride == x->size * x->stride && last->out_stride == x->size * x->out_stride) {
+    if (last && last->stride == x->size * x->stride &&
+        last->out_stride == x->size * x->out_stride) {
         *last = (dim){last->size * x->size, x->stride, x->out_stride, x->reduced};
     } else {
         list[(*n)++] = *x;
@@ -84,8 +87,10 @@ static void canonicalize(reduction *r, const sp_kargs *args)
     int n = sorted_dims(args, dims);
     r->n_kept = r->n_reduced = 0, r->n = r->groups = r->columns = 1;
     for (int i = 0; i < n; i++) {
-        if (dims[i].reduced) append_dim(r->reduced, &r->n_reduced, &dims[i]), r->n *= dims[i].size;
-        else append_dim(r->kept, &r->n_kept, &dims[i]), r->groups *= dims[i].size;
+        if (dims[i].reduced)
+            append_dim(r->reduced, &r->n_reduced, &dims[i]), r->n *= dims[i].size;
+        else
+            append_dim(r->kept, &r->n_kept, &dims[i]), r->groups *= dims[i].size;
     }
     r->rows = n == 0 || dims[n - 1].reduced;
     r->block = r->rows ? SP_REDUCE_BLOCK : SP_REDUCE_ROWS;
@@ -105,14 +110,16 @@ static void canonicalize(reduction *r, const sp_kargs *args)
 static void prepare(reduction *r, const sp_kargs *args, sp_reduce_kind kind)
 {
     const sp_operand *out = &args->arg[0], *in = &args->arg[1];
-    r->in = in->data, r->out = out->data, r->in_dtype = in->dtype, r->out_dtype = out->dtype, r->part = NULL;
+    r->in = in->data, r->out = out->data, r->in_dtype = in->dtype, r->out_dtype = out->dtype,
+    r->part = NULL;
     r->acc_dtype = out->dtype == SP_BOOL ? SP_INT64 : out->dtype;
-    r->in_size = sp__size_of(in->dtype), r->out_size = sp__size_of(out->dtype), r->acc_size = sp__size_of(r->acc_dtype);
+    r->in_size = sp__size_of(in->dtype), r->out_size = sp__size_of(out->dtype),
+    r->acc_size = sp__size_of(r->acc_dtype);
     r->f = &sp__isa->reduce[kind][r->acc_dtype];
     canonicalize(r, args);
 }
 
-/* ---- addresses ---------------------------------------------------------------------------------------------------- */
+/* ---- addresses ----- */
 
 /* Offsets of an index counted over dims, in elements. */
 static int64_t offset_of(const dim *dims, int n, int64_t index, int64_t *out_offset)
@@ -129,13 +136,16 @@ static int64_t offset_of(const dim *dims, int n, int64_t index, int64_t *out_off
 /* The sequence as an operand, for gathering. */
 static sp_operand sequence(const reduction *r, const char *base)
 {
-    sp_operand x = {.data = (char *)(uintptr_t)base, .dtype = (uint8_t)r->in_dtype, .rank = (uint8_t)r->n_reduced,
+    sp_operand x = {.data = (char *)(uintptr_t)base,
+                    .dtype = (uint8_t)r->in_dtype,
+                    .rank = (uint8_t)r->n_reduced,
                     .numel = r->n};
-    for (int d = 0; d < r->n_reduced; d++) x.shape[d] = r->reduced[d].size, x.stride[d] = r->reduced[d].stride;
+    for (int d = 0; d < r->n_reduced; d++)
+        x.shape[d] = r->reduced[d].size, x.stride[d] = r->reduced[d].stride;
     return x;
 }
 
-/* ---- cascade: blocks combined as a binary counter counts them ------------------------------------------------------- */
+/* ---- cascade: blocks combined as a binary counter counts them ----- */
 
 typedef struct cascade {
     const reduction *r;
@@ -168,11 +178,12 @@ static void cascade_end(cascade *c)
     }
 }
 
-/* ---- a part of a sequence: elements from .. from+count-1, to `width` accumulators ------------------------------------ */
+/* ---- a part of a sequence: elements from .. from+count-1, to `width` accumulators ----- */
 
 static void row_part(const reduction *r, const char *base, int64_t from, int64_t count, void *lane)
 {
-    bool direct = r->in_dtype == r->acc_dtype && (r->n_reduced == 0 || (r->n_reduced == 1 && r->reduced[0].stride == 1));
+    bool direct = r->in_dtype == r->acc_dtype &&
+                  (r->n_reduced == 0 || (r->n_reduced == 1 && r->reduced[0].stride == 1));
     if (direct) {
         r->f->tree(base + from * r->in_size, count, lane);
         return;
@@ -184,7 +195,8 @@ static void row_part(const reduction *r, const char *base, int64_t from, int64_t
     do {
         int64_t n = from + count - at < SP_REDUCE_BLOCK ? from + count - at : SP_REDUCE_BLOCK;
         sp__gather(raw, &x, at, n);
-        if (r->in_dtype != r->acc_dtype) sp__isa->cast[r->in_dtype][r->acc_dtype](block, raw, NULL, NULL, n, 0);
+        if (r->in_dtype != r->acc_dtype)
+            sp__isa->cast[r->in_dtype][r->acc_dtype](block, raw, NULL, NULL, n, 0);
         r->f->block(r->in_dtype != r->acc_dtype ? block : raw, n, cascade_top(&c));
         cascade_push(&c);
         at += n;
@@ -194,7 +206,8 @@ static void row_part(const reduction *r, const char *base, int64_t from, int64_t
 }
 
 /* Gathers a row of columns into room, converted, unless it can be read where it lies. */
-static const void *column_row(const reduction *r, const char *at, int64_t stride, int64_t n, void *raw, void *room)
+static const void *column_row(const reduction *r, const char *at, int64_t stride, int64_t n,
+                              void *raw, void *room)
 {
     bool convert = r->in_dtype != r->acc_dtype;
     if (stride == 1 && !convert) return at;
@@ -203,7 +216,8 @@ static const void *column_row(const reduction *r, const char *at, int64_t stride
     return room;
 }
 
-static void column_part(const reduction *r, const char *base, int64_t n, int64_t from, int64_t count, void *out)
+static void column_part(const reduction *r, const char *base, int64_t n, int64_t from,
+                        int64_t count, void *out)
 {
     double level[LEVEL_BYTES / 8], raw[COLUMNS_MAX], room[SP_REDUCE_ROWS][COLUMNS_MAX];
     const void *row[SP_REDUCE_ROWS];
@@ -222,7 +236,7 @@ static void column_part(const reduction *r, const char *base, int64_t n, int64_t
     memcpy(out, level, (size_t)(n * r->acc_size));
 }
 
-/* ---- groups and tiles of columns ------------------------------------------------------------------------------------ */
+/* ---- groups and tiles of columns ----- */
 
 typedef struct unit { /* one output of the rows tree, or one tile of columns */
     const char *base;
@@ -255,8 +269,10 @@ static void unit_part(const reduction *r, const unit *u, int64_t super, void *ac
 {
     int64_t length = r->block * SUPER_BLOCKS, from = super * length;
     int64_t count = r->n - from < length ? r->n - from : length;
-    if (r->rows) row_part(r, u->base, from, count, acc);
-    else column_part(r, u->base, u->width, from, count, acc);
+    if (r->rows)
+        row_part(r, u->base, from, count, acc);
+    else
+        column_part(r, u->base, u->width, from, count, acc);
 }
 
 static void unit_store(const reduction *r, const unit *u, const void *acc)
@@ -265,7 +281,8 @@ static void unit_store(const reduction *r, const unit *u, const void *acc)
     int64_t n = u->width;
     if (r->rows) r->f->finish(acc, one), acc = one, n = 1;
     if (r->acc_dtype != r->out_dtype) {
-        sp__isa->cast[r->acc_dtype][r->out_dtype](converted, acc, NULL, NULL, n, 0), acc = converted;
+        sp__isa->cast[r->acc_dtype][r->out_dtype](converted, acc, NULL, NULL, n, 0),
+            acc = converted;
     }
     sp__scatter_run(u->out, acc, r->out_size, n, u->out_stride);
 }
@@ -275,8 +292,10 @@ static void unit_whole(const reduction *r, int64_t index)
 {
     double acc[COLUMNS_MAX];
     unit u = unit_at(r, index);
-    if (r->rows) row_part(r, u.base, 0, r->n, acc);
-    else column_part(r, u.base, u.width, 0, r->n, acc);
+    if (r->rows)
+        row_part(r, u.base, 0, r->n, acc);
+    else
+        column_part(r, u.base, u.width, 0, r->n, acc);
     unit_store(r, &u, acc);
 }
 
@@ -287,14 +306,15 @@ static void unit_join(const reduction *r, int64_t index)
     double level[LEVEL_BYTES / 8];
     cascade c = {.r = r, .level = (char *)level, .width = u.width};
     for (int64_t s = 0; s < r->supers; s++) {
-        memcpy(cascade_top(&c), r->part + (index * r->supers + s) * bytes, (size_t)(u.width * r->acc_size));
+        memcpy(cascade_top(&c), r->part + (index * r->supers + s) * bytes,
+               (size_t)(u.width * r->acc_size));
         cascade_push(&c);
     }
     cascade_end(&c);
     unit_store(r, &u, level);
 }
 
-/* ---- cutting the work ----------------------------------------------------------------------------------------------- */
+/* ---- cutting the work ----- */
 
 typedef struct loop {
     const reduction *r;
@@ -315,13 +335,15 @@ static void plain_rows(const reduction *r, int64_t from, int64_t to)
 static bool is_plain_rows(const reduction *r)
 {
     bool dense = r->n_reduced == 1 && r->reduced[0].stride == 1;
-    return r->rows && r->n_kept == 1 && dense && r->in_dtype == r->acc_dtype && r->acc_dtype == r->out_dtype;
+    return r->rows && r->n_kept == 1 && dense && r->in_dtype == r->acc_dtype &&
+           r->acc_dtype == r->out_dtype;
 }
 
 static void whole_chunk(void *ctx, int64_t chunk)
 {
     const loop *l = ctx;
-    int64_t end = (chunk + 1) * l->units_a_chunk < l->units ? (chunk + 1) * l->units_a_chunk : l->units;
+    int64_t end =
+        (chunk + 1) * l->units_a_chunk < l->units ? (chunk + 1) * l->units_a_chunk : l->units;
     if (is_plain_rows(l->r)) {
         plain_rows(l->r, chunk * l->units_a_chunk, end);
         return;
@@ -343,12 +365,15 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
     prepare(&r, args, kind);
     if (r.n == 0 && !r.rows) r.rows = true, r.groups = args->arg[0].numel, r.tile = SP_REDUCE_LANES;
     int64_t units = r.groups * tiles(&r), numel = args->arg[1].numel;
-    double us = (double)numel * (r.in_dtype == r.acc_dtype ? 0.1 : 0.6) * 1e-3 + (double)units * 0.01;
+    double us =
+        (double)numel * (r.in_dtype == r.acc_dtype ? 0.1 : 0.6) * 1e-3 + (double)units * 0.01;
     loop l = {&r, units, 1};
     if (units < 8 && r.supers > 1 && sp__pool_worth(us)) {
         size_t bytes = (size_t)(units * r.supers * r.tile * r.acc_size);
         r.part = sp__alloc(bytes);
-        if (r.part == NULL) return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of partial results", "reduction", bytes);
+        if (r.part == NULL)
+            return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of partial results",
+                           "reduction", bytes);
         sp__pool_for(units * r.supers, us, part_chunk, &l);
         for (int64_t i = 0; i < units; i++) unit_join(&r, i);
         sp__free(r.part, bytes);

@@ -1,30 +1,35 @@
 /* Reductions: the one tree that everything computing a reduction computes.
  *
- * Canonical form: dimensions of size 1 are dropped, the others sorted by stride, largest first. The reduced dimensions,
- * in that order, make a sequence of N elements for each output. The tree over a sequence is
+ * Canonical form: dimensions of size 1 are dropped, the others sorted by stride, largest first. The
+ * reduced dimensions, in that order, make a sequence of N elements for each output. The tree over a
+ * sequence is
  *
  *     rows      (the dimension of the smallest stride is reduced)
- *               blocks of 256 elements; in a block, 16 lanes, lane i taking elements i, i + 16, ... in order;
- *               blocks combined in pairs, pairs in pairs, ... lane by lane; last the 16 lanes: 8 with 8, 4 with 4, ...
- *     columns   (it is kept)
- *               blocks of 16 elements in order; blocks combined in pairs, pairs in pairs, ...
+ *               blocks of 256 elements; in a block, 16 lanes, lane i taking i, i + 16, ... in
+ * order; blocks combined in pairs, pairs in pairs, ..., lane by lane; last the 16 lanes: 8 with 8,
+ * 4 with 4, 2 with 2, 1 with 1 columns   (it is kept) blocks of 16 elements in order; blocks
+ * combined in pairs, pairs in pairs, ...
  *
- *     1 2 3 4 5 6 7     blocks, in pairs:  ((1 2)(3 4)) ((5 6) 7), as a binary counter would count them
+ *     1 2 3 4 5 6 7     blocks, paired as a binary counter counts: ((1 2)(3 4)) ((5 6) 7)
  *      \/  \/  \/  |
  *       \  /    \  /
  *
- * No sum has more than 16 + log2(N / 16) roundings on its way, NumPy's pairwise sum has the same. Cutting a sequence at
- * multiples of 2^k blocks and combining the parts' results as blocks gives the same tree: so threads do not change bits.
+ * No sum has more than 16 + log2(N / 16) roundings on its way, NumPy's pairwise sum has the same.
+ * Cutting a sequence at multiples of 2^k blocks and combining the parts' results as blocks gives
+ * the same tree: so threads do not change bits.
  *
- * Sums of bool and int64 are computed in int64, maxima of bool too; other dtypes in the output's dtype.
+ * Sums of bool and int64 are computed in int64, maxima of bool too; other dtypes in the output's
+ * dtype.
  */
 #ifndef SP_CPU_REDUCE_H
 #define SP_CPU_REDUCE_H
 
 #include "backends/cpu/lanes.h"
 
-/* The rows tree over n contiguous elements of one dtype; one element to out. n = 0: 0, or the smallest value. */
-static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p, int64_t n, void *out)
+/* The rows tree over n contiguous elements of one dtype; one element to out. n = 0: 0, or the
+ * smallest value. */
+static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p, int64_t n,
+                                  void *out)
 {
     double lane[SP_REDUCE_LANES]; /* room for 16 elements of 8 bytes */
     const sp_reduce_lanes *f = &sp__isa->reduce[kind][dtype];

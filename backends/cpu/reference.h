@@ -1,4 +1,5 @@
-/* The plain versions of the kernels: one element at a time, no vectors, no threads. Tests compare the fast ones with them.
+/* The plain versions of the kernels: one element at a time, no vectors, no threads. Tests compare
+ * the fast ones with them.
  */
 #ifndef SP_CPU_REFERENCE_H
 #define SP_CPU_REFERENCE_H
@@ -39,7 +40,8 @@ static inline void sp__ref_set(const sp_operand *x, int64_t position, double val
 /* op(x, y, z) in double. */
 typedef double (*sp_ref_fn)(double x, double y, double z);
 
-static inline void sp__ref_pointwise(sp_ref_fn op, const sp_operand *out, const sp_operand *const *in, int n_in)
+static inline void sp__ref_pointwise(sp_ref_fn op, const sp_operand *out,
+                                     const sp_operand *const *in, int n_in)
 {
     for (int64_t i = 0; i < out->numel; i++) {
         double v[3] = {0, 0, 0};
@@ -48,7 +50,8 @@ static inline void sp__ref_pointwise(sp_ref_fn op, const sp_operand *out, const 
     }
 }
 
-/* Sum (or maximum) of x over the dimensions in `mask`; out is dense, one double an output in row-major order. */
+/* Sum (or maximum) of x over the dimensions in `mask`; out is dense, one double an output in
+ * row-major order. */
 static inline void sp__ref_reduce(bool max, const sp_operand *x, unsigned mask, double *out)
 {
     int64_t outputs = 1;
@@ -72,7 +75,8 @@ static inline void sp__ref_matmul(const sp_operand *a, const sp_operand *b, doub
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double sum = 0;
-            for (int64_t p = 0; p < k; p++) sum += sp__ref_get(a, i * k + p) * sp__ref_get(b, p * n + j);
+            for (int64_t p = 0; p < k; p++)
+                sum += sp__ref_get(a, i * k + p) * sp__ref_get(b, p * n + j);
             c[i * n + j] = sum;
         }
     }

@@ -12,7 +12,7 @@
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
-#define SP_CPU_KERNEL(op, function) [op] = function,
+#define SP_CPU_KERNEL(op, function)          [op] = function,
 #define SP_CPU_POINTWISE(op, name, n_inputs) [op] = sp__cpu_pointwise,
 static const sp_kernel kernels[SP_OP_COUNT] = {
 #include "cpu_kernels_gen.h"

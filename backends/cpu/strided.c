@@ -7,34 +7,47 @@
 #include "backends/cpu/lanes.h"
 
 /* A fixed-size memcpy is a load and a store; so every alignment is fine. */
-#define COPY_LOOP(size, to, from)                                                                                      \
-    for (int64_t i = 0; i < n; i++) memcpy((char *)dst + (to) * (size), (const char *)src + (from) * (size), size)
+#define COPY_LOOP(size, to, from)                                                                  \
+    for (int64_t i = 0; i < n; i++)                                                                \
+    memcpy((char *)dst + (to) * (size), (const char *)src + (from) * (size), size)
 
 static void fill_run(void *dst, const void *src, int64_t size, int64_t n)
 {
-    if (size == 1) memset(dst, *(const unsigned char *)src, (size_t)n);
-    else if (size == 4) COPY_LOOP(4, i, 0);
-    else COPY_LOOP(8, i, 0);
+    if (size == 1)
+        memset(dst, *(const unsigned char *)src, (size_t)n);
+    else if (size == 4)
+        COPY_LOOP(4, i, 0);
+    else
+        COPY_LOOP(8, i, 0);
 }
 
 void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride)
 {
-    if (stride == 1) memcpy(dst, src, (size_t)(n * size));
-    else if (stride == 0 && n > 0) fill_run(dst, src, size, n);
-    else if (size == 4) sp__isa->gather4(dst, src, 1, n, 0, stride);
-    else if (size == 8) sp__isa->gather8(dst, src, 1, n, 0, stride);
-    else COPY_LOOP(1, i, i * stride);
+    if (stride == 1)
+        memcpy(dst, src, (size_t)(n * size));
+    else if (stride == 0 && n > 0)
+        fill_run(dst, src, size, n);
+    else if (size == 4)
+        sp__isa->gather4(dst, src, 1, n, 0, stride);
+    else if (size == 8)
+        sp__isa->gather8(dst, src, 1, n, 0, stride);
+    else
+        COPY_LOOP(1, i, i * stride);
 }
 
 void sp__scatter_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride)
 {
-    if (stride == 1) memcpy(dst, src, (size_t)(n * size));
-    else if (size == 4) COPY_LOOP(4, i * stride, i);
-    else if (size == 8) COPY_LOOP(8, i * stride, i);
-    else COPY_LOOP(1, i * stride, i);
+    if (stride == 1)
+        memcpy(dst, src, (size_t)(n * size));
+    else if (size == 4)
+        COPY_LOOP(4, i * stride, i);
+    else if (size == 8)
+        COPY_LOOP(8, i * stride, i);
+    else
+        COPY_LOOP(1, i * stride, i);
 }
 
-/* ---- odometer --------------------------------------------------------------------------------------------------- */
+/* ---- odometer ----- */
 
 typedef struct odometer {
     int64_t index[SP_MAX_RANK];
@@ -64,26 +77,34 @@ static void odometer_carry(odometer *o, const sp_operand *x)
 
 typedef void (*run_fn)(void *dst, const void *src, int64_t size, int64_t n, int64_t stride);
 
-/* Calls gather_run or scatter_run for every run of start .. start+n-1; `dense` is the other side. */
-static inline __attribute__((always_inline)) void walk(const sp_operand *x, char *dense, int64_t start, int64_t n, bool read)
+/* Calls gather_run or scatter_run for every run of start .. start+n-1; `dense` is the other side.
+ */
+static inline __attribute__((always_inline)) void walk(const sp_operand *x, char *dense,
+                                                       int64_t start, int64_t n, bool read)
 {
     int64_t size = sp__size_of(x->dtype);
     if (n <= 0) return;
     if (x->rank == 0) {
-        if (read) fill_run(dense, x->data, size, n);
-        else memcpy(x->data, dense, (size_t)size);
+        if (read)
+            fill_run(dense, x->data, size, n);
+        else
+            memcpy(x->data, dense, (size_t)size);
         return;
     }
     int last = x->rank - 1;
     odometer o;
-    if (start == 0) memset(o.index, 0, sizeof(int64_t) * x->rank), o.offset = 0;
-    else odometer_set(&o, x, start);
+    if (start == 0)
+        memset(o.index, 0, sizeof(int64_t) * x->rank), o.offset = 0;
+    else
+        odometer_set(&o, x, start);
     for (;;) {
         int64_t run = x->shape[last] - o.index[last];
         if (run > n) run = n;
         char *at = x->data + o.offset * size;
-        if (read) sp__gather_run(dense, at, size, run, x->stride[last]);
-        else sp__scatter_run(at, dense, size, run, x->stride[last]);
+        if (read)
+            sp__gather_run(dense, at, size, run, x->stride[last]);
+        else
+            sp__scatter_run(at, dense, size, run, x->stride[last]);
         n -= run, dense += run * size;
         if (n == 0) return;
         o.index[last] += run, o.offset += run * x->stride[last];
@@ -94,20 +115,24 @@ static inline __attribute__((always_inline)) void walk(const sp_operand *x, char
 /* All of a matrix with strided rows: no odometer. Small transposed operands are common. */
 static void gather_plane(char *to, const sp_operand *x)
 {
-    int64_t size = sp__size_of(x->dtype), rows = x->shape[0], columns = x->shape[1], row = x->stride[0], column = x->stride[1];
+    int64_t size = sp__size_of(x->dtype), rows = x->shape[0], columns = x->shape[1],
+            row = x->stride[0], column = x->stride[1];
     if (size == 4) {
         sp__isa->gather4(to, x->data, rows, columns, row, column);
     } else if (size == 8) {
         sp__isa->gather8(to, x->data, rows, columns, row, column);
     } else {
-        for (int64_t i = 0; i < rows; i++) sp__gather_run(to + i * columns, x->data + i * row, 1, columns, column);
+        for (int64_t i = 0; i < rows; i++)
+            sp__gather_run(to + i * columns, x->data + i * row, 1, columns, column);
     }
 }
 
 void sp__gather(void *dst, const sp_operand *from, int64_t start, int64_t n)
 {
-    if (from->rank == 2 && n == from->numel && from->stride[1] > 1) gather_plane(dst, from);
-    else walk(from, dst, start, n, true);
+    if (from->rank == 2 && n == from->numel && from->stride[1] > 1)
+        gather_plane(dst, from);
+    else
+        walk(from, dst, start, n, true);
 }
 
 void sp__scatter(const sp_operand *to, const void *src, int64_t start, int64_t n)
@@ -122,7 +147,7 @@ char *sp__element_at(const sp_operand *x, int64_t position)
     return x->data + o.offset * sp__size_of(x->dtype);
 }
 
-/* ---- geometry --------------------------------------------------------------------------------------------------- */
+/* ---- geometry ----- */
 
 bool sp__is_splat(const sp_operand *x)
 {
@@ -149,8 +174,10 @@ bool sp__operand_coalesce(sp_operand *x)
     for (int d = 0; d < x->rank; d++) {
         if (x->shape[d] == 1) continue;
         bool merges = rank > 0 && x->stride[rank - 1] == x->shape[d] * x->stride[d];
-        if (merges) x->shape[rank - 1] *= x->shape[d], x->stride[rank - 1] = x->stride[d];
-        else x->shape[rank] = x->shape[d], x->stride[rank] = x->stride[d], rank++;
+        if (merges)
+            x->shape[rank - 1] *= x->shape[d], x->stride[rank - 1] = x->stride[d];
+        else
+            x->shape[rank] = x->shape[d], x->stride[rank] = x->stride[d], rank++;
     }
     x->rank = (uint8_t)rank;
     x->contiguous = x->numel <= 1 || (rank == 1 && x->stride[0] == 1);

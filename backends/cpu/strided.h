@@ -1,7 +1,7 @@
 /* Walking strided storage: dense runs of elements to and from any geometry.
  *
- * Elements are bytes here (size 1, 4 or 8); who wants another dtype converts the dense run. Linear positions count in
- * row-major order of the shape.
+ * Elements are bytes here (size 1, 4 or 8); who wants another dtype converts the dense run. Linear
+ * positions count in row-major order of the shape.
  */
 #ifndef SP_CPU_STRIDED_H
 #define SP_CPU_STRIDED_H
@@ -28,7 +28,8 @@ char *sp__element_at(const sp_operand *x, int64_t position);
 /* Whether all strides are 0 (or there is one element): one value for the whole shape. */
 bool sp__is_splat(const sp_operand *x);
 
-/* Drops sizes of 1 and merges dimensions walked as one; false when x has more than one element and is no dense run. */
+/* Drops sizes of 1 and merges dimensions walked as one; false when x has more than one element and
+ * is no dense run. */
 bool sp__operand_coalesce(sp_operand *x);
 
 /* Row-major and dense over its own shape, whatever the strides of sizes of 1. */

@@ -1,8 +1,8 @@
 /* Running tile programs, and eager pointwise ops as programs of one instruction.
  *
  *      for each tile of `length` consecutive elements:
- *          strided inputs are gathered into slots; dense ones and single elements are read where they lie
- *          every step: one lane function, from operands to a slot or straight to an output's memory
+ *          strided inputs are gathered into slots; the others are read where they lie
+ *          every step is one lane function, to a slot or straight to an output's memory
  *          outputs not written yet are converted, and scattered if strided
  */
 #include "backends/cpu/tile.h"
@@ -21,7 +21,7 @@ enum { CHUNK_ELEMENTS = 16384, SMALL = 512 };
 typedef enum place_kind {
     AT_MEMORY, /* base + position */
     AT_SLOT,
-    AT_ONE     /* one element for all */
+    AT_ONE /* one element for all */
 } place_kind;
 
 typedef struct place {
@@ -36,9 +36,9 @@ typedef struct tile_run {
     int64_t length, numel; /* of a tile; of everything */
     int16_t n_slot, staging;
     uint32_t slot_bytes;
-    const place *place;    /* one a value */
-    const double *number;  /* 8 bytes each, of whatever dtype */
-    const bool *direct;    /* one an output: its step has written it already */
+    const place *place;   /* one a value */
+    const double *number; /* 8 bytes each, of whatever dtype */
+    const bool *direct;   /* one an output: its step has written it already */
 } tile_run;
 
 static char *address(const tile_run *r, const place *at, char *scratch, int64_t start)
@@ -47,7 +47,8 @@ static char *address(const tile_run *r, const place *at, char *scratch, int64_t 
     return at->kind == AT_ONE ? at->base : at->base + start * at->size;
 }
 
-static void run_step(const tile_run *r, const sp_tile_step *s, const place *dst, char *scratch, int64_t start, int64_t n)
+static void run_step(const tile_run *r, const sp_tile_step *s, const place *dst, char *scratch,
+                     int64_t start, int64_t n)
 {
     const void *src[3] = {NULL, NULL, NULL};
     unsigned splat = 0;
@@ -71,8 +72,10 @@ static void store_output(const tile_run *r, int k, char *scratch, int64_t start,
     int dtype = value < p->n_in ? p->in_dtype[value] : p->step[value - p->n_in].dtype;
     const place *at = &r->place[value];
     bool dense = out->contiguous;
-    char *to = dense ? out->data + start * sp__size_of(out->dtype) : scratch + (int64_t)r->staging * r->slot_bytes;
-    sp__isa->cast[dtype][out->dtype](to, address(r, at, scratch, start), NULL, NULL, n, at->kind == AT_ONE);
+    char *to = dense ? out->data + start * sp__size_of(out->dtype)
+                     : scratch + (int64_t)r->staging * r->slot_bytes;
+    sp__isa->cast[dtype][out->dtype](to, address(r, at, scratch, start), NULL, NULL, n,
+                                     at->kind == AT_ONE);
     if (!dense) sp__scatter(out, to, start, n);
 }
 
@@ -81,9 +84,11 @@ static void run_tile(const tile_run *r, char *scratch, int64_t start, int64_t n)
     const sp_tile_prog *p = r->prog;
     for (int i = 0; i < p->n_in; i++) {
         const place *at = &r->place[i];
-        if (at->kind == AT_SLOT) sp__gather(address(r, at, scratch, start), &r->args->arg[p->n_out + i], start, n);
+        if (at->kind == AT_SLOT)
+            sp__gather(address(r, at, scratch, start), &r->args->arg[p->n_out + i], start, n);
     }
-    for (int i = 0; i < p->n_step; i++) run_step(r, &p->step[i], &r->place[p->n_in + i], scratch, start, n);
+    for (int i = 0; i < p->n_step; i++)
+        run_step(r, &p->step[i], &r->place[p->n_in + i], scratch, start, n);
     for (int k = 0; k < p->n_out; k++) {
         if (!r->direct[k]) store_output(r, k, scratch, start, n);
     }
@@ -100,7 +105,7 @@ static void run_chunk(void *ctx, int64_t chunk)
     }
 }
 
-/* ---- setting a run up --------------------------------------------------------------------------------------------- */
+/* ---- setting a run up ----- */
 
 static int64_t span_bytes(const sp_operand *x)
 {
@@ -127,9 +132,12 @@ static void place_values(tile_run *r, place *place, bool *direct)
     for (int i = 0; i < p->n_in; i++) {
         const sp_operand *in = &args->arg[p->n_out + i];
         place[i].base = in->data, place[i].size = (uint8_t)sp__size_of(in->dtype);
-        if (sp__is_splat(in) || !p->in_used[i]) place[i].kind = AT_ONE;
-        else if (in->contiguous) place[i].kind = AT_MEMORY;
-        else place[i].kind = AT_SLOT, place[i].slot = (int16_t)slot++;
+        if (sp__is_splat(in) || !p->in_used[i])
+            place[i].kind = AT_ONE;
+        else if (in->contiguous)
+            place[i].kind = AT_MEMORY;
+        else
+            place[i].kind = AT_SLOT, place[i].slot = (int16_t)slot++;
     }
     for (int i = 0; i < p->n_step; i++) {
         place[p->n_in + i].kind = AT_SLOT, place[p->n_in + i].slot = p->step[i].slot;
@@ -138,7 +146,8 @@ static void place_values(tile_run *r, place *place, bool *direct)
     for (int k = 0; k < p->n_out; k++) {
         const sp_tile_output *out = &p->out[k];
         const sp_operand *to = &args->arg[k];
-        direct[k] = out->first && to->contiguous && p->step[out->value - p->n_in].dtype == to->dtype &&
+        direct[k] = out->first && to->contiguous &&
+                    p->step[out->value - p->n_in].dtype == to->dtype &&
                     !(out->inputs_after && touches_an_input(p, args, to));
         staging = staging || !to->contiguous;
         if (!direct[k]) continue;
@@ -172,11 +181,18 @@ static void run_prepared(const sp_tile_prog *p, const sp_kargs *args, const sp_s
     place place[SP_TILE_MAX_VALUES];
     double number[SP_TILE_MAX_NUMBERS];
     bool direct[SP_TILE_MAX_VALUES];
-    tile_run r = {.prog = p, .args = args, .numel = args->arg[0].numel, .place = place, .number = number, .direct = direct};
-    for (int i = 0; i < p->n_number; i++) sp__scalar_to(scalars[p->number[i].scalar], p->number[i].dtype, &number[i]);
+    tile_run r = {.prog = p,
+                  .args = args,
+                  .numel = args->arg[0].numel,
+                  .place = place,
+                  .number = number,
+                  .direct = direct};
+    for (int i = 0; i < p->n_number; i++)
+        sp__scalar_to(scalars[p->number[i].scalar], p->number[i].dtype, &number[i]);
     place_values(&r, place, direct);
     choose_length(&r, args);
-    sp__pool_for((r.numel + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, sp__tile_predict_us(p, r.numel), run_chunk, &r);
+    sp__pool_for((r.numel + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, sp__tile_predict_us(p, r.numel),
+                 run_chunk, &r);
 }
 
 void sp__kargs_coalesce(sp_kargs *args)
@@ -193,7 +209,8 @@ void sp__kargs_coalesce(sp_kargs *args)
         int to = merges ? rank - 1 : rank++;
         for (int i = 0; i < n; i++) {
             if (a[i].rank == 0) continue;
-            a[i].shape[to] = merges ? a[i].shape[to] * size : size, a[i].stride[to] = a[i].stride[d];
+            a[i].shape[to] = merges ? a[i].shape[to] * size : size,
+            a[i].stride[to] = a[i].stride[d];
         }
     }
     args->dense = true;
@@ -204,7 +221,8 @@ void sp__kargs_coalesce(sp_kargs *args)
     }
 }
 
-/* Whether every operand either is dense over the iteration space or has one element: nothing to merge. */
+/* Whether every operand either is dense over the iteration space or has one element: nothing to
+ * merge. */
 static bool is_flat(const sp_kargs *args)
 {
     for (int i = 0; i < args->n_arg; i++) {
@@ -215,7 +233,8 @@ static bool is_flat(const sp_kargs *args)
 }
 
 /* Copies the arguments, so that the caller's stay, and merges dimensions. */
-static void run_coalesced(const sp_tile_prog *p, const sp_kargs *args, const sp_scalar *scalars, sp_operand *room)
+static void run_coalesced(const sp_tile_prog *p, const sp_kargs *args, const sp_scalar *scalars,
+                          sp_operand *room)
 {
     sp_kargs flat = {.op = args->op, .n_out = args->n_out, .n_arg = args->n_arg, .arg = room};
     for (int i = 0; i < args->n_arg; i++) room[i] = args->arg[i];
@@ -226,7 +245,8 @@ static void run_coalesced(const sp_tile_prog *p, const sp_kargs *args, const sp_
 sp_status sp__tile_run(const sp_tile_prog *prog, const sp_kargs *args, const sp_scalar *scalars)
 {
     if (args->n_arg != prog->n_in + prog->n_out) {
-        return sp_fail(SP_EINTERNAL, "tile program: %d operands instead of %d", args->n_arg, prog->n_in + prog->n_out);
+        return sp_fail(SP_EINTERNAL, "tile program: %d operands instead of %d", args->n_arg,
+                       prog->n_in + prog->n_out);
     }
     if (args->arg[0].numel == 0) return SP_OK;
     if (is_flat(args)) {
@@ -241,7 +261,7 @@ sp_status sp__tile_run(const sp_tile_prog *prog, const sp_kargs *args, const sp_
     return SP_OK;
 }
 
-/* ---- eager: one instruction ----------------------------------------------------------------------------------------- */
+/* ---- eager: one instruction ----- */
 
 /* A scalar attribute in the dtype computed in. */
 static inline void number_to(const sp_attr *a, int dtype, double *out)
@@ -259,12 +279,14 @@ static inline int operand_dtype(const sp_lanes *l, int k, const sp_kargs *args)
     return k == 0 && l->bool_first ? SP_BOOL : args->compute;
 }
 
-/* Operands as they lie in memory, numbers in `number`. False: some dtype would have to be converted. */
-static inline bool operands_in_place(const sp_kargs *args, const sp_lanes *l, const void **src, unsigned *numbers,
-                                     double *number)
+/* Operands as they lie in memory, numbers in `number`. False: some dtype would have to be
+ * converted. */
+static inline bool operands_in_place(const sp_kargs *args, const sp_lanes *l, const void **src,
+                                     unsigned *numbers, double *number)
 {
     const sp_operand *out = &args->arg[0];
-    if (l->fn[args->compute] == NULL || out->dtype != (l->to_bool ? SP_BOOL : args->compute)) return false;
+    if (l->fn[args->compute] == NULL || out->dtype != (l->to_bool ? SP_BOOL : args->compute))
+        return false;
     for (int k = 0; k < l->n_operands; k++) {
         int from = l->order[k], dtype = operand_dtype(l, k, args);
         if (from >= SP_LANE_SCALAR0) {
@@ -282,25 +304,28 @@ typedef struct eager { /* one lane function on rows of n elements, or on one row
     sp_lane_fn fn;
     char *dst;
     const char *src[3];
-    int64_t step[3], out_step, n, rows, rows_a_chunk; /* steps in bytes: from element to element, or from row to row */
+    int64_t step[3], out_step, n, rows,
+        rows_a_chunk; /* steps in bytes: from element to element, or from row to row */
     unsigned splat;
 } eager;
 
 static void eager_chunk(void *ctx, int64_t chunk)
 {
     const eager *e = ctx;
-    int64_t start = chunk * CHUNK_ELEMENTS, n = e->n - start < CHUNK_ELEMENTS ? e->n - start : CHUNK_ELEMENTS;
-    e->fn(e->dst + start * e->out_step, e->src[0] + start * e->step[0], e->src[1] + start * e->step[1],
-          e->src[2] + start * e->step[2], n, e->splat);
+    int64_t start = chunk * CHUNK_ELEMENTS,
+            n = e->n - start < CHUNK_ELEMENTS ? e->n - start : CHUNK_ELEMENTS;
+    e->fn(e->dst + start * e->out_step, e->src[0] + start * e->step[0],
+          e->src[1] + start * e->step[1], e->src[2] + start * e->step[2], n, e->splat);
 }
 
 static void eager_rows(void *ctx, int64_t chunk)
 {
     const eager *e = ctx;
-    int64_t i = chunk * e->rows_a_chunk, end = i + e->rows_a_chunk < e->rows ? i + e->rows_a_chunk : e->rows;
+    int64_t i = chunk * e->rows_a_chunk,
+            end = i + e->rows_a_chunk < e->rows ? i + e->rows_a_chunk : e->rows;
     for (; i < end; i++) {
-        e->fn(e->dst + i * e->out_step, e->src[0] + i * e->step[0], e->src[1] + i * e->step[1], e->src[2] + i * e->step[2],
-              e->n, e->splat);
+        e->fn(e->dst + i * e->out_step, e->src[0] + i * e->step[0], e->src[1] + i * e->step[1],
+              e->src[2] + i * e->step[2], e->n, e->splat);
     }
 }
 
@@ -330,39 +355,45 @@ static inline bool run_dense(const sp_kargs *args, const sp_lanes *l)
     eager e = {.fn = l->fn[args->compute], .dst = args->arg[0].data, .n = n, .splat = splat};
     for (int k = 0; k < 3; k++) {
         e.src[k] = src[k];
-        if (k < l->n_operands && !(splat & (1u << k))) e.step[k] = sp__size_of(operand_dtype(l, k, args));
+        if (k < l->n_operands && !(splat & (1u << k)))
+            e.step[k] = sp__size_of(operand_dtype(l, k, args));
     }
     e.out_step = sp__size_of(args->arg[0].dtype);
     sp__pool_for((n + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, eager_us(args, l, n), eager_chunk, &e);
     return true;
 }
 
-/* Two dimensions, the inner one dense, or one element for all, in every operand: a call a row. Broadcasting a row or a
- * column, and slices of columns, are of this kind. */
+/* Two dimensions, the inner one dense, or one element for all, in every operand: a call a row.
+ * Broadcasting a row or a column, and slices of columns, are of this kind. */
 static bool run_rows(const sp_kargs *args, const sp_lanes *l)
 {
     enum { SHORT = 8 };
     const sp_operand *out = &args->arg[0];
     const void *src[3] = {args, args, args};
     double number[3];
-    eager e = {.fn = l->fn[args->compute], .dst = out->data, .rows = out->shape[0], .n = out->shape[1]};
+    eager e = {
+        .fn = l->fn[args->compute], .dst = out->data, .rows = out->shape[0], .n = out->shape[1]};
     if (out->rank != 2 || e.n < SHORT || out->stride[1] != 1) return false;
     if (!operands_in_place(args, l, src, &e.splat, number)) return false;
     for (int k = 0; k < 3; k++) {
         e.src[k] = src[k];
         if (k >= l->n_operands || l->order[k] >= SP_LANE_SCALAR0) continue;
         const sp_operand *x = &args->arg[1 + l->order[k]];
-        if (x->rank == 0 || x->stride[1] == 0) e.splat |= 1u << k;
-        else if (x->stride[1] != 1) return false;
+        if (x->rank == 0 || x->stride[1] == 0)
+            e.splat |= 1u << k;
+        else if (x->stride[1] != 1)
+            return false;
         e.step[k] = x->rank == 0 ? 0 : x->stride[0] * sp__size_of(x->dtype);
     }
     e.out_step = out->stride[0] * sp__size_of(out->dtype);
     e.rows_a_chunk = CHUNK_ELEMENTS / e.n + 1;
-    sp__pool_for((e.rows + e.rows_a_chunk - 1) / e.rows_a_chunk, eager_us(args, l, out->numel), eager_rows, &e);
+    sp__pool_for((e.rows + e.rows_a_chunk - 1) / e.rows_a_chunk, eager_us(args, l, out->numel),
+                 eager_rows, &e);
     return true;
 }
 
-/* A small strided or mixed call: operands gathered and converted on the stack, one call, result scattered. */
+/* A small strided or mixed call: operands gathered and converted on the stack, one call, result
+ * scattered. */
 static void run_small(const sp_kargs *args, const sp_lanes *l)
 {
     _Alignas(64) char room[4][SMALL * 8], raw[SMALL * 8];
@@ -374,7 +405,8 @@ static void run_small(const sp_kargs *args, const sp_lanes *l)
         int from = l->order[k], dtype = operand_dtype(l, k, args);
         src[k] = room[k];
         if (from >= SP_LANE_SCALAR0) {
-            sp__scalar_to(sp__attr_to_scalar(&args->attr[from - SP_LANE_SCALAR0]), dtype, room[k]), splat |= 1u << k;
+            sp__scalar_to(sp__attr_to_scalar(&args->attr[from - SP_LANE_SCALAR0]), dtype, room[k]),
+                splat |= 1u << k;
             continue;
         }
         const sp_operand *x = &args->arg[1 + from];
@@ -386,7 +418,8 @@ static void run_small(const sp_kargs *args, const sp_lanes *l)
         }
         if (!in_place) sp__gather(x->dtype == dtype ? room[k] : raw, x, 0, n);
         if (x->dtype == dtype) continue;
-        sp__isa->cast[x->dtype][dtype](room[k], in_place ? x->data : raw, NULL, NULL, one ? 1 : n, 0);
+        sp__isa->cast[x->dtype][dtype](room[k], in_place ? x->data : raw, NULL, NULL, one ? 1 : n,
+                                       0);
     }
     int yields = l->to_bool ? SP_BOOL : args->compute;
     bool same = out->dtype == yields;
@@ -413,7 +446,8 @@ static sp_status run_general(const sp_kargs *args)
     for (int i = 0; i < 2 && i < args->n_attr; i++) {
         if (args->attr[i].kind <= SP_ATTR_SCALAR) scalars[i] = sp__attr_to_scalar(&args->attr[i]);
     }
-    sp_tile_prog prog = {.step = step, .number = number, .out = out, .in_dtype = in_dtype, .in_used = in_used};
+    sp_tile_prog prog = {
+        .step = step, .number = number, .out = out, .in_dtype = in_dtype, .in_used = in_used};
     sp_tile_source source = {&instr, in_dtype, &result, 1, n_in, 1};
     SP_RETURN_IF(sp__tile_compile(&source, &prog));
     return sp__tile_run(&prog, args, scalars);
@@ -426,8 +460,10 @@ sp_status sp__cpu_pointwise(const sp_kargs *args)
     if (args->arg[0].numel == 0 || run_rows(args, l)) return SP_OK;
     const sp_operand *from = &args->arg[args->op == SP_OP_COPY ? 2 : 1], *out = &args->arg[0];
     if ((args->op == SP_OP_CLONE || args->op == SP_OP_COPY) && from->dtype == out->dtype) {
-        if (out->contiguous && out->numel <= SMALL) sp__gather(out->data, from, 0, out->numel);
-        else sp__copy_strided(out, from);
+        if (out->contiguous && out->numel <= SMALL)
+            sp__gather(out->data, from, 0, out->numel);
+        else
+            sp__copy_strided(out, from);
         return SP_OK;
     }
     if (out->numel <= SMALL && l->fn[args->compute] != NULL) {

@@ -1,4 +1,5 @@
-/* From instructions over registers to steps over values: conversions made explicit, slots assigned by lifetime.
+/* From instructions over registers to steps over values: conversions made explicit, slots assigned
+ * by lifetime.
  */
 #include <string.h>
 
@@ -10,7 +11,8 @@
 
 static bool is_cast(const sp_lanes *l)
 {
-    return l->fn[SP_BOOL] == NULL && l->fn[SP_INT64] == NULL && l->fn[SP_FLOAT32] == NULL && l->fn[SP_FLOAT64] == NULL;
+    return l->fn[SP_BOOL] == NULL && l->fn[SP_INT64] == NULL && l->fn[SP_FLOAT32] == NULL &&
+           l->fn[SP_FLOAT64] == NULL;
 }
 
 bool sp__tile_can(int op, sp_dtype compute)
@@ -35,7 +37,7 @@ void sp__scalar_to(sp_scalar s, int dtype, void *out)
     }
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------ */
+/* ---- steps ----- */
 
 static int dtype_of(const sp_tile_prog *p, int value)
 {
@@ -72,12 +74,14 @@ static int add_number(sp_tile_prog *p, int scalar, int dtype)
 }
 
 /* Appends an instruction's steps; its result's value. value_of[] maps registers to values. */
-static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const int16_t *value_of, int *out)
+static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const int16_t *value_of,
+                           int *out)
 {
     const sp_lanes *l = instr->op < SP_OP_COUNT ? sp__isa->pointwise[instr->op] : NULL;
     if (l == NULL || !sp__tile_can(instr->op, instr->compute)) {
         return sp_fail(SP_EUNSUPPORTED, "%s: no pointwise kernel computes in %s",
-                       instr->op < SP_OP_COUNT ? sp_op_table[instr->op].name : "?", sp_dtype_name(instr->compute));
+                       instr->op < SP_OP_COUNT ? sp_op_table[instr->op].name : "?",
+                       sp_dtype_name(instr->compute));
     }
     if (is_cast(l)) {
         *out = converted(p, value_of[instr->src[0]], instr->result);
@@ -86,8 +90,10 @@ static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const in
     sp_tile_step step = {.fn = l->fn[instr->compute], .n_src = l->n_operands, .convert_from = -1};
     for (int k = 0; k < l->n_operands; k++) {
         int from = l->order[k], dtype = k == 0 && l->bool_first ? SP_BOOL : instr->compute;
-        if (from >= SP_LANE_SCALAR0) step.src[k] = (int16_t)add_number(p, instr->scalar[from - SP_LANE_SCALAR0], dtype);
-        else step.src[k] = (int16_t)converted(p, value_of[instr->src[from]], dtype);
+        if (from >= SP_LANE_SCALAR0)
+            step.src[k] = (int16_t)add_number(p, instr->scalar[from - SP_LANE_SCALAR0], dtype);
+        else
+            step.src[k] = (int16_t)converted(p, value_of[instr->src[from]], dtype);
     }
     step.dtype = l->to_bool ? SP_BOOL : instr->compute;
     p->ns += l->ns * (instr->compute == SP_FLOAT32 ? 1.0f : 2.0f);
@@ -95,7 +101,7 @@ static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const in
     return SP_OK;
 }
 
-/* ---- slots ------------------------------------------------------------------------------------------------------ */
+/* ---- slots ----- */
 
 /* last[v]: the last step that reads value v; n_step for outputs. */
 static void find_last_uses(const sp_tile_prog *p, int16_t *last)
@@ -116,7 +122,8 @@ static sp_status assign_slots(sp_tile_prog *p, const int16_t *last)
         int slot = 0;
         while (slot < p->n_slot && slot_free_at[slot] >= i) slot++;
         if (slot == SP_TILE_MAX_LIVE) {
-            return sp_fail(SP_EUNSUPPORTED, "tile program: more than %d values alive at once", SP_TILE_MAX_LIVE);
+            return sp_fail(SP_EUNSUPPORTED, "tile program: more than %d values alive at once",
+                           SP_TILE_MAX_LIVE);
         }
         if (slot == p->n_slot) p->n_slot++;
         p->step[i].slot = (int16_t)slot;
@@ -128,7 +135,8 @@ static sp_status assign_slots(sp_tile_prog *p, const int16_t *last)
 static void classify_outputs(sp_tile_prog *p, const int16_t *last)
 {
     int last_input_use = -1;
-    for (int v = 0; v < p->n_in; v++) last_input_use = last[v] > last_input_use ? last[v] : last_input_use;
+    for (int v = 0; v < p->n_in; v++)
+        last_input_use = last[v] > last_input_use ? last[v] : last_input_use;
     for (int k = 0; k < p->n_out; k++) {
         sp_tile_output *out = &p->out[k];
         out->first = out->value >= p->n_in;
@@ -159,7 +167,7 @@ sp_status sp__tile_compile(const sp_tile_source *source, sp_tile_prog *p)
     return assign_slots(p, last);
 }
 
-/* ---- programs that live ------------------------------------------------------------------------------------------- */
+/* ---- programs that live ----- */
 
 sp_status sp__tile_build(const sp_tile_instr *instr, int n_instr, const uint8_t *in_dtype, int n_in,
                          const int16_t *out_reg, int n_out, sp_tile_prog **out)
@@ -168,13 +176,16 @@ sp_status sp__tile_build(const sp_tile_instr *instr, int n_instr, const uint8_t 
     int max_steps = n_instr * SP_TILE_STEPS_AN_INSTR, max_numbers = n_instr * 3;
     if (n_in + max_steps > SP_TILE_MAX_VALUES || max_numbers > 3 * SP_TILE_MAX_NUMBERS ||
         n_in + SP_TILE_MAX_LIVE / 2 > SP_TILE_MAX_SLOTS) {
-        return sp_fail(SP_EUNSUPPORTED, "tile program: %d instructions and %d inputs are too many", n_instr, n_in);
+        return sp_fail(SP_EUNSUPPORTED, "tile program: %d instructions and %d inputs are too many",
+                       n_instr, n_in);
     }
-    size_t steps = sizeof(sp_tile_step) * (size_t)max_steps, numbers = sizeof(sp_tile_number) * (size_t)max_numbers;
+    size_t steps = sizeof(sp_tile_step) * (size_t)max_steps,
+           numbers = sizeof(sp_tile_number) * (size_t)max_numbers;
     size_t outs = sizeof(sp_tile_output) * (size_t)n_out;
     size_t bytes = sizeof(sp_tile_prog) + steps + numbers + outs + 2 * (size_t)n_in;
     sp_tile_prog *p = sp__alloc_zero(bytes);
-    if (p == NULL) return sp_fail(SP_EMEMORY, "tile program: no memory for %d instructions", n_instr);
+    if (p == NULL)
+        return sp_fail(SP_EMEMORY, "tile program: no memory for %d instructions", n_instr);
     p->bytes = bytes;
     p->step = (sp_tile_step *)(p + 1);
     p->number = (sp_tile_number *)((char *)p->step + steps);
@@ -184,7 +195,9 @@ sp_status sp__tile_build(const sp_tile_instr *instr, int n_instr, const uint8_t 
     sp_tile_source source = {instr, in_dtype, out_reg, n_instr, n_in, n_out};
     sp_status status = sp__tile_compile(&source, p);
     if (status == SP_OK && p->n_slot + p->n_in + 1 > SP_TILE_MAX_SLOTS) {
-        status = sp_fail(SP_EUNSUPPORTED, "tile program: %d values alive and %d inputs are too many", p->n_slot, p->n_in);
+        status =
+            sp_fail(SP_EUNSUPPORTED, "tile program: %d values alive and %d inputs are too many",
+                    p->n_slot, p->n_in);
     }
     if (status == SP_OK && p->n_number > SP_TILE_MAX_NUMBERS) {
         status = sp_fail(SP_EUNSUPPORTED, "tile program: %d numbers are too many", p->n_number);

@@ -38,12 +38,14 @@ typedef struct block { /* an operand and the memory behind it */
     char *memory;
 } block;
 
-/* Elements have exactly the bytes they need in `memory` (malloc, so that a sanitizer sees reads past the end). */
+/* Elements have exactly the bytes they need in `memory` (malloc, so that a sanitizer sees reads
+ * past the end). */
 static inline block make(int dtype, int rank, const int64_t *shape, layout how)
 {
     block b = {.x = {.dtype = (uint8_t)dtype, .rank = (uint8_t)rank, .numel = 1}};
     int order[SP_MAX_RANK];
-    int64_t step = how == STEPPED ? 2 : 1, offset = how == MISALIGNED ? 1 + random_int(0, 2) : 0, last = 0;
+    int64_t step = how == STEPPED ? 2 : 1, offset = how == MISALIGNED ? 1 + random_int(0, 2) : 0,
+            last = 0;
     for (int d = 0; d < rank; d++) order[d] = how == TRANSPOSED ? d : rank - 1 - d;
     for (int i = 0; i < rank; i++) {
         int d = order[i];
@@ -51,7 +53,8 @@ static inline block make(int dtype, int rank, const int64_t *shape, layout how)
         b.x.stride[d] = how == EXPANDED && d == 0 ? 0 : step;
         if (!(how == EXPANDED && d == 0)) step *= shape[d];
     }
-    for (int d = 0; d < rank; d++) last += (b.x.shape[d] > 0 ? b.x.shape[d] - 1 : 0) * b.x.stride[d];
+    for (int d = 0; d < rank; d++)
+        last += (b.x.shape[d] > 0 ? b.x.shape[d] - 1 : 0) * b.x.stride[d];
     b.memory = malloc((size_t)((offset + last + 1) * sp__size_of(dtype)));
     memset(b.memory, 0, (size_t)((offset + last + 1) * sp__size_of(dtype)));
     b.x.data = b.memory + offset * sp__size_of(dtype);
@@ -63,11 +66,15 @@ static inline void fill(const block *b, double low, double high)
 {
     for (int64_t i = 0; i < b->x.numel; i++) {
         double v = low + (high - low) * random_unit();
-        sp__ref_set(&b->x, i, b->x.dtype == SP_BOOL ? v > (low + high) / 2 : b->x.dtype == SP_INT64 ? floor(v) : v);
+        sp__ref_set(&b->x, i,
+                    b->x.dtype == SP_BOOL    ? v > (low + high) / 2
+                    : b->x.dtype == SP_INT64 ? floor(v)
+                                             : v);
     }
 }
 
-static inline block make_filled(int dtype, int rank, const int64_t *shape, layout how, double low, double high)
+static inline block make_filled(int dtype, int rank, const int64_t *shape, layout how, double low,
+                                double high)
 {
     block b = make(dtype, rank, shape, how);
     fill(&b, low, high);
@@ -80,18 +87,25 @@ static inline void drop(block *b)
     b->memory = NULL;
 }
 
-static inline sp_kargs arguments(int op, int n_out, int n_arg, const block *blocks, sp_attr *attr, int n_attr)
+static inline sp_kargs arguments(int op, int n_out, int n_arg, const block *blocks, sp_attr *attr,
+                                 int n_attr)
 {
-    sp_kargs k = {.op = (uint16_t)op, .n_out = (uint8_t)n_out, .n_attr = (uint8_t)n_attr, .n_arg = n_arg, .attr = attr};
+    sp_kargs k = {.op = (uint16_t)op,
+                  .n_out = (uint8_t)n_out,
+                  .n_attr = (uint8_t)n_attr,
+                  .n_arg = n_arg,
+                  .attr = attr};
     for (int i = 0; i < n_arg; i++) k.room[i] = blocks[i].x;
     return k;
 }
 
-/* Whether two dense or strided operands of equal shape hold the same bytes; -0 differs from 0, NaN equals itself. */
+/* Whether two dense or strided operands of equal shape hold the same bytes; -0 differs from 0, NaN
+ * equals itself. */
 static inline bool same_bits(const sp_operand *a, const sp_operand *b)
 {
     for (int64_t i = 0; i < a->numel; i++) {
-        if (memcmp(sp__element_at(a, i), sp__element_at(b, i), (size_t)sp__size_of(a->dtype)) != 0) return false;
+        if (memcmp(sp__element_at(a, i), sp__element_at(b, i), (size_t)sp__size_of(a->dtype)) != 0)
+            return false;
     }
     return true;
 }
@@ -104,9 +118,10 @@ static inline bool near(double got, double expected, double relative)
 }
 
 /* Runs `call` under every instruction set that there is, for what must not depend on it. */
-#define FOR_EACH_ISA(name)                                                                                             \
-    for (const char *const *isa_ = (const char *const[]){"baseline", "avx2", "avx512", NULL}, *name;                   \
-         (name = *isa_) != NULL; isa_++)                                                                               \
+#define FOR_EACH_ISA(name)                                                                         \
+    for (const char *const *isa_ = (const char *const[]){"baseline", "avx2", "avx512", NULL},      \
+                           *name;                                                                  \
+         (name = *isa_) != NULL; isa_++)                                                           \
         if ((sp__isa_by_name(name) != NULL) && (sp__isa = sp__isa_by_name(name)))
 
 #endif

@@ -1,5 +1,5 @@
-/* matmul and linear: values against plain loops in every geometry; bits that threads and alignment do not change;
- * linear = matmul + add.
+/* matmul and linear: values against plain loops in every geometry; bits that threads and alignment
+ * do not change; linear = matmul + add.
  */
 #include "tests/backends/support.h"
 
@@ -15,18 +15,23 @@ static void run(sp_kernel kernel, int op, block *b, int n)
 
 static double tolerance(int dtype, int64_t k)
 {
-    return dtype == SP_FLOAT32 ? 2e-6 * (double)(k + 1) : dtype == SP_FLOAT64 ? 1e-14 * (double)(k + 1) : 0;
+    return dtype == SP_FLOAT32   ? 2e-6 * (double)(k + 1)
+           : dtype == SP_FLOAT64 ? 1e-14 * (double)(k + 1)
+                                 : 0;
 }
 
-static void check_matrices(int dtype, int64_t m, int64_t n, int64_t k, layout la, layout lb, layout lc)
+static void check_matrices(int dtype, int64_t m, int64_t n, int64_t k, layout la, layout lb,
+                           layout lc)
 {
-    block b[3] = {make(dtype, 2, (int64_t[]){m, n}, lc), make_filled(dtype, 2, (int64_t[]){m, k}, la, -1.9, 2),
+    block b[3] = {make(dtype, 2, (int64_t[]){m, n}, lc),
+                  make_filled(dtype, 2, (int64_t[]){m, k}, la, -1.9, 2),
                   make_filled(dtype, 2, (int64_t[]){k, n}, lb, -1.9, 2)};
     double *expected = malloc(sizeof(double) * (size_t)(m * n));
     sp__ref_matmul(&b[1].x, &b[2].x, expected);
     run(sp__cpu_matmul, SP_OP_MATMUL, b, 3);
     bool right = true;
-    for (int64_t i = 0; i < m * n; i++) right = right && near(sp__ref_get(&b[0].x, i), expected[i], tolerance(dtype, k));
+    for (int64_t i = 0; i < m * n; i++)
+        right = right && near(sp__ref_get(&b[0].x, i), expected[i], tolerance(dtype, k));
     CHECK(right);
     if (!right) fprintf(stderr, "\n  %ld x %ld x %ld, layouts %d %d %d\n", m, n, k, la, lb, lc);
     free(expected);
@@ -38,22 +43,25 @@ static void matrices_in_every_layout(void)
     for (int i = 0; i < 300; i++) {
         int64_t limit = i % 3 == 0 ? 8 : i % 3 == 1 ? 40 : 120;
         int dtype = i % 7 == 0 ? SP_FLOAT64 : i % 11 == 0 ? SP_INT64 : SP_FLOAT32;
-        check_matrices(dtype, random_int(1, limit), random_int(1, limit), random_int(1, limit), (layout)random_int(0, EXPANDED),
-                       (layout)random_int(0, EXPANDED), (layout)random_int(0, STEPPED));
+        check_matrices(dtype, random_int(1, limit), random_int(1, limit), random_int(1, limit),
+                       (layout)random_int(0, EXPANDED), (layout)random_int(0, EXPANDED),
+                       (layout)random_int(0, STEPPED));
     }
     for (int i = 0; i < 60; i++) { /* vectors */
-        check_matrices(SP_FLOAT32, i & 1 ? 1 : random_int(1, 300), i & 2 ? 1 : random_int(1, 300), random_int(1, 300),
-                       (layout)random_int(0, EXPANDED), (layout)random_int(0, EXPANDED), DENSE);
+        check_matrices(SP_FLOAT32, i & 1 ? 1 : random_int(1, 300), i & 2 ? 1 : random_int(1, 300),
+                       random_int(1, 300), (layout)random_int(0, EXPANDED),
+                       (layout)random_int(0, EXPANDED), DENSE);
     }
 }
 
 static void panels_are_a_partition(void)
 {
-    static const int64_t sizes[][3] = {{64, 256, 784}, {256, 784, 64}, {64, 784, 256}, {300, 300, 300}, {1000, 70, 300}};
+    static const int64_t sizes[][3] = {
+        {64, 256, 784}, {256, 784, 64}, {64, 784, 256}, {300, 300, 300}, {1000, 70, 300}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int how = 0; how < 4; how++) {
-            check_matrices(SP_FLOAT32, sizes[i][0], sizes[i][1], sizes[i][2], how & 1 ? TRANSPOSED : DENSE,
-                           how & 2 ? TRANSPOSED : DENSE, DENSE);
+            check_matrices(SP_FLOAT32, sizes[i][0], sizes[i][1], sizes[i][2],
+                           how & 1 ? TRANSPOSED : DENSE, how & 2 ? TRANSPOSED : DENSE, DENSE);
         }
     }
     int64_t rows, columns;
@@ -68,13 +76,15 @@ static void batches_broadcast(void)
     int64_t xs[] = {2, 1, 3, 4}, ys[] = {5, 4, 6}, os[] = {2, 5, 3, 6};
     for (int how = 0; how < 4; how++) {
         block b[3] = {make(SP_FLOAT32, 4, os, how == 3 ? STEPPED : DENSE),
-                      make_filled(SP_FLOAT32, 4, xs, (layout)(how % 3), -1, 1), make_filled(SP_FLOAT32, 3, ys, (layout)how, -1, 1)};
+                      make_filled(SP_FLOAT32, 4, xs, (layout)(how % 3), -1, 1),
+                      make_filled(SP_FLOAT32, 3, ys, (layout)how, -1, 1)};
         run(sp__cpu_matmul, SP_OP_MATMUL, b, 3);
         for (int64_t i = 0; i < b[0].x.numel; i++) {
             int64_t n = i % 6, m = i / 6 % 3, y = i / 18 % 5, x = i / 90;
             double sum = 0;
             for (int64_t k = 0; k < 4; k++) {
-                sum += sp__ref_get(&b[1].x, (x * 3 + m) * 4 + k) * sp__ref_get(&b[2].x, (y * 4 + k) * 6 + n);
+                sum += sp__ref_get(&b[1].x, (x * 3 + m) * 4 + k) *
+                       sp__ref_get(&b[2].x, (y * 4 + k) * 6 + n);
             }
             CHECK(near(sp__ref_get(&b[0].x, i), sum, 1e-5));
         }
@@ -89,7 +99,8 @@ static void vectors_and_empty_sums(void)
                     make_filled(SP_FLOAT32, 1, &k, STEPPED, 2, 2)};
     run(sp__cpu_matmul, SP_OP_MATMUL, dot, 3);
     CHECK(sp__ref_get(&dot[0].x, 0) == 10);
-    block empty[3] = {make_filled(SP_FLOAT32, 2, (int64_t[]){3, 3}, DENSE, 7, 7), make(SP_FLOAT32, 2, (int64_t[]){n, none}, DENSE),
+    block empty[3] = {make_filled(SP_FLOAT32, 2, (int64_t[]){3, 3}, DENSE, 7, 7),
+                      make(SP_FLOAT32, 2, (int64_t[]){n, none}, DENSE),
                       make(SP_FLOAT32, 2, (int64_t[]){none, n}, DENSE)};
     run(sp__cpu_matmul, SP_OP_MATMUL, empty, 3);
     for (int i = 0; i < 9; i++) CHECK(sp__ref_get(&empty[0].x, i) == 0);
@@ -99,13 +110,15 @@ static void vectors_and_empty_sums(void)
 /* Same operands under other threads and from other addresses. */
 static void bits_do_not_depend_on_threads_or_alignment(void)
 {
-    static const int64_t sizes[][3] = {{64, 256, 784}, {256, 784, 64}, {1, 2000, 3000}, {3000, 1, 1000}, {37, 41, 211}, {8, 8, 8},
-                                       {1, 1, 3001}, {500, 600, 700}};
+    static const int64_t sizes[][3] = {{64, 256, 784},  {256, 784, 64}, {1, 2000, 3000},
+                                       {3000, 1, 1000}, {37, 41, 211},  {8, 8, 8},
+                                       {1, 1, 3001},    {500, 600, 700}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int64_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
         for (int how = 0; how < 2; how++) {
             layout straight = how ? TRANSPOSED : DENSE;
-            block b[3] = {make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE), make_filled(SP_FLOAT32, 2, (int64_t[]){m, k}, straight, -1, 1),
+            block b[3] = {make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE),
+                          make_filled(SP_FLOAT32, 2, (int64_t[]){m, k}, straight, -1, 1),
                           make_filled(SP_FLOAT32, 2, (int64_t[]){k, n}, straight, -1, 1)};
             block odd[3] = {make(SP_FLOAT32, 2, (int64_t[]){m, n}, MISALIGNED)};
             for (int j = 1; j < 3; j++) { /* the same strides, one element further on */
@@ -126,13 +139,17 @@ static void bits_do_not_depend_on_threads_or_alignment(void)
 static void linear_is_matmul_plus_add(void)
 {
     for (int i = 0; i < 80; i++) {
-        int64_t m = i % 5 == 0 ? 200 : random_int(1, 70), n = i % 5 == 0 ? 300 : random_int(1, 70), k = random_int(1, 300);
+        int64_t m = i % 5 == 0 ? 200 : random_int(1, 70), n = i % 5 == 0 ? 300 : random_int(1, 70),
+                k = random_int(1, 300);
         block x = make_filled(SP_FLOAT32, 2, (int64_t[]){m, k}, (layout)(i % 4), -1, 1);
-        block w = make_filled(SP_FLOAT32, 2, (int64_t[]){n, k}, (layout)(i / 4 % 4), -1, 1), w_t = w;
+        block w = make_filled(SP_FLOAT32, 2, (int64_t[]){n, k}, (layout)(i / 4 % 4), -1, 1),
+              w_t = w;
         block bias = make_filled(SP_FLOAT32, 1, &n, (layout)(i / 16 % 4), -1, 1);
-        block fused = make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE), product = make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE);
+        block fused = make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE),
+              product = make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE);
         run(sp__cpu_linear, SP_OP_LINEAR, (block[]){fused, x, w, bias}, 4);
-        w_t.x.shape[0] = k, w_t.x.shape[1] = n, w_t.x.stride[0] = w.x.stride[1], w_t.x.stride[1] = w.x.stride[0];
+        w_t.x.shape[0] = k, w_t.x.shape[1] = n, w_t.x.stride[0] = w.x.stride[1],
+        w_t.x.stride[1] = w.x.stride[0];
         run(sp__cpu_matmul, SP_OP_MATMUL, (block[]){product, x, w_t}, 3);
         for (int64_t at = 0; at < m * n; at++) {
             float sum, b = (float)sp__ref_get(&bias.x, at % n);
@@ -149,8 +166,12 @@ int main(void)
 {
     sp__cpu_register();
     static const test_case all[] = {
-        TEST(matrices_in_every_layout), TEST(panels_are_a_partition), TEST(batches_broadcast), TEST(vectors_and_empty_sums),
-        TEST(bits_do_not_depend_on_threads_or_alignment), TEST(linear_is_matmul_plus_add),
+        TEST(matrices_in_every_layout),
+        TEST(panels_are_a_partition),
+        TEST(batches_broadcast),
+        TEST(vectors_and_empty_sums),
+        TEST(bits_do_not_depend_on_threads_or_alignment),
+        TEST(linear_is_matmul_plus_add),
     };
     return run_suite("backends/gemm", all, sizeof all / sizeof *all);
 }

@@ -25,8 +25,10 @@ static void log_softmax_along_any_dim(void)
         for (int64_t at = 0; at < x.x.numel; at++) {
             int64_t first = at - at / inner % shape[dim] * inner;
             double max = -INFINITY, sum = 0;
-            for (int64_t i = 0; i < shape[dim]; i++) max = fmax(max, sp__ref_get(&x.x, first + i * inner));
-            for (int64_t i = 0; i < shape[dim]; i++) sum += exp(sp__ref_get(&x.x, first + i * inner) - max);
+            for (int64_t i = 0; i < shape[dim]; i++)
+                max = fmax(max, sp__ref_get(&x.x, first + i * inner));
+            for (int64_t i = 0; i < shape[dim]; i++)
+                sum += exp(sp__ref_get(&x.x, first + i * inner) - max);
             double expected = sp__ref_get(&x.x, at) - max - log(sum);
             CHECK(near(sp__ref_get(&b[0].x, at), expected, dtype == SP_FLOAT32 ? 2e-6 : 1e-14));
         }
@@ -38,14 +40,17 @@ static void losses(void)
 {
     int64_t shape[3] = {7, 5, 3}, places[2] = {7, 3};
     for (int how = 0; how < 4; how++) {
-        block x = make_filled(SP_FLOAT32, 3, shape, (layout)how, -3, 0), target = make(SP_INT64, 2, places, (layout)how);
-        block each = make(SP_FLOAT32, 2, places, (layout)how), one = make(SP_FLOAT32, 0, NULL, DENSE);
+        block x = make_filled(SP_FLOAT32, 3, shape, (layout)how, -3, 0),
+              target = make(SP_INT64, 2, places, (layout)how);
+        block each = make(SP_FLOAT32, 2, places, (layout)how),
+              one = make(SP_FLOAT32, 0, NULL, DENSE);
         double sum = 0;
         for (int64_t i = 0; i < 21; i++) sp__ref_set(&target.x, i, (double)random_int(0, 4));
         sp_attr attr = {.v.i = SP_REDUCTION_NONE, .kind = SP_ATTR_INT};
         OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){each, x, target}, 3, &attr, 1));
         for (int64_t i = 0; i < 21; i++) {
-            double loss = -sp__ref_get(&x.x, (i / 3 * 5 + (int64_t)sp__ref_get(&target.x, i)) * 3 + i % 3);
+            double loss =
+                -sp__ref_get(&x.x, (i / 3 * 5 + (int64_t)sp__ref_get(&target.x, i)) * 3 + i % 3);
             CHECK(sp__ref_get(&each.x, i) == loss);
             sum += loss;
         }
@@ -57,7 +62,8 @@ static void losses(void)
         CHECK(near(sp__ref_get(&one.x, 0), sum / 21, 1e-6));
         for (int bad = -1; bad <= 5; bad += 6) {
             sp__ref_set(&target.x, 20, bad);
-            FAILS(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, &attr, 1), SP_EINDEX, "5 classes");
+            FAILS(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, &attr, 1),
+                  SP_EINDEX, "5 classes");
         }
         drop(&x), drop(&target), drop(&each), drop(&one);
     }
@@ -74,12 +80,17 @@ static void numbers_in_a_row(void)
         CHECK(sp__ref_get(&b.x, 999) == (dtype == SP_BOOL ? 1 : dtype == SP_INT64 ? -2 : -2.5));
         drop(&b);
     }
-    sp_attr range[4] = {number, number, {.v.f = 0.25, .kind = SP_ATTR_SCALAR, .tag = SP_FLOAT64}, {.kind = SP_ATTR_DTYPE}};
+    sp_attr range[4] = {number,
+                        number,
+                        {.v.f = 0.25, .kind = SP_ATTR_SCALAR, .tag = SP_FLOAT64},
+                        {.kind = SP_ATTR_DTYPE}};
     block b = make(SP_FLOAT32, 1, &n, DENSE), large = make(SP_INT64, 1, &n, DENSE);
     OK(run(sp__cpu_arange, SP_OP_ARANGE, &b, 1, range, 4));
     CHECK(sp__ref_get(&b.x, 999) == -2.5 + 999 * 0.25);
-    sp_attr whole[4] = {{.v.i = INT64_C(1) << 60, .kind = SP_ATTR_SCALAR, .tag = SP_INT64}, number,
-                        {.v.i = 3, .kind = SP_ATTR_SCALAR, .tag = SP_INT64}, {.kind = SP_ATTR_DTYPE}};
+    sp_attr whole[4] = {{.v.i = INT64_C(1) << 60, .kind = SP_ATTR_SCALAR, .tag = SP_INT64},
+                        number,
+                        {.v.i = 3, .kind = SP_ATTR_SCALAR, .tag = SP_INT64},
+                        {.kind = SP_ATTR_DTYPE}};
     OK(run(sp__cpu_arange, SP_OP_ARANGE, &large, 1, whole, 4));
     CHECK(((int64_t *)large.x.data)[999] == (INT64_C(1) << 60) + 2997);
     drop(&b), drop(&large);
@@ -87,7 +98,9 @@ static void numbers_in_a_row(void)
 
 static block draw(sp_kernel kernel, int op, int dtype, int64_t n, int64_t seed, int64_t offset)
 {
-    sp_attr attr[4] = {{.kind = SP_ATTR_INTS}, {.kind = SP_ATTR_DTYPE}, {.v.i = seed, .kind = SP_ATTR_INT},
+    sp_attr attr[4] = {{.kind = SP_ATTR_INTS},
+                       {.kind = SP_ATTR_DTYPE},
+                       {.v.i = seed, .kind = SP_ATTR_INT},
                        {.v.i = offset, .kind = SP_ATTR_INT}};
     block b = make(dtype, 1, &n, DENSE);
     OK(run(kernel, op, &b, 1, attr, 4));
@@ -106,12 +119,14 @@ static void random_numbers_have_their_moments(void)
 {
     for (int dtype = SP_FLOAT32; dtype <= SP_FLOAT64; dtype++) {
         int64_t n = 400001;
-        block u = draw(sp__cpu_rand, SP_OP_RAND, dtype, n, 42, 7), z = draw(sp__cpu_randn, SP_OP_RANDN, dtype, n, 42, 7);
+        block u = draw(sp__cpu_rand, SP_OP_RAND, dtype, n, 42, 7),
+              z = draw(sp__cpu_randn, SP_OP_RANDN, dtype, n, 42, 7);
         double mean = 0, mean_z = 0, square_z = 0, fourth_z = 0;
         for (int64_t i = 0; i < n; i++) {
             double x = sp__ref_get(&u.x, i), y = sp__ref_get(&z.x, i);
             if (x < 0 || x >= 1 || !isfinite(y)) CHECK(false);
-            mean += x / (double)n, mean_z += y / (double)n, square_z += y * y / (double)n, fourth_z += y * y * y * y / (double)n;
+            mean += x / (double)n, mean_z += y / (double)n, square_z += y * y / (double)n,
+                fourth_z += y * y * y * y / (double)n;
         }
         CHECK(fabs(mean - 0.5) < 0.003);
         CHECK(fabs(mean_z) < 0.01 && fabs(square_z - 1) < 0.02 && fabs(fourth_z - 3) < 0.15);
@@ -135,8 +150,12 @@ int main(void)
 {
     sp__cpu_register();
     static const test_case all[] = {
-        TEST(log_softmax_along_any_dim), TEST(losses), TEST(numbers_in_a_row), TEST(philox_is_philox),
-        TEST(random_numbers_have_their_moments), TEST(random_numbers_depend_on_the_counter_alone),
+        TEST(log_softmax_along_any_dim),
+        TEST(losses),
+        TEST(numbers_in_a_row),
+        TEST(philox_is_philox),
+        TEST(random_numbers_have_their_moments),
+        TEST(random_numbers_depend_on_the_counter_alone),
     };
     return run_suite("backends/nn", all, sizeof all / sizeof *all);
 }

@@ -1,4 +1,5 @@
-/* Pointwise ops: values against plain loops; bits that depend on neither layout, position, size, threads nor fusion.
+/* Pointwise ops: values against plain loops; bits that depend on neither layout, position, size,
+ * threads nor fusion.
  */
 #include "tests/backends/support.h"
 
@@ -11,15 +12,15 @@ typedef struct op_case {
     bool to_bool, exact; /* exact: the same bits on every instruction set */
 } op_case;
 
-#define REF(name, expr)                                                                                                \
-    static double ref_##name(double x, double y, double z)                                                             \
-    {                                                                                                                  \
-        (void)x, (void)y, (void)z;                                                                                     \
-        return expr;                                                                                                   \
+#define REF(name, expr)                                                                            \
+    static double ref_##name(double x, double y, double z)                                         \
+    {                                                                                              \
+        (void)x, (void)y, (void)z;                                                                 \
+        return expr;                                                                               \
     }
 REF(add, x + y)
 REF(sub, x - y)
-REF(mul, x * y)
+REF(mul, x *y)
 REF(div, x / y)
 REF(maximum, isnan(x) || x > y ? x : y)
 REF(neg, -x)
@@ -33,13 +34,20 @@ REF(lt, x < y)
 REF(ge, x >= y)
 
 static const op_case cases[] = {
-    {SP_OP_ADD, 2, ref_add, -3, 3, 1e-7, false, true},         {SP_OP_SUB, 2, ref_sub, -3, 3, 1e-7, false, true},
-    {SP_OP_MUL, 2, ref_mul, -3, 3, 1e-7, false, true},         {SP_OP_DIV, 2, ref_div, 0.5, 3, 1e-7, false, true},
-    {SP_OP_MAXIMUM, 2, ref_maximum, -3, 3, 0, false, true},    {SP_OP_NEG, 1, ref_neg, -3, 3, 0, false, true},
-    {SP_OP_RELU, 1, ref_relu, -3, 3, 0, false, true},          {SP_OP_SQRT, 1, ref_sqrt, 0, 9, 1e-7, false, true},
-    {SP_OP_EXP, 1, ref_exp, -20, 20, 3e-7, false, false},      {SP_OP_LOG, 1, ref_log, 1e-6, 50, 3e-7, false, false},
-    {SP_OP_TANH, 1, ref_tanh, -9, 9, 3e-7, false, false},      {SP_OP_EQ, 2, ref_eq, 0, 3, 0, true, true},
-    {SP_OP_LT, 2, ref_lt, -3, 3, 0, true, true},               {SP_OP_GE, 2, ref_ge, -3, 3, 0, true, true},
+    {SP_OP_ADD, 2, ref_add, -3, 3, 1e-7, false, true},
+    {SP_OP_SUB, 2, ref_sub, -3, 3, 1e-7, false, true},
+    {SP_OP_MUL, 2, ref_mul, -3, 3, 1e-7, false, true},
+    {SP_OP_DIV, 2, ref_div, 0.5, 3, 1e-7, false, true},
+    {SP_OP_MAXIMUM, 2, ref_maximum, -3, 3, 0, false, true},
+    {SP_OP_NEG, 1, ref_neg, -3, 3, 0, false, true},
+    {SP_OP_RELU, 1, ref_relu, -3, 3, 0, false, true},
+    {SP_OP_SQRT, 1, ref_sqrt, 0, 9, 1e-7, false, true},
+    {SP_OP_EXP, 1, ref_exp, -20, 20, 3e-7, false, false},
+    {SP_OP_LOG, 1, ref_log, 1e-6, 50, 3e-7, false, false},
+    {SP_OP_TANH, 1, ref_tanh, -9, 9, 3e-7, false, false},
+    {SP_OP_EQ, 2, ref_eq, 0, 3, 0, true, true},
+    {SP_OP_LT, 2, ref_lt, -3, 3, 0, true, true},
+    {SP_OP_GE, 2, ref_ge, -3, 3, 0, true, true},
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
@@ -67,9 +75,11 @@ static void values_in_every_layout(void)
         int dtype = i % 2 ? SP_FLOAT32 : SP_FLOAT64, rank;
         int64_t shape[3];
         random_shape(&rank, shape);
-        block b[3] = {make(c->to_bool ? SP_BOOL : dtype, rank, shape, (layout)random_int(0, STEPPED))};
+        block b[3] = {
+            make(c->to_bool ? SP_BOOL : dtype, rank, shape, (layout)random_int(0, STEPPED))};
         for (int k = 1; k <= c->n_in; k++) {
-            b[k] = make_filled(dtype, rank, shape, (layout)random_int(0, EXPANDED), c->low, c->high);
+            b[k] =
+                make_filled(dtype, rank, shape, (layout)random_int(0, EXPANDED), c->low, c->high);
         }
         run(c, dtype, b);
         for (int64_t at = 0; at < b[0].x.numel; at++) {
@@ -80,12 +90,14 @@ static void values_in_every_layout(void)
     }
 }
 
-/* The same values dense, in one call of n, must give the bits that any layout gives, and each element alone. */
+/* The same values dense, in one call of n, must give the bits that any layout gives, and each
+ * element alone. */
 static void bits_do_not_depend_on_layout(void)
 {
     for (int i = 0; i < 400; i++) {
         const op_case *c = &cases[i % N_CASES];
-        int dtype = i / N_CASES % 2 ? SP_FLOAT32 : SP_FLOAT64, rank, out_dtype = c->to_bool ? SP_BOOL : dtype;
+        int dtype = i / N_CASES % 2 ? SP_FLOAT32 : SP_FLOAT64, rank,
+            out_dtype = c->to_bool ? SP_BOOL : dtype;
         int64_t shape[3];
         random_shape(&rank, shape);
         block dense[3] = {make(out_dtype, rank, shape, DENSE)}, odd[3];
@@ -94,7 +106,8 @@ static void bits_do_not_depend_on_layout(void)
             dense[k] = make_filled(dtype, rank, shape, DENSE, c->low, c->high);
             odd[k] = make(dtype, rank, shape, (layout)random_int(MISALIGNED, STEPPED));
             for (int64_t at = 0; at < dense[k].x.numel; at++) {
-                memcpy(sp__element_at(&odd[k].x, at), sp__element_at(&dense[k].x, at), (size_t)sp__size_of(dtype));
+                memcpy(sp__element_at(&odd[k].x, at), sp__element_at(&dense[k].x, at),
+                       (size_t)sp__size_of(dtype));
             }
         }
         run(c, dtype, dense), run(c, dtype, odd);
@@ -103,10 +116,12 @@ static void bits_do_not_depend_on_layout(void)
         block single[3] = {0};
         for (int k = 0; k <= c->n_in; k++) {
             single[k] = make(dense[k].x.dtype, 0, NULL, DENSE);
-            memcpy(single[k].x.data, sp__element_at(&dense[k].x, one), (size_t)sp__size_of(dense[k].x.dtype));
+            memcpy(single[k].x.data, sp__element_at(&dense[k].x, one),
+                   (size_t)sp__size_of(dense[k].x.dtype));
         }
         run(c, dtype, single);
-        CHECK(memcmp(single[0].x.data, sp__element_at(&dense[0].x, one), (size_t)sp__size_of(out_dtype)) == 0);
+        CHECK(memcmp(single[0].x.data, sp__element_at(&dense[0].x, one),
+                     (size_t)sp__size_of(out_dtype)) == 0);
         for (int k = 0; k <= c->n_in; k++) drop(&dense[k]), drop(&odd[k]), drop(&single[k]);
     }
 }
@@ -118,7 +133,8 @@ static void bits_do_not_depend_on_threads(void)
         const op_case *c = &cases[i];
         block b[3], other = make(c->to_bool ? SP_BOOL : SP_FLOAT32, 1, shape, DENSE);
         b[0] = make(c->to_bool ? SP_BOOL : SP_FLOAT32, 1, shape, DENSE);
-        for (int k = 1; k < 3; k++) b[k] = make_filled(SP_FLOAT32, 1, shape, MISALIGNED, c->low, c->high);
+        for (int k = 1; k < 3; k++)
+            b[k] = make_filled(SP_FLOAT32, 1, shape, MISALIGNED, c->low, c->high);
         OK(sp_set_num_threads(1));
         run(c, SP_FLOAT32, b);
         OK(sp_set_num_threads(2));
@@ -138,11 +154,14 @@ static void instruction_sets_agree(void)
         if (!c->exact) continue;
         for (int64_t n = 1; n < 300; n = n * 3 / 2 + 1) {
             block b[3], first = {0};
-            for (int k = 1; k < 3; k++) b[k] = make_filled(SP_FLOAT32, 1, &n, DENSE, c->low, c->high);
-            FOR_EACH_ISA (name) {
+            for (int k = 1; k < 3; k++)
+                b[k] = make_filled(SP_FLOAT32, 1, &n, DENSE, c->low, c->high);
+            FOR_EACH_ISA(name)
+            {
                 b[0] = make(c->to_bool ? SP_BOOL : SP_FLOAT32, 1, &n, DENSE);
                 run(c, SP_FLOAT32, b);
-                if (first.memory == NULL) first = b[0];
+                if (first.memory == NULL)
+                    first = b[0];
                 else {
                     CHECK(same_bits(&first.x, &b[0].x));
                     drop(&b[0]);
@@ -165,7 +184,8 @@ static void mixed_dtypes_are_converted_first(void)
                       make_filled(y, 2, shape, (layout)(i / 16), -9, 9)};
         run(add, SP_FLOAT64, b);
         for (int64_t at = 0; at < b[0].x.numel; at++) {
-            CHECK(near(sp__ref_get(&b[0].x, at), sp__ref_get(&b[1].x, at) + sp__ref_get(&b[2].x, at), 1e-6));
+            CHECK(near(sp__ref_get(&b[0].x, at),
+                       sp__ref_get(&b[1].x, at) + sp__ref_get(&b[2].x, at), 1e-6));
         }
         for (int k = 0; k < 3; k++) drop(&b[k]);
     }
@@ -173,7 +193,8 @@ static void mixed_dtypes_are_converted_first(void)
 
 static double run_f32(int op, double x, double y)
 {
-    block b[3] = {make(SP_FLOAT32, 0, NULL, DENSE), make(SP_FLOAT32, 0, NULL, DENSE), make(SP_FLOAT32, 0, NULL, DENSE)};
+    block b[3] = {make(SP_FLOAT32, 0, NULL, DENSE), make(SP_FLOAT32, 0, NULL, DENSE),
+                  make(SP_FLOAT32, 0, NULL, DENSE)};
     op_case c = {.op = op, .n_in = op == SP_OP_MAXIMUM ? 2 : 1};
     sp__ref_set(&b[1].x, 0, x), sp__ref_set(&b[2].x, 0, y);
     run(&c, SP_FLOAT32, b);
@@ -241,7 +262,8 @@ static void fused_equals_eager(void)
     OK(sp__tile_build(instr, 6, in_dtype, 2, outs, 2, &prog));
     for (int i = 0; i < 60; i++) {
         int64_t shape[2] = {random_int(1, 300), random_int(1, 300)};
-        block b[4] = {make(SP_FLOAT32, 2, shape, (layout)(i % 3)), make(SP_BOOL, 2, shape, (layout)(i / 3 % 3)),
+        block b[4] = {make(SP_FLOAT32, 2, shape, (layout)(i % 3)),
+                      make(SP_BOOL, 2, shape, (layout)(i / 3 % 3)),
                       make_filled(SP_FLOAT32, 2, shape, (layout)(i % 5), -2, 2),
                       make_filled(SP_FLOAT32, 2, shape, (layout)(i / 5 % 5), -2, 2)};
         sp_kargs k = arguments(SP_OP_ADD, 2, 4, b, NULL, 0);
@@ -256,7 +278,8 @@ static void fused_equals_eager(void)
         for (int64_t at = 0; at < x.x.numel; at++) {
             bool over = sp__ref_get(&t[2].x, at) > 0.5;
             CHECK(sp__ref_get(&b[1].x, at) == over);
-            CHECK(memcmp(sp__element_at(&b[0].x, at), sp__element_at(over ? &t[3].x : &y.x, at), 4) == 0);
+            CHECK(memcmp(sp__element_at(&b[0].x, at), sp__element_at(over ? &t[3].x : &y.x, at),
+                         4) == 0);
         }
         for (int j = 0; j < 5; j++) drop(&t[j]);
         for (int j = 0; j < 4; j++) drop(&b[j]);
@@ -304,11 +327,16 @@ int main(void)
 {
     sp__cpu_register();
     static const test_case all[] = {
-        TEST(values_in_every_layout),        TEST(bits_do_not_depend_on_layout),
-        TEST(bits_do_not_depend_on_threads), TEST(instruction_sets_agree),
-        TEST(mixed_dtypes_are_converted_first), TEST(nan_propagates),
-        TEST(integers_wrap),                 TEST(fused_equals_eager),
-        TEST(an_output_may_take_an_inputs_memory), TEST(what_cannot_be_built_is_refused),
+        TEST(values_in_every_layout),
+        TEST(bits_do_not_depend_on_layout),
+        TEST(bits_do_not_depend_on_threads),
+        TEST(instruction_sets_agree),
+        TEST(mixed_dtypes_are_converted_first),
+        TEST(nan_propagates),
+        TEST(integers_wrap),
+        TEST(fused_equals_eager),
+        TEST(an_output_may_take_an_inputs_memory),
+        TEST(what_cannot_be_built_is_refused),
     };
     return run_suite("backends/pointwise", all, sizeof all / sizeof *all);
 }

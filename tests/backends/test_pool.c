@@ -1,4 +1,5 @@
-/* The pool: every chunk once, whoever runs it; nesting, concurrency, fork, other numbers of threads.
+/* The pool: every chunk once, whoever runs it; nesting, concurrency, fork, other numbers of
+ * threads.
  */
 #include "tests/check.h"
 
@@ -108,5 +109,6 @@ static void bad_numbers_of_threads(void)
     FAILS(sp_set_num_threads(-3), SP_EVALUE, "-3");
 }
 
-SUITE("backends/pool", TEST(every_chunk_runs_once), TEST(short_loops_wake_nobody), TEST(a_loop_in_a_chunk_runs),
-      TEST(threads_may_loop_at_once), TEST(a_forked_child_loops), TEST(bad_numbers_of_threads))
+SUITE("backends/pool", TEST(every_chunk_runs_once), TEST(short_loops_wake_nobody),
+      TEST(a_loop_in_a_chunk_runs), TEST(threads_may_loop_at_once), TEST(a_forked_child_loops),
+      TEST(bad_numbers_of_threads))

@@ -1,4 +1,5 @@
-/* sum, amax, argmax: values against plain loops, one tree whatever the threads and the instruction set, accuracy.
+/* sum, amax, argmax: values against plain loops, one tree whatever the threads and the instruction
+ * set, accuracy.
  */
 #include "tests/backends/support.h"
 
@@ -9,10 +10,13 @@ static block reduce(sp_kernel run, int op, const block *x, unsigned mask, bool a
     int64_t dims[SP_MAX_RANK], shape[SP_MAX_RANK];
     int n = 0, rank = 0;
     for (int d = 0; d < x->x.rank; d++) {
-        if (mask >> d & 1) dims[n++] = d;
-        else shape[rank++] = x->x.shape[d];
+        if (mask >> d & 1)
+            dims[n++] = d;
+        else
+            shape[rank++] = x->x.shape[d];
     }
-    sp_attr attr[3] = {{.v.ints = dims, .n = n, .kind = SP_ATTR_INTS, .absent = all}, {.kind = SP_ATTR_BOOL},
+    sp_attr attr[3] = {{.v.ints = dims, .n = n, .kind = SP_ATTR_INTS, .absent = all},
+                       {.kind = SP_ATTR_BOOL},
                        {.kind = SP_ATTR_DTYPE, .absent = true}};
     block b[2] = {make(out_dtype, rank, shape, DENSE), *x};
     sp_kargs k = arguments(op, 1, 2, b, attr, 3);
@@ -34,7 +38,8 @@ static void check_against_plain(int dtype, int out_dtype, bool max)
         block out = reduce(max ? sp__cpu_amax : sp__cpu_sum, max ? SP_OP_AMAX : SP_OP_SUM, &x, mask,
                            mask == (1u << rank) - 1, out_dtype);
         for (int64_t at = 0; at < out.x.numel; at++) {
-            CHECK(near(sp__ref_get(&out.x, at), expected[at], dtype == SP_FLOAT32 && !max ? 1e-4 : 1e-11));
+            CHECK(near(sp__ref_get(&out.x, at), expected[at],
+                       dtype == SP_FLOAT32 && !max ? 1e-4 : 1e-11));
         }
         free(expected);
         drop(&out), drop(&x);
@@ -58,13 +63,15 @@ static void threads_do_not_change_bits(void)
     static const struct {
         int64_t shape[2];
         unsigned mask;
-    } sizes[] = {{{1, 3000007}, 3}, {{3, 1000001}, 2}, {{600, 700}, 1}, {{70001, 30}, 1}, {{300000, 5}, 1}, {{5000, 300}, 2}};
+    } sizes[] = {{{1, 3000007}, 3}, {{3, 1000001}, 2}, {{600, 700}, 1},
+                 {{70001, 30}, 1},  {{300000, 5}, 1},  {{5000, 300}, 2}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int how = DENSE; how <= STEPPED; how++) {
             block x = make_filled(SP_FLOAT32, 2, sizes[i].shape, (layout)how, -1, 1), out[3];
             for (int threads = 1; threads <= 3; threads++) {
                 OK(sp_set_num_threads(threads));
-                out[threads - 1] = reduce(sp__cpu_sum, SP_OP_SUM, &x, sizes[i].mask, false, SP_FLOAT32);
+                out[threads - 1] =
+                    reduce(sp__cpu_sum, SP_OP_SUM, &x, sizes[i].mask, false, SP_FLOAT32);
             }
             CHECK(same_bits(&out[0].x, &out[1].x));
             CHECK(same_bits(&out[0].x, &out[2].x));
@@ -80,10 +87,14 @@ static void instruction_sets_agree(void)
     const sp_isa *before = sp__isa;
     for (int i = 0; i < 80; i++) {
         int64_t shape[2] = {random_int(1, 300), random_int(1, 300)};
-        block x = make_filled(i & 1 ? SP_FLOAT32 : SP_FLOAT64, 2, shape, (layout)(i / 2 % LAYOUTS), -1, 1), first = {0};
-        FOR_EACH_ISA (name) {
+        block x = make_filled(i & 1 ? SP_FLOAT32 : SP_FLOAT64, 2, shape, (layout)(i / 2 % LAYOUTS),
+                              -1, 1),
+              first = {0};
+        FOR_EACH_ISA(name)
+        {
             block out = reduce(sp__cpu_sum, SP_OP_SUM, &x, 1 + i % 3, false, x.x.dtype);
-            if (first.memory == NULL) first = out;
+            if (first.memory == NULL)
+                first = out;
             else {
                 CHECK(same_bits(&first.x, &out.x));
                 drop(&out);
@@ -98,7 +109,8 @@ static void instruction_sets_agree(void)
 static void alignment_does_not_change_bits(void)
 {
     for (int64_t n = 1; n < 3000; n = n * 5 / 4 + 1) {
-        block x = make_filled(SP_FLOAT32, 1, &n, DENSE, -1, 1), y = make(SP_FLOAT32, 1, &n, MISALIGNED);
+        block x = make_filled(SP_FLOAT32, 1, &n, DENSE, -1, 1),
+              y = make(SP_FLOAT32, 1, &n, MISALIGNED);
         memcpy(y.x.data, x.x.data, (size_t)n * 4);
         block a = reduce(sp__cpu_sum, SP_OP_SUM, &x, 1, true, SP_FLOAT32);
         block b = reduce(sp__cpu_sum, SP_OP_SUM, &y, 1, true, SP_FLOAT32);
@@ -161,7 +173,8 @@ static void first_of_the_largest(void)
     for (int i = 0; i < 200; i++) {
         int64_t n = random_int(1, 900), best = 0;
         block x = make_filled(i % 4, 1, &n, (layout)(i / 4 % EXPANDED), 0, 40);
-        for (int64_t at = 1; at < n; at++) best = sp__ref_get(&x.x, at) > sp__ref_get(&x.x, best) ? at : best;
+        for (int64_t at = 1; at < n; at++)
+            best = sp__ref_get(&x.x, at) > sp__ref_get(&x.x, best) ? at : best;
         CHECK(argmax_of(&x, 0, i & 1, 0) == best);
         drop(&x);
     }
@@ -180,8 +193,10 @@ int main(void)
 {
     sp__cpu_register();
     static const test_case all[] = {
-        TEST(values_in_every_layout), TEST(threads_do_not_change_bits), TEST(instruction_sets_agree),
-        TEST(alignment_does_not_change_bits), TEST(sums_are_accurate), TEST(empty_and_nan), TEST(first_of_the_largest),
+        TEST(values_in_every_layout), TEST(threads_do_not_change_bits),
+        TEST(instruction_sets_agree), TEST(alignment_does_not_change_bits),
+        TEST(sums_are_accurate),      TEST(empty_and_nan),
+        TEST(first_of_the_largest),
     };
     return run_suite("backends/reduce", all, sizeof all / sizeof *all);
 }
