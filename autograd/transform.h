@@ -72,5 +72,7 @@ SP_MUST_USE sp_status sp__vmap_unwrap(sp_level *level, const sp_tensor *t, int64
 int64_t sp__vmap_fallbacks(void);
 /* Whether each op that does so says so on stderr, once. On by default. */
 void sp__vmap_warn(bool on);
+/* Every op but views runs slice by slice, as if there were no rules: for tests. */
+void sp__vmap_loop_always(bool on);
 
 #endif

@@ -152,8 +152,17 @@ static sp_status batch_leading(sp_batch *b)
     return SP_OK;
 }
 
+static _Atomic bool loop_always;
+
+void sp__vmap_loop_always(bool on)
+{
+    loop_always = on;
+}
+
 static sp_batch_rule rule_of(int op)
 {
+    bool shares = sp_op_table[op].flags & (SP_OPF_VIEW | SP_OPF_MAY_VIEW);
+    if (loop_always && !shares) return NULL;
     sp_batch_rule rule = sp__batch_rule_of(op);
     if (rule) return rule;
     switch (sp_op_table[op].batch) {
@@ -202,7 +211,8 @@ out:
     return status;
 }
 
-/* ---- slice by slice ----- */
+/* ---- slice by slice; a view op without a rule would yield a copy, so every view op has one -----
+ */
 
 static _Atomic int64_t fallbacks;
 static _Atomic bool warn = true;
@@ -228,24 +238,22 @@ static void say_fallback(const sp_batch *b)
         op_name(b->c), (long long)b->size);
 }
 
-/* The call for example k: results are new references, or the written slice. */
+/* The call for example k, out of place. */
 static sp_status run_slice(sp_batch *b, int64_t k, sp_tensor **room, sp_tensor **out)
 {
     sp_call one = *b->c;
     sp_status status = SP_OK;
     one.in = room;
+    one.flags = 0;
     for (int i = 0; i < one.n_in; i++) room[i] = NULL;
     for (int i = 0; i < one.n_in; i++) {
-        if (!b->low.in[i]) continue;
-        if (sp__batched(b, i))
+        if (b->low.in[i] && sp__batched(b, i))
             SP_TRY(sp_select(b->low.in[i], 0, k, &room[i]));
-        else
+        else if (b->low.in[i])
             room[i] = sp__retain(b->low.in[i]);
     }
-    if (one.flags & SP_CALL_INPLACE) one.out[0] = room[0];
     SP_TRY(sp__dispatch(&one));
-    for (int j = 0; j < one.n_out; j++)
-        out[j] = one.flags & SP_CALL_INPLACE ? sp__retain(one.out[j]) : one.out[j];
+    for (int j = 0; j < one.n_out; j++) out[j] = one.out[j];
 out:
     for (int i = 0; i < one.n_in; i++) sp_drop(&room[i]);
     return status;
@@ -270,6 +278,19 @@ out:
     return status;
 }
 
+/* Where the written tensor is an operand, its value before stands in for it. */
+static sp_status keep_old_value(sp_batch *b)
+{
+    sp_tensor *old = NULL;
+    SP_RETURN_IF(sp_clone(b->low.in[0], &old));
+    for (int i = b->c->n_in - 1; i >= 0; i--)
+        if (b->c->in[i] == b->c->in[0]) sp__batch_set(b, i, sp__retain(old));
+    sp_drop(&old);
+    return SP_OK;
+}
+
+/* A write in place is one copy at the end: writing slice by slice would outdate what the slices
+ * before it saved. */
 static sp_status run_slices(sp_batch *b)
 {
     bool write = b->c->flags & SP_CALL_INPLACE;
@@ -282,17 +303,24 @@ static sp_status run_slices(sp_batch *b)
     if (!room)
         return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside vmap", op_name(b->c));
     say_fallback(b);
+    sp_tensor *target = write ? sp__retain(b->low.in[0]) : NULL;
     sp_status status = SP_OK;
+    if (write) SP_TRY(keep_old_value(b));
     for (int64_t k = 0; k < b->size; k++) {
         SP_TRY(run_slice(b, k, room, out));
         for (int j = 0; j < b->c->n_out; j++) {
-            if (!write) SP_TRY(place(b, k, out[j], &b->low.out[j]));
+            SP_TRY(place(b, k, out[j], &b->low.out[j]));
             sp_drop(&out[j]);
         }
     }
+    if (write && b->size) SP_TRY(sp_copy_(target, b->low.out[0]));
     b->done = true;
 out:
-    for (int j = 0; j < b->c->n_out; j++) sp_drop(&out[j]);
+    sp_drop(&target);
+    for (int j = 0; j < b->c->n_out; j++) {
+        sp_drop(&out[j]);
+        if (write) sp_drop(&b->low.out[j]);
+    }
     sp__free(room, bytes);
     return status;
 }

@@ -430,6 +430,32 @@ static void rules_against_loops(void)
     DROP(&v, &m, &bm, &im, &iv, &im2, &it);
 }
 
+static void loops_do_without_rules(void)
+{
+    double rows[] = {2, 3, 4, 5, 6, 7};
+    sp_tensor *x = tensor(SHAPE(2, 3), rows), *v = ramp(SHAPE(3)), *bm = ramp(SHAPE(2, 3, 3)), *r;
+    two mul = {sp_mul}, matmul = {sp_matmul};
+    fn_of f = {written_in_place, NULL}, s = {summed, &f}, g = {grad_of_fn, &s}, j = {jvp_of_fn, &f};
+    fn_of m = {vmap_of_fn, &f}, t = {summed, &m};
+    int64_t fallbacks = sp__vmap_fallbacks();
+    sp__vmap_warn(false);
+    sp__vmap_loop_always(true);
+    against_a_loop(&mul, x, v, 0, -1);
+    against_a_loop(&matmul, bm, v, 1, -1);
+    r = call(vmap_of_fn, &g, x);
+    VALUES(r, 4, 3, 0, 10, 3, 0);
+    DROP(&r);
+    r = call(vmap_of_fn, &j, x);
+    VALUES(r, 4, 3, 0, 10, 3, 0);
+    DROP(&r);
+    r = call(grad_of_fn, &t, x);
+    VALUES(r, 4, 3, 0, 10, 3, 0);
+    sp__vmap_loop_always(false);
+    sp__vmap_warn(true);
+    CHECK(sp__vmap_fallbacks() > fallbacks);
+    DROP(&x, &v, &bm, &r);
+}
+
 static sp_status draw(void *ctx, const sp_tensor *const *in, int n_in, sp_tensor **out, int max_out,
                       int *n_out)
 {
@@ -554,5 +580,6 @@ SUITE("autograd/transform", TEST(grad_at_three_orders), TEST(perturbations_are_n
       TEST(outer_tape_sees_through_grad), TEST(inner_no_grad_does_not_hide_the_outer_derivative),
       TEST(jvp_and_hessian_vector), TEST(writing_in_place_inside), TEST(writing_outside_is_refused),
       TEST(grad_of_vmap_of_grad), TEST(batched_backward_below_levels), TEST(rules_against_loops),
-      TEST(random_numbers), TEST(reading_a_value_is_refused), TEST(escaped_tensors_are_refused),
-      TEST(arguments_are_checked), TEST(every_allocation_may_fail))
+      TEST(loops_do_without_rules), TEST(random_numbers), TEST(reading_a_value_is_refused),
+      TEST(escaped_tensors_are_refused), TEST(arguments_are_checked),
+      TEST(every_allocation_may_fail))
