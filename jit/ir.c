@@ -297,7 +297,31 @@ static void fake_fill(const sp_graph *g, sp_vid v, fake *out)
     out->s.device = m->device;
 }
 
-static sp_status check_arity(const char *graph, int op, int n_in, int n_attr)
+/* Whether the table lets a parameter be left out: "Tensor? b=None", "int[]? dim=None". Those that
+ * the signature does not show (a random op's seed) may be. */
+static bool is_optional(const sp_op_info *info, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *at = info->signature; (at = strstr(at, name)); at += n)
+        if (at > info->signature && at[-1] == ' ' && strchr(",=)", at[n])) return at[-2] == '?';
+    return true;
+}
+
+static sp_status check_given(const sp_op_info *info, const sp_vid *in, int n_in,
+                             const sp_attr *attr)
+{
+    for (int i = 0; i < n_in; i++)
+        if (in[i] < 0 && (info->n_in < 0 || !is_optional(info, info->in_names[i])))
+            return sp_fail(SP_ETYPE, "%s: input %d is missing", info->name, i);
+    for (int i = 0; i < info->n_attr; i++)
+        if (attr[i].absent && !is_optional(info, info->attr_names[i]))
+            return sp_fail(SP_ETYPE, "%s: attribute '%s' is missing", info->name,
+                           info->attr_names[i]);
+    return SP_OK;
+}
+
+static sp_status check_call(const char *graph, int op, const sp_vid *in, int n_in,
+                            const sp_attr *attr, int n_attr)
 {
     if (op < 0 || op >= SP_OP_COUNT)
         return sp_fail(SP_EINTERNAL, "graph %s: no op has the number %d", graph, op);
@@ -307,7 +331,7 @@ static sp_status check_arity(const char *graph, int op, int n_in, int n_attr)
     if (n_attr != info->n_attr)
         return sp_fail(SP_ETYPE, "%s: takes %d attributes, got %d", info->name, info->n_attr,
                        n_attr);
-    return SP_OK;
+    return check_given(info, in, n_in, attr);
 }
 
 /* What a result shares: inference says which input, the IR wants offsets from that input's root. */
@@ -325,7 +349,7 @@ static void types_finish(const sp_graph *g, const sp_vid *in, int n_out, sp_meta
 sp_status sp__graph_infer(const sp_graph *g, int op, const sp_vid *in, int n_in,
                           const sp_attr *attr, int n_attr, sp_meta *types)
 {
-    SP_RETURN_IF(check_arity(g->name, op, n_in, n_attr));
+    SP_RETURN_IF(check_call(g->name, op, in, n_in, attr, n_attr));
     const sp_op_info *info = &sp_op_table[op];
     if (!info->infer)
         return sp_fail(SP_EUNSUPPORTED,

@@ -131,6 +131,10 @@ static void errors_say_where(void)
              "neg has no attribute 'x'");
     fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = neg(%0, %0)\n  return\n}",
              "takes 1 tensors, got 2");
+    fails_at("graph \"a\"(%0: float32[]) {\n  %1: float32[] = neg(none)\n  return\n}",
+             "neg: input 0 is missing");
+    fails_at("graph \"a\"(%0: float32[2]) {\n  %1: float32[] = select(%0) {dim=0}\n  return\n}",
+             "select: attribute 'index' is missing");
     fails_at("graph \"a\"(%0: float32[2]) {\n  %1: float64[2] = neg(%0)\n  return\n}",
              "result 0 is float32(2,), the text says float64(2,)");
     fails_at(
