@@ -644,5 +644,6 @@ def test_hot_is_switched():
 def test_jit_is_switched_off():
     source = "import spool; f = spool.jit(lambda x: x + 1); [f(spool.ones(2)) for _ in range(4)]; " \
              "print(spool.launch.stats()['plan_runs'])"
-    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, "SPOOL_JIT": "0"})
+    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True,
+                         env={**os.environ, "SPOOL_JIT": "0", "SPOOL_HOT": "0"})
     assert run.stdout.split() == ["0"], run.stderr
