@@ -10,6 +10,14 @@
 
 #include "backends/cpu/pool.h"
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN
+#endif
+
 enum { CHUNKS = 1000, LONG_US = 1000000 };
 
 typedef struct tally {
@@ -90,7 +98,7 @@ static void a_forked_child_loops(void)
     pid_t pid = fork();
     NEED(pid >= 0);
     if (pid == 0) {
-#ifdef __SANITIZE_THREAD__ /* its runtime ends a forked child that starts threads */
+#ifdef UNDER_TSAN /* its runtime ends a forked child that starts threads */
         sp_set_num_threads(1) == SP_OK ? (void)0 : _exit(2);
 #endif
         sp__pool_for(CHUNKS, LONG_US, count, &t);
