@@ -92,17 +92,18 @@ void sp_hook_remove(sp_tensor *t, int64_t id)
     }
 }
 
+static void hooks_show(const sp_node *node, void (*see)(void *arg, void *ctx), void *arg)
+{
+    for (sp_hook *h = node->hooks; h; h = h->next)
+        if (h->ctx) see(arg, h->ctx);
+}
+
 void sp__hooks_each(const sp_tensor *t, void (*see)(void *arg, void *ctx), void *arg)
 {
     sp_grad_meta *meta = t->grad_meta;
     if (!meta) return;
-    sp_node *nodes[2] = {meta->leaf ? &meta->leaf->node : NULL, meta->node};
-    /* What other nodes or handles keep as well is not t's to show: a collector would take it for
-     * unreachable. */
-    if (nodes[1] && nodes[1]->kind != SP_NODE_LEAF && nodes[1]->refs != 1) nodes[1] = NULL;
-    for (int i = 0; i < 2; i++)
-        for (sp_hook *h = nodes[i] ? nodes[i]->hooks : NULL; h; h = h->next)
-            if (h->ctx) see(arg, h->ctx);
+    if (meta->leaf) hooks_show(&meta->leaf->node, see, arg);
+    if (meta->node && meta->node->refs == 1) hooks_show(meta->node, see, arg);
 }
 
 /* ---- keeping the gradient of an inner tensor ----- */

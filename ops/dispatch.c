@@ -21,14 +21,22 @@ static sp_status at_level(sp_tls *tls, sp_call *c)
     return status;
 }
 
+static const char *transform_of(const sp_tensor *t)
+{
+    static const char *const names[] = {
+        [SP_LEVEL_JVP] = "jvp", [SP_LEVEL_VMAP] = "vmap", [SP_LEVEL_GRAD] = "grad"};
+    return t->wrap ? names[t->wrap->kind] : "a transform";
+}
+
 /* A tensor of a level reached the bottom: its transform is over, or it was smuggled out of it. */
 static __attribute__((cold)) sp_status escaped(const sp_call *c)
 {
-    return sp_fail(SP_EUNSUPPORTED,
-                   "%s: an input belongs to a transform (vmap, jvp or grad) that is not active "
-                   "here; return such tensors "
-                   "from the transformed function instead of keeping them",
-                   sp_op_table[c->op].name);
+    int i = 0;
+    while (!c->in[i] || !c->in[i]->wrap) i++;
+    return sp_fail(SP_EGRAD,
+                   "%s: input %d was made inside %s, which has ended or is not active here; return "
+                   "such tensors from the transformed function instead of keeping them",
+                   sp_op_table[c->op].name, i, transform_of(c->in[i]));
 }
 
 /* Whether a call writes a tensor that the tape knows: as a result with history, a base, a view,
@@ -81,10 +89,9 @@ sp_status sp__value_ready(const sp_tensor *t, const char *op)
     sp_storage *s = t->storage;
     if (SP_UNLIKELY(!s))
         return sp_fail(SP_EUNSUPPORTED,
-                       "%s: inside a transform (vmap, jvp, grad) a tensor of shape %s has no value "
-                       "of its own; return it from "
+                       "%s: inside %s a tensor of shape %s has no value of its own; return it from "
                        "the transformed function and read it there",
-                       op, SP_SHAPE(t));
+                       op, transform_of(t), SP_SHAPE(t));
     if (SP_UNLIKELY(s->region != NULL) && sp__handle_hooks.region_flush)
         SP_RETURN_IF(sp__handle_hooks.region_flush(s->region, s));
     return sp__storage_wait(s, false);
