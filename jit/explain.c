@@ -75,8 +75,9 @@ sp_status sp__jit_text(const sp_jit *j, bool with_graphs, char **out)
     *out = NULL;
     sp__text_add(&t, "%s: %lld calls", j->name, (long long)j->calls);
     if (j->calls)
-        sp__text_add(&t, "; in the last one %lld of %lld ops ran in plans, with %lld breaks",
-                     (long long)j->compiled_ops, (long long)j->ops, (long long)j->breaks);
+        sp__text_add(&t, "; in the last one %lld of %lld ops ran in plans, with %lld break%s",
+                     (long long)j->compiled_ops, (long long)j->ops, (long long)j->breaks,
+                     j->breaks == 1 ? "" : "s");
     sp__text_add(&t, "%s\n", j->dropped ? "; dropped: runs eagerly" : "");
     sp_status status = add_exits(&t, j, with_graphs);
     if (status != SP_OK) {

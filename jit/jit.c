@@ -134,7 +134,6 @@ static void count_call(sp_jit *j, const sp_region *r)
     judge(j, r);
     j->calls++;
     j->ops = r->ops, j->compiled_ops = r->compiled_ops, j->breaks = r->breaks;
-    j->total_ops += r->ops, j->total_compiled += r->compiled_ops;
 }
 
 sp_status sp__jit_close(sp_region *r, sp_region_why why)

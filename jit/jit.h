@@ -26,7 +26,7 @@ typedef struct sp_jit {
     sp_region *stuck;                                     /* waiting for memory */
     int32_t max_steps, max_slots, max_views, max_scalars; /* of any path */
     int32_t n_steps, n_plans;                             /* in the tree */
-    int64_t calls, total_ops, total_compiled;
+    int64_t calls;
     int64_t ops, compiled_ops, breaks; /* of the last call */
     int32_t rebuilds;
     int32_t strays; /* calls in a row that ran eagerly from the first op on */

@@ -155,6 +155,27 @@ void sp__region_wait(const sp_region *r)
     while (*(volatile const bool *)&r->busy) let_others_on();
 }
 
+/* ---- checking ----- */
+
+void sp__region_check(const sp_region *r)
+{
+#ifndef NDEBUG
+    SP_ASSERT(r->ran <= r->at->depth);
+    for (const sp_step *s = r->at; s != r->root; s = s->parent) {
+        SP_ASSERT(s->parent && r->path[s->depth - 1] == s);
+        SP_ASSERT(s->first_slot == s->parent->end_slot && s->first_view == s->parent->end_view);
+    }
+    for (int32_t k = 0; k < r->cap_slots; k++) {
+        const sp_storage *s = r->slots[k];
+        SP_ASSERT(!s || (k < r->at->end_slot && s->region == r && s->region_slot == k));
+        SP_ASSERT(!s || r->held[k] || r->mode == SP_REGION_FOLLOW);
+        SP_ASSERT(s || !r->held[k]);
+    }
+#else
+    (void)r;
+#endif
+}
+
 /* ---- ends ----- */
 
 static const char *why_text(sp_region_why why)
@@ -199,6 +220,7 @@ sp_status sp__region_end(sp_region *r, sp_region_why why)
 {
     if (SP_UNLIKELY(r->busy)) sp__region_wait(r);
     sp_exit *e = r->at->exit;
+    sp__region_check(r);
     if (r->mode == SP_REGION_OFF || r->at == r->root) return SP_OK;
     if (!e && sp__step_exit(r->at, &r->jit->exits, &e) != SP_OK) e = NULL;
     SP_RETURN_IF(run_pending(r, e));

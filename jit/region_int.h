@@ -10,6 +10,8 @@
  * obstacle then. */
 extern __thread sp_region *sp__region_running;
 
+/* Checks the invariants of region.h; aborts in debug builds. */
+void sp__region_check(const sp_region *r);
 /* Room for the largest path of the tree. */
 SP_MUST_USE sp_status sp__region_reserve(sp_region *r);
 /* Until no thread runs the region's kernels: they may be let go of the interpreter lock meanwhile,
