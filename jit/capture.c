@@ -17,7 +17,6 @@
 #include <string.h>
 
 #include "jit/ir.h"
-#include "jit/plan.h"
 #include "ops/attr.h"
 #include "ops_gen.h"
 #include "tensor/backend.h"
@@ -465,66 +464,5 @@ sp_status sp_capture_end(const sp_tensor *const *outputs, int n_outputs, sp_grap
     sp_status status = finish(c, outputs, n_outputs);
     if (!status) *out = c->g, c->g = NULL;
     capture_free(c);
-    return status;
-}
-
-/* ---- running ----- */
-
-/* t in the layout that the graph was made for: t itself, or a copy. */
-static sp_status fit_input(const sp_graph *g, const sp_tensor *t, int nr, sp_tensor **out)
-{
-    sp_meta has, want = g->values[g->inputs[nr]].type;
-    char shape[SP_SHAPE_TEXT];
-    *out = NULL;
-    if (!t->storage)
-        return sp_fail(SP_EUNSUPPORTED,
-                       "graph %s: input %d belongs to a transform (vmap, jvp, grad)", g->name, nr);
-    if (t->dtype != want.dtype || t->rank != want.rank ||
-        memcmp(t->shape, want.shape, want.rank * sizeof *want.shape))
-        return sp_fail(t->dtype != want.dtype ? SP_EDTYPE : SP_ESHAPE,
-                       "graph %s: input %d is %s%s; the graph was made for %s%s", g->name, nr,
-                       sp_dtype_name((sp_dtype)t->dtype), SP_SHAPE(t),
-                       sp_dtype_name((sp_dtype)want.dtype),
-                       sp__shape_text(want.rank, want.shape, shape, sizeof shape));
-    if (t->storage->region) SP_RETURN_IF(sp__value_ready(t, "graph"));
-    sp__meta_of(t, &has);
-    has.offset = 0;
-    if (sp__meta_same(&has, &want)) {
-        *out = sp_retain(t);
-        return SP_OK;
-    }
-    sp_storage *s;
-    SP_RETURN_IF(sp__storage_new(
-        (size_t)sp__meta_extent(&want) * sp_dtype_size((sp_dtype)want.dtype), SP_DEVICE_CPU, &s));
-    sp_status status = sp__handle_new(&want, s, out);
-    sp__storage_drop(s);
-    if (status) return status;
-    sp_tensor *in[2] = {*out, (sp_tensor *)t};
-    sp_call copy = {
-        .op = SP_OP_COPY, .n_out = 1, .n_in = 2, .flags = SP_CALL_INPLACE, .in = in, .out = {*out}};
-    status = sp__run(&copy);
-    if (status) sp_drop(out);
-    return status;
-}
-
-sp_status sp_graph_run(sp_graph *graph, const sp_tensor *const *inputs, int n_inputs,
-                       sp_tensor **outputs, int n_outputs)
-{
-    sp_status status = SP_OK;
-    for (int i = 0; i < n_outputs; i++) outputs[i] = NULL;
-    if (n_inputs != graph->n_inputs || n_outputs != graph->n_outputs)
-        return sp_fail(SP_EVALUE,
-                       "graph %s: takes %d inputs and yields %d outputs, got room for %d and %d",
-                       graph->name, graph->n_inputs, graph->n_outputs, n_inputs, n_outputs);
-    if (!graph->plan) SP_RETURN_IF(sp__plan_new(graph, NULL, &graph->plan));
-    size_t bytes = (size_t)n_inputs * sizeof(sp_tensor *);
-    sp_tensor **fit = sp__alloc_zero(bytes);
-    if (!fit)
-        return sp_fail(SP_EMEMORY, "graph %s: out of memory for %d inputs", graph->name, n_inputs);
-    for (int i = 0; i < n_inputs; i++) SP_TRY(fit_input(graph, inputs[i], i, &fit[i]));
-    SP_TRY(sp__plan_run_handles(graph->plan, fit, NULL, outputs));
-out:
-    for (int i = 0; i < n_inputs; i++) sp_drop(&fit[i]);
-    sp__free(fit, bytes);
     return status;
 }

@@ -691,10 +691,46 @@ static void captured_graphs_equal_eager(void)
     sp_graph_drop(&g);
 }
 
-SUITE("jit/plan", TEST(a_chain_is_one_step), TEST(updates_happen_in_place),
-      TEST(old_values_are_read_before_they_go), TEST(outputs_do_not_share),
-      TEST(the_arena_is_small), TEST(a_run_is_one_launch), TEST(unwanted_outputs_may_be_left_out),
-      TEST(every_allocation_may_fail), TEST(bad_arguments_are_named),
-      TEST(values_are_checked_at_the_call), TEST(threads_share_a_plan),
-      TEST(captured_graphs_equal_eager), TEST(random_graphs_equal_eager),
-      TEST(large_random_graphs_equal_eager), TEST(queued_plans_equal_eager))
+/* A graph that is run under a tape is differentiated; inside a capture it becomes part of the new
+ * graph. */
+static void graphs_are_ops_too(void)
+{
+    sp_graph *g = parsed(
+                 "graph \"square\"(%0: float32[3]) {\n"
+                 "  %1: float32[3]{1} = as_strided(%0) {size=[3], stride=[1], storage_offset=0}\n"
+                 "  %2: float32[3] = mul(%0, %1)\n"
+                 "  %3: float32[] = sum(%2) {keepdim=false}\n"
+                 "  return %3\n}\n"),
+             *outer;
+    float data[5] = {9, 1, 2, 3, 9}, slope[3], value;
+    sp_tensor *base, *x, *y, *grad;
+    OK(sp_from_data(data, SP_FLOAT32, 1, (int64_t[]){5}, &base));
+    OK(sp_slice(base, 0, 1, 4, NULL, &x));
+    OK(sp_set_requires_grad(x, true));
+    OK(sp_graph_run(g, (const sp_tensor *const *)&x, 1, &y, 1));
+    OK(sp_backward(y, NULL));
+    OK(sp_grad_get(x, &grad));
+    OK(sp_copy_out(grad, slope, sizeof slope));
+    for (int i = 0; i < 3; i++) CHECK(slope[i] == 2 * data[i + 1]);
+    sp_drop(&y), sp_drop(&grad), sp_drop(&x);
+    OK(sp_slice(base, 0, 1, 4, NULL, &x));
+    OK(sp_capture_begin((const sp_tensor *const *)&x, 1));
+    OK(sp_graph_run(g, (const sp_tensor *const *)&x, 1, &y, 1));
+    OK(sp_capture_end((const sp_tensor *const *)&y, 1, &outer));
+    CHECK(outer->n_nodes >= 2);
+    sp_drop(&y);
+    OK(sp_graph_run(outer, (const sp_tensor *const *)&x, 1, &y, 1));
+    OK(sp_copy_out(y, &value, sizeof value));
+    CHECK(value == 14);
+    sp_drop(&y), sp_drop(&x), sp_drop(&base);
+    sp_graph_drop(&g), sp_graph_drop(&outer);
+}
+
+SUITE("jit/plan", TEST(graphs_are_ops_too), TEST(a_chain_is_one_step),
+      TEST(updates_happen_in_place), TEST(old_values_are_read_before_they_go),
+      TEST(outputs_do_not_share), TEST(the_arena_is_small), TEST(a_run_is_one_launch),
+      TEST(unwanted_outputs_may_be_left_out), TEST(every_allocation_may_fail),
+      TEST(bad_arguments_are_named), TEST(values_are_checked_at_the_call),
+      TEST(threads_share_a_plan), TEST(captured_graphs_equal_eager),
+      TEST(random_graphs_equal_eager), TEST(large_random_graphs_equal_eager),
+      TEST(queued_plans_equal_eager))
