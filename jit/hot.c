@@ -30,9 +30,10 @@
 enum {
     RING = 1024, /* the longest period, a power of two */
     TABLE = 1024,
-    LOOPS = 8,     /* remembered */
-    TURN_MIN = 16, /* ops in a turn: short periods are taken several at once */
-    TRIALS = 16,   /* turns after which a loop must have proved itself */
+    LOOPS = 8,       /* remembered */
+    TURN_MIN = 16,   /* ops in a turn: short periods are taken several at once */
+    LOOK_AGAIN = 64, /* periods until a loop that was left alone is looked at again */
+    TRIALS = 16,     /* turns after which a loop must have proved itself */
     DEFAULT_MIN = 16
 };
 static const int64_t WORTH_ELEMENTS = 1 << 16; /* a turn */
@@ -49,7 +50,9 @@ typedef struct detector {
     sp_tracer tracer; /* first */
     int64_t at;       /* ops seen */
     int64_t elements; /* that they touched, since the period began to repeat */
-    int32_t period, run;
+    int64_t run;      /* ops in the rhythm of the period */
+    int64_t enough;   /* `run` at which the loop is looked at */
+    int32_t period;
     int32_t left;   /* ops until the turn's end; 0: watching */
     int32_t length; /* of a turn */
     hot_loop *loop;
@@ -91,6 +94,7 @@ static inline bool beats(detector *d, uint32_t h, int64_t elements)
         d->period =
             *last >= 0 && back < RING && d->ring[*last & (RING - 1)] == h ? (int32_t)back : 0;
         d->run = d->period != 0, d->elements = elements;
+        d->enough = d->period * min_periods;
     }
     *last = at;
     d->ring[at & (RING - 1)] = h;
@@ -140,6 +144,7 @@ static bool start_turns(detector *d)
 {
     sp_region *r;
     d->length = turn_length(d->period);
+    d->enough = d->run + LOOK_AGAIN * d->period;
     if (!is_worth_it(d)) return false;
     hot_loop *l = find_loop(d);
     if (!l || l->given_up || sp__jit_open(l->jit, &r) != SP_OK) return false;
@@ -196,12 +201,9 @@ static sp_status watch(sp_tracer *self, sp_call *c)
     int64_t elements = 0;
     uint32_t h = hash_call(c, &elements);
     bool same = beats(d, h, elements);
-    if (SP_UNLIKELY(same && d->run >= d->period * min_periods) && d->run % d->period == 0 &&
-        start_turns(d)) {
-        d->left--;
-        return sp__region_eval(&d->region->tracer, c);
-    }
-    return sp__run(c);
+    if (SP_LIKELY(d->run < d->enough) || !same || !start_turns(d)) return sp__run(c);
+    d->left--;
+    return sp__region_eval(&d->region->tracer, c);
 }
 
 /* ---- switching ----- */
