@@ -1,8 +1,8 @@
 /* Dead code: drops nodes whose results nobody reads, and constants with them.
  *
  * Nodes have no side effects but those marked SP_OPF_EFFECT. Random numbers are no exception: seed
- * and offset are attributes, the generator was advanced by the caller when the op was issued. Nor are
- * ops that check values: recorders make such checks at the call.
+ * and offset are attributes, the generator was advanced by the caller when the op was issued. Nor
+ * are ops that check values: recorders make such checks at the call.
  */
 #include "jit/ir.h"
 #include "tensor/memory.h"
