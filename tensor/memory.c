@@ -211,6 +211,16 @@ static int ledger_compare(const void *a, const void *b)
     return x->caller < y->caller ? -1 : x->caller > y->caller;
 }
 
+/* File and offset are what addr2line -e takes. */
+static void ledger_print_site(size_t blocks, size_t bytes, void *caller)
+{
+    Dl_info info = {0};
+    bool known = dladdr(caller, &info) != 0;
+    fprintf(stderr, "spool:   %zu blocks, %zu bytes from %s (%s +0x%zx)\n", blocks, bytes,
+            known && info.dli_sname ? info.dli_sname : "?", known ? info.dli_fname : "?",
+            (size_t)caller - (known ? (size_t)info.dli_fbase : 0));
+}
+
 static void ledger_print(void)
 {
     pthread_mutex_lock(&ledger.lock);
@@ -226,10 +236,7 @@ static void ledger_print(void)
         size_t bytes = 0;
         for (end = i; end < n && ledger.table[end].caller == ledger.table[i].caller; end++)
             bytes += ledger.table[end].bytes;
-        Dl_info info = {0};
-        bool known = dladdr(ledger.table[i].caller, &info) && info.dli_sname;
-        fprintf(stderr, "spool:   %zu blocks, %zu bytes from %s (%p)\n", end - i, bytes,
-                known ? info.dli_sname : "?", ledger.table[i].caller);
+        ledger_print_site(end - i, bytes, ledger.table[i].caller);
     }
     ledger.room = 0; /* frees after this find nothing */
     pthread_mutex_unlock(&ledger.lock);
@@ -430,40 +437,45 @@ static __attribute__((noinline)) void *take_slow(size_t bytes, void *caller)
     return b;
 }
 
-void *sp__alloc(size_t bytes)
+/* `caller` is for the ledger, which wants to know who asked, not who passed it on. */
+static inline void *take(size_t bytes, void *caller)
 {
     sp_thread *me = this_thread;
     size_t cls = (bytes - 1) / ALIGN; /* huge for 0, which the slow way serves, too */
     if (SP_UNLIKELY(!me || cls >= LINEAR_CLASSES || !me->head[cls] || GET(failing.armed)))
-        return take_slow(bytes, __builtin_return_address(0));
+        return take_slow(bytes, caller);
     block *b = me->head[cls];
     me->head[cls] = b->next;
     ADD(me->kept[cls], -1u);
     ADD(me->requests, 1);
     count_taken(me, bytes);
-    ledger_add(b, bytes, __builtin_return_address(0));
+    ledger_add(b, bytes, caller);
     return b;
+}
+
+void *sp__alloc(size_t bytes)
+{
+    return take(bytes, __builtin_return_address(0));
 }
 
 void *sp__alloc_zero(size_t bytes)
 {
-    void *p = sp__alloc(bytes);
+    void *p = take(bytes, __builtin_return_address(0));
     if (p) memset(p, 0, bytes);
     return p;
 }
 
 void *sp__dup(const void *from, size_t bytes)
 {
-    void *p = sp__alloc(bytes);
+    void *p = take(bytes, __builtin_return_address(0));
     if (p && bytes) memcpy(p, from, bytes);
     return p;
 }
 
 void *sp__realloc(void *old, size_t old_bytes, size_t new_bytes)
 {
-    if (!old) return sp__alloc(new_bytes);
-    void *p = sp__alloc(new_bytes);
-    if (!p) return NULL;
+    void *p = take(new_bytes, __builtin_return_address(0));
+    if (!p || !old) return p;
     size_t n = old_bytes < new_bytes ? old_bytes : new_bytes;
     if (n) memcpy(p, old, n);
     sp__free(old, old_bytes);
