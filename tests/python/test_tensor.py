@@ -630,6 +630,51 @@ def test_memory_comes_back():
     assert spool.memory_stats()["live_bytes"] <= before
 
 
+ARRAY = np.arange(6.0).reshape(2, 3)
+CALLS = {
+    "tensor of lists": lambda x: spool.tensor([[1, 2.0], [3, 4]]),
+    "tensor of an array": lambda x: spool.tensor(ARRAY.T, dtype=spool.float32),
+    "shared": lambda x: spool.from_numpy(ARRAY) + 1,
+    "exported": lambda x: x.numpy() + memoryview(x).nbytes,
+    "dlpack": lambda x: spool.from_dlpack(x.__dlpack__()),
+    "indexed": lambda x: (x[0], x[:, 1:], x[None, ..., 0], x[[1, 0]], x[x > 2], x[[0, 1], [1, 2]]),
+    "assigned": lambda x: [x.clone().__setitem__(key, 1.0) for key in (0, (0, 1), [1], x > 2)],
+    "listed": lambda x: (x.tolist(), x[0].tolist(), repr(x)),
+    "copied": lambda x: (copy.deepcopy(x), pickle.loads(pickle.dumps(x)), x.to(spool.float64)),
+    "created": lambda x: (spool.zeros(2, requires_grad=True), spool.rand(3), x.new_full((2,), 1)),
+    "subclassed": lambda x: Parameter(x, name="n").name,
+    "hooked": lambda x: x.detach().requires_grad_().register_hook(print).remove(),
+    "differentiated": lambda x: spool.autograd.grad((w := x.clone().requires_grad_()).sum(), [w]),
+    "transformed": lambda x: spool.func.hessian(lambda v: (v * v * v).sum())(x[0]),
+    "mapped": lambda x: spool.func.vmap(lambda v: v.sum())(x),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_failing_allocations(name):
+    """Allocation 1, 2, 3, ... fails: MemoryError each time, until the call succeeds; nothing leaks."""
+    x = grid()
+    call = CALLS[name]
+    call(x)
+    gc.collect()
+    before = spool.memory_stats()["live_blocks"]
+    for nth in range(1, 1000):
+        spool._C._memory_fail_nth(nth)
+        try:
+            call(x)
+            break
+        except MemoryError:
+            pass
+        finally:
+            spool._C._memory_fail_nth(0)
+    else:
+        raise AssertionError("still failing")
+    gc.collect()
+    assert nth > 1
+    assert spool.memory_stats()["live_blocks"] <= before + 2
+    same(x, grid().numpy())
+
+
 def test_finalizers_and_resurrection():
     kept = []
 

@@ -21,15 +21,41 @@ static int add_functions(PyObject *module)
         sp__py_functions,        sp__py_boundary_functions, sp__py_copy_functions,
         sp__py_create_functions, sp__py_grad_functions,     sp__py_interop_functions,
         sp__py_level_functions,  sp__py_mode_functions,     sp__py_state_functions,
-#ifdef SP_PY_WITH_JIT
-        sp__py_jit_functions,
-#endif
-#ifdef SP_PY_WITH_GRAPH
-        sp__py_graph_functions,
-#endif
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
+    return 0;
+}
+
+/* What is there so far is the package's public face; what comes after is for its Python files. */
+static int set_all(PyObject *module)
+{
+    PyObject *names = PyList_New(0), *name, *value;
+    Py_ssize_t at = 0;
+    if (!names) return -1;
+    while (PyDict_Next(PyModule_GetDict(module), &at, &name, &value)) {
+        if (PyUnicode_ReadChar(name, 0) == '_') continue;
+        if (PyList_Append(names, name) < 0) {
+            Py_DECREF(names);
+            return -1;
+        }
+    }
+    int result = PyObject_SetAttrString(module, "__all__", names);
+    Py_DECREF(names);
+    return result;
+}
+
+static int start_graphs(PyObject *module)
+{
+#ifdef SP_PY_WITH_JIT
+    if (PyModule_AddFunctions(module, sp__py_jit_functions) < 0) return -1;
+    if (sp__py_jit_start(module) < 0) return -1;
+#endif
+#ifdef SP_PY_WITH_GRAPH
+    if (PyModule_AddFunctions(module, sp__py_graph_functions) < 0) return -1;
+    if (sp__py_graph_start(module) < 0) return -1;
+#endif
+    (void)module;
     return 0;
 }
 
@@ -37,19 +63,11 @@ static int start(PyObject *module)
 {
     sp__start();
     sp__py_hooks_start();
-    if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0 ||
-        sp__py_tensor_start(module) < 0)
-        return -1;
-    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0 ||
-        sp__py_mode_start(module) < 0)
-        return -1;
-    if (add_functions(module) < 0) return -1;
-#ifdef SP_PY_WITH_JIT
-    if (sp__py_jit_start(module) < 0) return -1;
-#endif
-#ifdef SP_PY_WITH_GRAPH
-    if (sp__py_graph_start(module) < 0) return -1;
-#endif
+    if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0) return -1;
+    if (sp__py_tensor_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
+    if (add_functions(module) < 0 || set_all(module) < 0) return -1;
+    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0) return -1;
+    if (start_graphs(module) < 0) return -1;
     return PyModule_AddStringConstant(module, "__version__", SP_VERSION);
 }
 #endif

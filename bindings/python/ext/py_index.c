@@ -106,21 +106,30 @@ static int consumed_by(PyObject *item)
     return -1;
 }
 
-static int apply_slice(place *p, PyObject *item, int dim)
+/* x[item] along one dimension; *out stays NULL when that is all of x. */
+static int slice_of(const sp_tensor *x, PyObject *item, int dim, sp_tensor **out)
 {
-    Py_ssize_t start, stop, by;
+    Py_ssize_t start, stop, by, size = (Py_ssize_t)x->shape[dim];
+    *out = NULL;
     if (PySlice_Unpack(item, &start, &stop, &by) < 0) return -1;
     if (by < 1) {
         PyErr_Format(PyExc_ValueError, "index: a slice's step must be 1 or more, not %zd", by);
         return -1;
     }
-    Py_ssize_t size = (Py_ssize_t)p->view->shape[dim];
     PySlice_AdjustIndices(size, &start, &stop, by);
     if (stop < start) stop = start;
     if (start == 0 && stop == size && by == 1) return 0;
     sp_slice_opt opt = {.size = sizeof opt, .has_step = true, .step = by};
-    sp_tensor *made = NULL;
-    return step(&p->view, sp_slice(p->view, dim, start, stop, &opt, &made), made);
+    sp_status status = sp_slice(x, dim, start, stop, &opt, out);
+    if (status) sp__py_raise(status);
+    return status ? -1 : 0;
+}
+
+static int apply_slice(place *p, PyObject *item, int dim)
+{
+    sp_tensor *made;
+    if (slice_of(p->view, item, dim, &made) < 0) return -1;
+    return made ? step(&p->view, SP_OK, made) : 0;
 }
 
 static int apply_named(place *p, PyObject *item, int *dim)
@@ -324,6 +333,10 @@ static PyObject *get_item(PyObject *self, PyObject *key)
         int64_t at;
         if (sp__py_int(key, "index", "index", &at) < 0) return NULL;
         return sp__py_result(sp_select(x, 0, at, &out), out);
+    }
+    if (PySlice_Check(key) && x->rank) {
+        if (slice_of(x, key, 0, &out) < 0) return NULL;
+        return out ? sp__py_object(out) : sp__py_result(sp_alias(x, &out), out);
     }
     if (resolve_key(x, key, &p) < 0) return NULL;
     int result = 0;

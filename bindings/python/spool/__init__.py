@@ -17,24 +17,22 @@ from . import _C
 
 _C._set_package(_os.path.dirname(_os.path.abspath(__file__)) + _os.sep)
 
-from . import autograd, launch  # noqa: E402, F401
+from . import autograd, launch  # noqa: E402
 from ._C import *  # noqa: E402, F403
-from ._C import __version__  # noqa: E402, F401
+from ._C import __version__  # noqa: E402
 
-_LAZY = {"func": "func", "nn": "nn", "onnx": "onnx", "graph": "graph"}
-_LAZY_NAMES = {
-    "jit": "_jit",
-    "explain": "_jit",
-    "hot": "_jit",
-    "Explanation": "_jit",
-    "capture": "graph",
-    "Graph": "graph",
-}
+TYPE_CHECKING = False  # typing's own costs an import
+if TYPE_CHECKING:
+    from . import func, nn, onnx
+    from ._jit import Explanation, explain, hot, jit
+
+_LAZY_MODULES = ("func", "nn", "onnx")
+_LAZY_NAMES = {"jit": "_jit", "explain": "_jit", "hot": "_jit", "Explanation": "_jit"}
 
 
 def __getattr__(name):
-    if name in _LAZY:
-        return _importlib.import_module(f"{__name__}.{_LAZY[name]}")
+    if name in _LAZY_MODULES:
+        return _importlib.import_module(f"{__name__}.{name}")
     if name in _LAZY_NAMES:
         found = getattr(_importlib.import_module(f"{__name__}.{_LAZY_NAMES[name]}"), name)
         globals()[name] = found
@@ -43,4 +41,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_LAZY, *_LAZY_NAMES})
+    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
