@@ -70,33 +70,39 @@ static bool is_off;
 
 static inline uint32_t hash_call(const sp_call *c, int64_t *elements)
 {
-    uint64_t h = c->op * 0x9E3779B97F4A7C15u + c->flags;
+    uint64_t h = c->op | (uint64_t)c->flags << 16;
+    int64_t n = 0;
     for (int i = 0; i < c->n_in; i++) {
         const sp_tensor *t = c->in[i];
         if (!t) continue;
-        h = (h ^ (uint64_t)t->numel ^ (uint64_t)t->rank << 40 ^ (uint64_t)t->dtype << 48) *
-            0xFF51AFD7ED558CCDu;
-        *elements += t->numel;
+        h = (h << 5 | h >> 59) ^ (uint64_t)t->numel ^ (uint64_t)(t->dtype << 8 | t->rank) << 40;
+        n += t->numel;
     }
-    return (uint32_t)(h >> 32);
+    *elements = n;
+    return (uint32_t)(h * 0x9E3779B97F4A7C15u >> 32);
+}
+
+/* The rhythm is broken: perhaps the one since this op came last goes on. */
+static __attribute__((noinline)) void search(detector *d, uint32_t h, int64_t at, int64_t elements)
+{
+    int64_t last = d->last[h & (TABLE - 1)];
+    bool came = last >= 0 && at - last < RING && d->ring[last & (RING - 1)] == h;
+    d->period = came ? (int32_t)(at - last) : 0;
+    d->run = came, d->elements = elements;
+    d->enough = d->period * min_periods;
 }
 
 /* Whether the op continues the rhythm; looks for another one if it does not. */
-static inline bool beats(detector *d, uint32_t h, int64_t elements)
+static inline bool beats(detector *d, const sp_call *c)
 {
-    int64_t at = d->at++;
+    int64_t at = d->at++, elements;
+    uint32_t h = hash_call(c, &elements);
     bool same = d->period && d->ring[(at - d->period) & (RING - 1)] == h;
-    int64_t *last = &d->last[h & (TABLE - 1)];
-    if (same) {
+    if (SP_LIKELY(same))
         d->run++, d->elements += elements;
-    } else {
-        int64_t back = at - *last;
-        d->period =
-            *last >= 0 && back < RING && d->ring[*last & (RING - 1)] == h ? (int32_t)back : 0;
-        d->run = d->period != 0, d->elements = elements;
-        d->enough = d->period * min_periods;
-    }
-    *last = at;
+    else
+        search(d, h, at, elements);
+    d->last[h & (TABLE - 1)] = at;
     d->ring[at & (RING - 1)] = h;
     return same;
 }
@@ -180,10 +186,7 @@ static sp_status next_turn(detector *d)
 
 static sp_status turn(detector *d, sp_call *c)
 {
-    int64_t elements = 0;
-    uint32_t h = hash_call(c, &elements);
-    bool same = beats(d, h, elements);
-    if (!same)
+    if (!beats(d, c))
         SP_RETURN_IF(stop_turns(d));
     else if (d->left == 0)
         SP_RETURN_IF(next_turn(d));
@@ -192,18 +195,26 @@ static sp_status turn(detector *d, sp_call *c)
     return sp__region_eval(&d->region->tracer, c);
 }
 
+static __attribute__((noinline)) sp_status first_turn(detector *d, sp_call *c)
+{
+    if (!start_turns(d)) return sp__run(c);
+    d->left--;
+    return sp__region_eval(&d->region->tracer, c);
+}
+
+static __attribute__((noinline)) sp_status not_watching(detector *d, sp_call *c)
+{
+    if (sp_op_table[c->op].body && sp__region_has_only_body(c)) return sp__region_run_body(c);
+    if (d->region) return turn(d, c);
+    return beats(d, c) && d->run >= d->enough ? first_turn(d, c) : sp__run(c);
+}
+
 static sp_status watch(sp_tracer *self, sp_call *c)
 {
     detector *d = (detector *)self;
-    if (SP_UNLIKELY(sp_op_table[c->op].body != NULL) && sp__region_has_only_body(c))
-        return sp__region_run_body(c);
-    if (SP_UNLIKELY(d->region != NULL)) return turn(d, c);
-    int64_t elements = 0;
-    uint32_t h = hash_call(c, &elements);
-    bool same = beats(d, h, elements);
-    if (SP_LIKELY(d->run < d->enough) || !same || !start_turns(d)) return sp__run(c);
-    d->left--;
-    return sp__region_eval(&d->region->tracer, c);
+    if (SP_UNLIKELY(d->region || sp_op_table[c->op].body)) return not_watching(d, c);
+    if (SP_UNLIKELY(beats(d, c) && d->run >= d->enough)) return first_turn(d, c);
+    return sp__run(c);
 }
 
 /* ---- switching ----- */
