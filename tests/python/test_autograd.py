@@ -1,5 +1,6 @@
 """The tape against PyTorch: random programs of views, slices and in-place writes; nested transforms; hooks; threads."""
 
+import contextlib
 import gc
 import random
 import threading
@@ -207,6 +208,64 @@ def test_a_failing_function_leaves_no_level_behind():
         with pytest.raises(KeyError, match="mine"):
             transform(fails)(spool.tensor(POINT))
     assert (spool.tensor(POINT) * 2).numpy().tolist() == (POINT * 2).tolist()
+
+
+# ---- random programs: forward, reverse and batched derivatives agree ------------------------------------------------------
+
+
+class Recording:
+    """What step() needs of a library, but without no_grad, which stops a tape and not a tangent."""
+
+    no_grad = contextlib.nullcontext
+
+
+def random_function(seed):
+    def function(x, w):
+        rng = random.Random(seed)
+        values = [x * 1.0, w * 1.0, x.tanh(), (x * w).sum(dim=0), w * x[0]]
+        for _ in range(10):
+            step(rng, Recording, values)
+        return sum((v * v * 0.5 + v.tanh()).sum() for v in values)
+
+    return function
+
+
+def compare_modes(function, xs, ws, along):
+    """False if the program writes over what its gradient needs."""
+    t = spool.func
+    first = [spool.tensor(xs[0]), spool.tensor(ws[0])]
+    tangents = [spool.tensor(a) for a in along]
+    reverse = t.grad(function, argnums=(0, 1))
+
+    def forward(*args):
+        return t.jvp(function, args, tuple(tangents))[1]
+
+    try:
+        grads = reverse(*first)
+    except (RuntimeError, ValueError):
+        return False
+    slope = sum(float((g.numpy() * a).sum()) for g, a in zip(grads, along))
+    same(forward(*first).numpy(), slope)
+    batch = spool.tensor(xs), spool.tensor(ws)
+    for k, rows in enumerate(zip(*(g.numpy() for g in t.vmap(reverse)(*batch)))):
+        for row, wanted in zip(rows, reverse(spool.tensor(xs[k]), spool.tensor(ws[k]))):
+            same(row, wanted.numpy())
+    same(t.vmap(forward)(*batch).numpy()[0], slope)
+    over_reverse = t.jvp(reverse, tuple(first), tuple(tangents))[1]
+    over_forward = t.grad(forward, argnums=(0, 1))(*first)
+    for a, b in zip(over_reverse, over_forward):
+        same(a.numpy(), b.numpy())
+    return True
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_modes_of_differentiation_agree(block):
+    ran = 0
+    for seed in range(15 * block, 15 * block + 15):
+        data = np.random.default_rng(seed)
+        xs, ws = data.normal(size=(2, 3, 4)) * 0.5, data.normal(size=(2, 4)) * 0.5
+        ran += compare_modes(random_function(seed), xs, ws, [data.normal(size=(3, 4)), data.normal(size=4)])
+    assert ran > 3
 
 
 # ---- objects, hooks, threads --------------------------------------------------------------------------------------------
