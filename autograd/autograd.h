@@ -21,8 +21,6 @@ SP_MUST_USE sp_status sp__grad_fn(const sp_tensor *t, sp_node **out);
 const char *sp__grad_fn_name(const sp_tensor *t, char *buf, size_t n);
 #define SP_GRAD_FN_TEXT 64
 bool sp__is_leaf(const sp_tensor *t);
-/* The view's base, borrowed; NULL when t is none. */
-sp_tensor *sp__view_base(const sp_tensor *t);
 
 /* ---- nodes ----- */
 
@@ -45,7 +43,6 @@ void sp__node_drop(sp_node **node);
 /* From the next backward on, t->grad holds t's gradient though t is no leaf. EGRAD: t does not
  * require grad. */
 SP_MUST_USE sp_status sp__retain_grad(sp_tensor *t);
-bool sp__retains_grad(const sp_tensor *t);
 /* Like sp_hook_add(), for leaves: fn runs after a backward has added to t's gradient, and is given
  * t itself. */
 SP_MUST_USE sp_status sp__hook_add_after(sp_tensor *t, sp_hook_fn fn, void *ctx,

@@ -1,17 +1,10 @@
 /* Calls of ops that the tape and the transforms make themselves. */
 #include "autograd/calls.h"
 
-sp_status sp__call_full(const sp_meta *meta, double value, sp_tensor **out)
-{
-    sp_full_opt opt = {.size = sizeof opt, .has_dtype = true, .dtype = (sp_dtype)meta->dtype};
-    return sp_full(meta->shape, meta->rank, SP_FLOAT(value), &opt, out);
-}
-
 sp_status sp__call_full_like(const sp_tensor *t, double value, sp_tensor **out)
 {
-    sp_meta meta;
-    sp__meta_of(t, &meta);
-    return sp__call_full(&meta, value, out);
+    sp_full_opt opt = {.size = sizeof opt, .has_dtype = true, .dtype = (sp_dtype)t->dtype};
+    return sp_full(t->shape, t->rank, SP_FLOAT(value), &opt, out);
 }
 
 sp_status sp__call_fill_(sp_tensor *t, double value)

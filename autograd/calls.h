@@ -8,8 +8,6 @@
 
 /* A new tensor of t's shape, dtype and device, full of value. */
 SP_MUST_USE sp_status sp__call_full_like(const sp_tensor *t, double value, sp_tensor **out);
-/* The same for a geometry. */
-SP_MUST_USE sp_status sp__call_full(const sp_meta *meta, double value, sp_tensor **out);
 /* t.fill_(value) */
 SP_MUST_USE sp_status sp__call_fill_(sp_tensor *t, double value);
 /* t with dimension `from` moved to `to`, both in range. */

@@ -5,7 +5,7 @@
 
 static _Atomic uint64_t last_level_id;
 
-const char *sp__level_name(int kind)
+static const char *level_name(int kind)
 {
     static const char *const names[] = {"jvp", "vmap", "grad"};
     return names[kind];
@@ -23,7 +23,7 @@ sp_status sp__level_push(sp_level_kind kind, sp_level **out)
     static sp_status (*const dispatch[])(sp_level *, sp_call *) = {
         sp__jvp_dispatch, sp__vmap_dispatch, sp__grad_dispatch};
     sp_level *level = sp__alloc_zero(level_bytes(kind));
-    if (!level) return sp_fail(SP_EMEMORY, "%s: no memory for a level", sp__level_name(kind));
+    if (!level) return sp_fail(SP_EMEMORY, "%s: no memory for a level", level_name(kind));
     level->id = atomic_fetch_add(&last_level_id, 1) + 1;
     level->kind = (uint8_t)kind;
     level->dispatch = dispatch[kind];
@@ -71,7 +71,7 @@ sp_status sp__check_alive(const sp_tensor *t, const char *op)
                    "%s: a tensor made inside %s is used after that has ended; return it from the "
                    "transformed function "
                    "instead of keeping it",
-                   op, sp__level_name(t->wrap->kind));
+                   op, level_name(t->wrap->kind));
 }
 
 sp_status sp__level_check(const sp_level *level, const sp_call *c)
@@ -138,7 +138,7 @@ sp_status sp__level_run_below(sp_level *level, sp_call *c)
     size_t bytes = (size_t)c->n_in * sizeof *in;
     if (c->n_in > ROOM && !(in = sp__alloc(bytes)))
         return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside %s",
-                       sp_op_table[c->op].name, sp__level_name(level->kind));
+                       sp_op_table[c->op].name, level_name(level->kind));
     for (int i = 0; i < c->n_in; i++) in[i] = sp__below(c->in[i], level);
     sp_call low = *c;
     low.in = in;
@@ -168,8 +168,7 @@ sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_t
     sp_wrap *wrap = sp__alloc_zero(sizeof *wrap);
     *out = NULL;
     if (!wrap)
-        return sp_fail(SP_EMEMORY, "%s: no memory for a level's value",
-                       sp__level_name(level->kind));
+        return sp_fail(SP_EMEMORY, "%s: no memory for a level's value", level_name(level->kind));
     wrap->level_id = level->id;
     wrap->kind = level->kind;
     wrap->batched = level->kind == SP_LEVEL_VMAP;

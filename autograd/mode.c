@@ -121,16 +121,6 @@ sp_status sp__retain_grad(sp_tensor *t)
     return sp__keeper_add(t->grad_meta);
 }
 
-bool sp__retains_grad(const sp_tensor *t)
-{
-    return t->grad_meta && t->grad_meta->retain;
-}
-
-sp_tensor *sp__view_base(const sp_tensor *t)
-{
-    return t->grad_meta ? t->grad_meta->base : NULL;
-}
-
 sp_status sp__detach_(sp_tensor *t)
 {
     sp_grad_meta *meta = t->grad_meta;

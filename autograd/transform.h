@@ -30,8 +30,6 @@ SP_MUST_USE sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness rand
                                           sp_level **out);
 /* Takes the level off, with all that were left above it, and frees it. */
 void sp__level_pop(sp_level *level);
-/* "vmap", "jvp" or "grad". */
-const char *sp__level_name(int kind);
 /* EGRAD, naming the transform, when t belongs to a level that is not on this thread's stack any
  * more. */
 SP_MUST_USE sp_status sp__check_alive(const sp_tensor *t, const char *op);
