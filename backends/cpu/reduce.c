@@ -373,7 +373,7 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
         r.part = sp__alloc(bytes);
         if (r.part == NULL)
             return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of partial results",
-                           "reduction", bytes);
+                           sp_op_table[args->op].name, bytes);
         sp__pool_for(units * r.supers, us, part_chunk, &l);
         for (int64_t i = 0; i < units; i++) unit_join(&r, i);
         sp__free(r.part, bytes);
