@@ -417,7 +417,7 @@ void sp_launch_stats_get(sp_launch_stats *out)
     out->helped_runs = n[SP_COUNT_HELPED];
     out->synchronizations = n[SP_COUNT_SYNC];
     out->plan_runs = atomic_load(&sp__stat_plan_runs);
-    out->eager_launches = out->inline_runs + out->queued_runs + out->helped_runs;
+    out->eager_launches = out->inline_runs + n[SP_COUNT_ISSUED];
 }
 
 void sp_launch_stats_reset(void)

@@ -460,6 +460,7 @@ bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *c
     where = swap_where(s, where);
     s->kernel = kernel;
     s->refs = s->room;
+    sp__count(SP_COUNT_ISSUED);
     copy_kargs(s, k);
     take_tickets(q, s, reads, n_reads, writes, n_writes);
     close_slot(q);

@@ -33,7 +33,8 @@ typedef enum sp_count {
     SP_COUNT_INLINE,
     SP_COUNT_QUEUED,
     SP_COUNT_HELPED,
-    SP_COUNT_SYNC, /* ops/launch.c */
+    SP_COUNT_SYNC,   /* ops/launch.c */
+    SP_COUNT_ISSUED, /* kernels put into a queue, whenever they run */
     SP_COUNT_KINDS
 } sp_count;
 

@@ -248,3 +248,12 @@ def test_foreign_memory_is_released_from_other_threads():
     spool.synchronize()
     gc.collect()
     assert all(r() is None for r in references)
+
+
+def test_numpy_operands_do_not_lose_history():
+    x = spool.tensor([1.0, 2.0], requires_grad=True)
+    for operation in (lambda: np.ones(2) * x, lambda: x * np.ones(2), lambda: np.ones(2) @ x):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            operation()
+    assert (np.float32(2) * x).requires_grad
+    assert (x * np.float64(2)).tolist() == [2.0, 4.0]
