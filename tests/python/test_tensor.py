@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 import pickle
 import threading
 import weakref
@@ -187,6 +188,16 @@ def test_repr():
     assert repr((x * 2).sum()) == "tensor(42., grad_fn=<SumBackward>)"
     assert repr(spool.tensor([1, 2])) == "tensor([1, 2])"
     assert "float64" in repr(x.detach().double())
+
+
+@pytest.mark.parametrize("module", [spool, spool.func, spool.autograd, spool.launch])
+def test_public_functions_have_signature_and_doc(module):
+    for name in getattr(module, "__all__", [n for n in dir(module) if n[0] != "_"]):
+        found = getattr(module, name)
+        if callable(found) and not isinstance(found, type):
+            assert found.__doc__, name
+            assert inspect.signature(found) is not None
+            assert found.__name__ == name
 
 
 def test_hash_is_identity():

@@ -19,8 +19,8 @@ static int add_functions(PyObject *module)
      * ones do not. */
     PyMethodDef *const tables[] = {
         sp__py_functions,        sp__py_boundary_functions, sp__py_copy_functions,
-        sp__py_create_functions, sp__py_grad_functions,     sp__py_interop_functions,
-        sp__py_level_functions,  sp__py_mode_functions,     sp__py_state_functions,
+        sp__py_create_functions, sp__py_interop_functions,  sp__py_level_functions,
+        sp__py_mode_functions,   sp__py_state_functions,
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
@@ -45,6 +45,13 @@ static int set_all(PyObject *module)
     return result;
 }
 
+/* What spool.autograd and spool.launch call by these names. */
+static int add_of_submodules(PyObject *module)
+{
+    if (PyModule_AddFunctions(module, sp__py_grad_functions) < 0) return -1;
+    return PyModule_AddFunctions(module, sp__py_launch_functions);
+}
+
 static int start_graphs(PyObject *module)
 {
 #ifdef SP_PY_WITH_JIT
@@ -67,7 +74,7 @@ static int start(PyObject *module)
     if (sp__py_tensor_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
     if (add_functions(module) < 0 || set_all(module) < 0) return -1;
     if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0) return -1;
-    if (start_graphs(module) < 0) return -1;
+    if (add_of_submodules(module) < 0 || start_graphs(module) < 0) return -1;
     return PyModule_AddStringConstant(module, "__version__", SP_VERSION);
 }
 #endif

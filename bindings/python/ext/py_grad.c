@@ -459,7 +459,7 @@ PyMethodDef sp__py_grad_methods[] = {
 };
 
 PyMethodDef sp__py_grad_functions[] = {
-    {"_grad", (PyCFunction)(void *)grad, METH_VARARGS | METH_KEYWORDS,
+    {"grad", (PyCFunction)(void *)grad, METH_VARARGS | METH_KEYWORDS,
      "grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, "
      "allow_unused=None, "
      "materialize_grads=False)\n--\n\nThe derivatives of the sum of outputs with respect to "

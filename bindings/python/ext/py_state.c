@@ -138,11 +138,15 @@ PyMethodDef sp__py_state_functions[] = {
      "switches off. For tests."},
     {"_memory_requests", memory_requests, METH_NOARGS,
      "_memory_requests()\n--\n\nAllocations since _memory_fail_nth()."},
-    {"_launch_stats", launch_stats, METH_NOARGS,
-     "stats()\n--\n\nA dict of how kernels were run so far."},
-    {"_launch_reset", launch_reset, METH_NOARGS, "reset_stats()\n--\n\nSets the counts to zero."},
     {"op_names", op_names, METH_NOARGS, "op_names()\n--\n\nThe names of all ops in the table."},
     {"_set_package", set_package, METH_O,
      "_set_package(folder)\n--\n\nThe folder whose frames are not the user's."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* spool.launch */
+PyMethodDef sp__py_launch_functions[] = {
+    {"stats", launch_stats, METH_NOARGS, "stats()\n--\n\nA dict of how kernels were run so far."},
+    {"reset_stats", launch_reset, METH_NOARGS, "reset_stats()\n--\n\nSets the counts to zero."},
     {NULL, NULL, 0, NULL},
 };
