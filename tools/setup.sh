@@ -75,12 +75,16 @@ setup_venv() {
 
 # Packages after the line "# without dependencies" are data carriers: their own requirements stay out.
 setup_pip() {
-    local log=$VENV/pip.log
-    "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r <(sed '/^# without dependencies/,$d' "$1") \
-        >"$log" 2>&1 &&
-        sed -n '/^# without dependencies/,$p' "$1" | grep -v '^#' | while read -r package; do
-            "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-deps "$package" >>"$log" 2>&1 || exit 1
-        done || { tail -n 20 "$log" >&2; die "pip failed; its whole output is in .venv/pip.log"; }
+    local log=$VENV/pip.log carriers
+    carriers=$(sed '1,/^# without dependencies/d' "$1")
+    {
+        setup_pip_install -r <(sed '/^# without dependencies/,$d' "$1") &&
+            { [ -z "$carriers" ] || setup_pip_install --no-deps $carriers; }
+    } >"$log" 2>&1 || { tail -n 20 "$log" >&2; die "pip failed; its whole output is in .venv/pip.log"; }
+}
+
+setup_pip_install() {
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check "$@"
 }
 
 # setup_build [DIR [meson options]]
