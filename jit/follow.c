@@ -182,6 +182,8 @@ static bool checks_pass(sp_region *r, const sp_step *s, const sp_call *c)
 
 sp_step *sp__region_match(sp_region *r, const sp_call *c)
 {
+    /* Other threads may have made the tree's paths longer meanwhile. */
+    if (SP_UNLIKELY(r->room != r->jit->room) && sp__region_reserve(r) != SP_OK) return NULL;
     for (sp_step *s = r->at->child; s; s = s->sibling) {
         if (s->op != c->op || s->flags != c->flags || s->n_in != c->n_in || !attrs_match(r, s, c))
             continue;

@@ -25,6 +25,7 @@ typedef struct sp_jit {
     sp_region *idle;                                      /* kept for the next call */
     sp_region *stuck;                                     /* waiting for memory */
     int32_t max_steps, max_slots, max_views, max_scalars; /* of any path */
+    int32_t room;                                         /* how often one of these grew */
     int32_t n_steps, n_plans;                             /* in the tree */
     int64_t calls;
     int64_t ops, compiled_ops, breaks; /* of the last call */

@@ -220,9 +220,11 @@ static void fill_step(sp_region *r, sp_step *s, const sp_call *c)
         s->checks |= SP_STEP_BASE, s->base = r->base[r->views[s->in[0]]->slot];
 }
 
-static void largest(int32_t *max, int32_t n)
+static void largest(sp_jit *j, int32_t *max, int32_t n)
 {
-    if (n > *max) *max = n;
+    if (n <= *max) return;
+    *max = n;
+    j->room++;
 }
 
 /* Room for whatever one more step with these operands can bring. */
@@ -230,10 +232,10 @@ static sp_status make_room(sp_region *r, const sp_call *c)
 {
     sp_jit *j = r->jit;
     int32_t more = c->n_in + c->n_out;
-    largest(&j->max_steps, r->at->depth + 1);
-    largest(&j->max_slots, r->at->end_slot + more);
-    largest(&j->max_views, r->at->end_view + more);
-    largest(&j->max_scalars, r->at->end_scalar + SP_MAX_ATTR);
+    largest(j, &j->max_steps, r->at->depth + 1);
+    largest(j, &j->max_slots, r->at->end_slot + more);
+    largest(j, &j->max_views, r->at->end_view + more);
+    largest(j, &j->max_scalars, r->at->end_scalar + SP_MAX_ATTR);
     return sp__region_reserve(r);
 }
 

@@ -96,6 +96,7 @@ sp_status sp__region_reserve(sp_region *r)
         SP_RETURN_IF(grow(&r->scalars, r->cap_scalars, roomy(j->max_scalars), sizeof *r->scalars));
         r->cap_scalars = roomy(j->max_scalars);
     }
+    r->room = j->room;
     return SP_OK;
 }
 

@@ -56,6 +56,7 @@ typedef struct sp_region {
     const sp_trace_view **views;
     sp_scalar *scalars;
     int32_t cap_steps, cap_slots, cap_views, cap_scalars;
+    int32_t room;                      /* jit->room when these were enough */
     int64_t ops, compiled_ops, breaks; /* of this call */
     struct sp_region *next;            /* of the jit function's regions that are stuck */
 } sp_region;
