@@ -310,10 +310,9 @@ def main(arguments=None):
     )
     print(f"\nwritten: {options.out / 'mlp.onnx'}, {options.out / 'training.png'}")
     print(
-        "next: open bindings/python/examples/mlp_mnist.py and change the network; print(spool.explain(step)) says what the"
-    )
-    print(
-        "jit did with it; tools/bench compares every op with NumPy, PyTorch and JAX; docs/ops.md lists what there is."
+        "next: change the network in bindings/python/examples/mlp_mnist.py; print(spool.explain(step))\n"
+        "says what the jit did with it; `tools/bench dispatch` compares ops with NumPy, PyTorch and JAX;\n"
+        "build/bindings/python/spool/ops.md lists every op."
     )
     return 0 if good else 1
 
