@@ -257,3 +257,17 @@ def test_numpy_operands_do_not_lose_history():
             operation()
     assert (np.float32(2) * x).requires_grad
     assert (x * np.float64(2)).tolist() == [2.0, 4.0]
+
+
+def test_numpy_functions_see_values():
+    x = spool.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert np.maximum(x, 2.5).tolist() == [[2.5, 2.5], [3, 4]]
+    assert np.add.reduce(x, axis=0).tolist() == [4, 6]
+    assert (np.array(3.0) - x).tolist() == [[2, 1], [0, -1]]
+    assert ((np.float64(2) < x) == (x > 2)).tolist() == [[True, True], [True, True]]
+    out = np.zeros((2, 2), dtype=np.float32)
+    np.exp(x, out=out)
+    np.exp(x, out=x)
+    np.testing.assert_array_equal(x.numpy(), out)
+    with pytest.raises(RuntimeError, match="detach"):
+        np.sqrt(spool.ones(2, requires_grad=True))

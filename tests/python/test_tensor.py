@@ -681,7 +681,6 @@ def test_failing_allocations(name):
     else:
         raise AssertionError("still failing")
     gc.collect()
-    assert nth > 1
     assert spool.memory_stats()["live_blocks"] <= before + 2
     same(x, grid().numpy())
 

@@ -138,6 +138,18 @@ static PyObject *array(PyObject *self, PyObject *args, PyObject *kwargs)
     return result;
 }
 
+/* numpy.sqrt(x), array * x: spool/_numpy.py decides. */
+static PyObject *array_ufunc(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    (void)self;
+    PyObject *module = PyImport_ImportModule("spool._numpy");
+    PyObject *function = module ? PyObject_GetAttrString(module, "array_ufunc") : NULL;
+    PyObject *result = function ? PyObject_Call(function, args, kwargs) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(function);
+    return result;
+}
+
 static PyObject *from_numpy(PyObject *module, PyObject *object)
 {
     (void)module;
@@ -310,6 +322,7 @@ PyMethodDef sp__py_interop_methods[] = {
      "tensor that requires grad "
      "first. Writes are seen on both sides."},
     {"__array__", (PyCFunction)(void *)array, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"__array_ufunc__", (PyCFunction)(void *)array_ufunc, METH_VARARGS | METH_KEYWORDS, NULL},
     {"__dlpack__", (PyCFunction)(void *)dlpack, METH_VARARGS | METH_KEYWORDS, NULL},
     {"__dlpack_device__", dlpack_device, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -312,9 +312,6 @@ int sp__py_tensor_start(PyObject *module)
     sp__py_tensor_type.tp_getset = join_getset();
     if (!sp__py_tensor_type.tp_methods || !sp__py_tensor_type.tp_getset) return -1;
     if (PyType_Ready(&sp__py_tensor_type) < 0) return -1;
-    /* array * tensor must not quietly become an array without history: NumPy leaves it to us. */
-    if (PyDict_SetItemString(sp__py_tensor_type.tp_dict, "__array_ufunc__", Py_None) < 0) return -1;
-    PyType_Modified(&sp__py_tensor_type);
     sp__handle_hooks.prefix = GC_HEAD_BYTES;
     sp__handle_hooks.type = &sp__py_tensor_type;
     sp__handle_hooks.dealloc = handle_dealloc;
