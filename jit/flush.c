@@ -21,22 +21,6 @@ static void hold(sp_region *r)
     }
 }
 
-/* What was held for the run only. A storage without bytes that nobody else has was dead before. */
-static sp_region *begin_run(sp_region *r)
-{
-    sp_region *outer = sp__region_running;
-    hold(r);
-    r->busy = true;
-    sp__region_running = r;
-    return outer;
-}
-
-static void end_run(sp_region *r, sp_region *outer)
-{
-    sp__region_running = outer;
-    r->busy = false;
-}
-
 /* ---- op by op ----- */
 
 /* Storages of dead results that later steps still read come and go with the region. */
@@ -113,13 +97,14 @@ out:
 sp_status sp__region_run_eager(sp_region *r)
 {
     sp_status status = SP_OK;
-    sp_region *outer = begin_run(r);
+    const void *before = sp__region_enter(r);
+    hold(r);
     for (; r->ran < r->at->depth; r->ran++) {
         const sp_step *s = r->path[r->ran];
         if (!s->is_view) SP_TRY(run_step(r, s));
     }
 out:
-    end_run(r, outer);
+    sp__region_leave(r, before);
     if (status != SP_OK) r->mode = SP_REGION_STUCK;
     return status;
 }
@@ -197,7 +182,7 @@ out:
 
 static bool plan_is_ready(sp_region *r, sp_exit *e)
 {
-    if (e->hopeless || e->running) return false;
+    if (e->hopeless) return false;
     outputs o = compare_outputs(r, e);
     if (e->binding && !o.missing && !o.spare) return true;
     if (o.spare && !o.missing) e->stale++;
@@ -219,15 +204,24 @@ static sp_status run(const sp_region *r, sp_exit *e)
                    : SP_OK; /* views alone need none */
 }
 
-bool sp__region_run_plan(sp_region *r, sp_exit *e)
+/* Making a plan may wait for runs of the old one: neither region nor exit are anybody else's
+ * meanwhile. */
+static bool run_ready(sp_region *r, sp_exit *e)
 {
     if (!plan_is_ready(r, e)) return false;
-    sp_region *outer = begin_run(r);
+    hold(r);
+    return run(r, e) == SP_OK;
+}
+
+bool sp__region_run_plan(sp_region *r, sp_exit *e)
+{
+    if (e->running) return false;
+    const void *before = sp__region_enter(r);
     e->running++;
-    sp_status status = run(r, e);
+    bool done = run_ready(r, e);
     e->running--;
-    end_run(r, outer);
-    if (status != SP_OK) return false;
+    sp__region_leave(r, before);
+    if (!done) return false;
     e->runs++;
     r->compiled_ops += r->at->depth;
     return true;

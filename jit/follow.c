@@ -67,9 +67,9 @@ static sp_storage *snapshot(sp_region *r, const sp_tensor *t)
     sp_storage *copy;
     sp__meta_of(t, &m);
     size_t bytes = (size_t)sp__meta_extent(&m) * sp_dtype_size(t->dtype);
-    r->busy = true;
+    const void *before = sp__region_enter(r);
     sp_status status = sp__storage_wait(t->storage, false);
-    r->busy = false;
+    sp__region_leave(r, before);
     if (status != SP_OK || sp__storage_new(bytes, t->device, &copy) != SP_OK) return NULL;
     if (bytes) memcpy(copy->data, sp__data(t), bytes);
     return copy;
@@ -174,9 +174,9 @@ static bool checks_pass(sp_region *r, const sp_step *s, const sp_call *c)
     if ((s->checks & SP_STEP_BASE) && r->base[c->in[0]->storage->region_slot] != s->base)
         return false;
     if (!(s->checks & SP_STEP_INDEX)) return true;
-    r->busy = true; /* looking at the index may wait for it */
+    const void *before = sp__region_enter(r); /* looking at the index may wait for it */
     bool fits = sp__region_index_fits(c);
-    r->busy = false;
+    sp__region_leave(r, before);
     return fits;
 }
 
@@ -261,7 +261,10 @@ out:
 sp_status sp__region_eval(sp_tracer *self, sp_call *c)
 {
     sp_region *r = (sp_region *)self;
-    if (SP_UNLIKELY(r->busy)) sp__region_wait(r);
+    if (SP_UNLIKELY(r->busy_by != NULL)) {
+        if (sp__region_is_mine(r)) return sp__run(c);
+        sp__region_wait(r);
+    }
     if (SP_UNLIKELY(c->n_in == 0 && (sp_op_table[c->op].flags & SP_OPF_RANDOM)))
         sp__random_issue(c);
     if (SP_LIKELY(r->mode == SP_REGION_FOLLOW)) {

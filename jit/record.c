@@ -24,10 +24,9 @@ static const int64_t MAX_SNAPSHOT = 16
 
 static sp_status run_now(sp_region *r, sp_call *c)
 {
-    sp_region *outer = sp__region_running;
-    sp__region_running = r, r->busy = true;
+    const void *before = sp__region_enter(r);
     sp_status status = sp__run(c);
-    sp__region_running = outer, r->busy = false;
+    sp__region_leave(r, before);
     return status;
 }
 
@@ -268,14 +267,14 @@ static void adopt_results(sp_region *r, const sp_step *s, const sp_call *c)
     }
 }
 
-static sp_status note(sp_region *r, const sp_call *c)
+static sp_status note(sp_region *r, const sp_call *c, sp__where *where)
 {
     SP_RETURN_IF(make_room(r, c));
     sp_step *s = sp__region_match(r, c);
     if (s) {
         adopt_results(r, s, c);
     } else {
-        SP_RETURN_IF(sp__step_new(r->at, c, &s));
+        SP_RETURN_IF(sp__step_new(r->at, c, where, &s));
         fill_step(r, s, c);
         sp__step_link(s);
         r->jit->n_steps++;
@@ -286,11 +285,39 @@ static sp_status note(sp_region *r, const sp_call *c)
     return SP_OK;
 }
 
+static sp_status flush_others(const sp_region *r, sp_tensor *const *t, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (t[i] && t[i]->storage && is_elsewhere(r, t[i]))
+            SP_RETURN_IF(sp__handle_hooks.region_flush(t[i]->storage->region, t[i]->storage));
+    return SP_OK;
+}
+
+/* Until no other region knows an operand: another thread may have met it while this one waited. */
+static sp_status claim_operands(const sp_region *r, const sp_call *c)
+{
+    int n_given = writes(c) ? c->n_out : 0;
+    while (any(r, c->in, c->n_in, is_elsewhere) || any(r, c->out, n_given, is_elsewhere)) {
+        SP_RETURN_IF(flush_others(r, c->in, c->n_in));
+        SP_RETURN_IF(flush_others(r, c->out, n_given));
+    }
+    return SP_OK;
+}
+
+/* Asking for the line may run a collection, and that anything; so may waiting for other regions.
+ * From then on nobody else has a say until the step is there. */
 static sp_status record(sp_region *r, sp_call *c)
 {
+    sp__where where = {0};
     SP_RETURN_IF(run_now(r, c));
     r->mode = SP_REGION_RECORD;
-    if (note(r, c) != SP_OK) sp__region_off(r);
+    if (sp__where_hooks.here) sp__where_hooks.here(&where);
+    sp_status status = claim_operands(r, c);
+    if (r->mode != SP_REGION_OFF) {
+        r->mode = SP_REGION_RECORD;
+        if (status != SP_OK || note(r, c, &where) != SP_OK) sp__region_off(r);
+    }
+    if (where.code) sp__where_hooks.drop(&where);
     return SP_OK;
 }
 
@@ -364,14 +391,6 @@ static sp_status new_way(sp_region *r, sp_call *c)
     return record(r, c);
 }
 
-static sp_status flush_others(const sp_region *r, sp_tensor *const *t, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (t[i] && t[i]->storage && is_elsewhere(r, t[i]))
-            SP_RETURN_IF(sp__handle_hooks.region_flush(t[i]->storage->region, t[i]->storage));
-    return SP_OK;
-}
-
 /* A composite that sp__run() would not give to a kernel: its body's ops come here one by one. */
 bool sp__region_has_only_body(const sp_call *c)
 {
@@ -419,8 +438,7 @@ sp_status sp__region_stray(sp_region *r, sp_call *c)
         return sp__region_eval(&r->tracer, c);
     }
     if (any(r, c->in, c->n_in, is_elsewhere) || any(r, c->out, n_given, is_elsewhere)) {
-        SP_RETURN_IF(flush_others(r, c->in, c->n_in));
-        SP_RETURN_IF(flush_others(r, c->out, n_given));
+        SP_RETURN_IF(claim_operands(r, c));
         return sp__region_eval(&r->tracer, c);
     }
     if (any(r, c->in, c->n_in, is_foreign) && makes_view(c))

@@ -9,7 +9,7 @@
 #include "ops/launch.h"
 #include "tensor/memory.h"
 
-__thread sp_region *sp__region_running;
+__thread char sp__region_me;
 
 /* Never reused, so that a stamp on a handle is valid in one segment only. */
 static _Atomic uint64_t epochs = 1;
@@ -153,7 +153,7 @@ static void let_others_on(void)
 
 void sp__region_wait(const sp_region *r)
 {
-    while (*(volatile const bool *)&r->busy) let_others_on();
+    while (*(const void *const volatile *)&r->busy_by) let_others_on();
 }
 
 /* ---- checking ----- */
@@ -199,6 +199,7 @@ static void note_break(sp_region *r, sp_exit *e, sp_region_why why)
     r->breaks++;
     e->is_break = true;
     if (e->reason[0]) return;
+    const void *before = sp__region_enter(r); /* asking for the line may run a collection */
     if (sp__where_hooks.here) sp__where_hooks.here(&here);
     if (here.code) {
         sp__where_hooks.text(&here, where, sizeof where);
@@ -206,6 +207,7 @@ static void note_break(sp_region *r, sp_exit *e, sp_region_why why)
     }
     snprintf(e->reason, sizeof e->reason, "%s%s%s", where, *where ? ": " : "", why_text(why));
     sp__jit_reason(r->jit, e->reason);
+    sp__region_leave(r, before);
 }
 
 /* Makes the bytes of everything buffered be there: by the exit's plan if this end was seen
@@ -219,7 +221,7 @@ static sp_status run_pending(sp_region *r, sp_exit *e)
 
 sp_status sp__region_end(sp_region *r, sp_region_why why)
 {
-    if (SP_UNLIKELY(r->busy)) sp__region_wait(r);
+    if (SP_UNLIKELY(r->busy_by != NULL)) sp__region_wait(r);
     sp_exit *e = r->at->exit;
     sp__region_check(r);
     if (r->mode == SP_REGION_OFF || r->at == r->root) return SP_OK;
@@ -232,10 +234,10 @@ sp_status sp__region_end(sp_region *r, sp_region_why why)
     }
     sp__region_detach(r);
     e->ends++;
-    if (why == SP_END_READ || why == SP_END_FOREIGN || why == SP_END_INDEX || why == SP_END_VARIES)
-        note_break(r, e, why);
     start_segment(r, e->next);
     r->mode = SP_REGION_FOLLOW;
+    if (why == SP_END_READ || why == SP_END_FOREIGN || why == SP_END_INDEX || why == SP_END_VARIES)
+        note_break(r, e, why);
     return SP_OK;
 }
 
@@ -243,14 +245,17 @@ sp_status sp__region_end(sp_region *r, sp_region_why why)
 
 static void free_if_done(sp_region *r)
 {
-    if (!r->open && !r->busy && r->mode != SP_REGION_STUCK) sp__jit_region_done(r);
+    if (!r->open && !r->busy_by && r->mode != SP_REGION_STUCK) sp__jit_region_done(r);
 }
 
 static sp_status flush(sp_region *r, sp_storage *storage)
 {
-    if (sp__region_running == r) return SP_OK;
+    if (sp__region_is_mine(r)) {
+        if (storage->data) return SP_OK;
+        return sp_fail(SP_EINTERNAL, "jit: a value is read while the region that makes it is run");
+    }
     /* The region may be gone as soon as it has let go of the storage. */
-    while (storage->region == r && *(volatile bool *)&r->busy) let_others_on();
+    while (storage->region == r && *(const void *volatile *)&r->busy_by) let_others_on();
     if (storage->region != r) return SP_OK;
     sp_status status = sp__region_end(r, SP_END_READ);
     free_if_done(r);

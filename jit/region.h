@@ -23,7 +23,7 @@
  * 3. handle->trace_epoch = region->epoch: trace_value is the view of this region that the handle
  *    names. It saves comparing geometry; a handle without it is compared.
  * 4. Everything happens with the interpreter lock held (tensor/tensor.h, invariant 1); kernels may
- *    let go of it, during which the region is `busy` and others wait.
+ *    let go of it, during which the region is busy and others wait.
  */
 #ifndef SP_REGION_H
 #define SP_REGION_H
@@ -43,7 +43,8 @@ typedef struct sp_region {
     sp_tracer tracer;   /* first: what the thread's ops go to while the region is open */
     struct sp_jit *jit; /* a reference while open or stuck */
     uint8_t mode;
-    bool busy, open;
+    const void *busy_by; /* the thread that is at work on it (region_int.h); NULL: none */
+    bool open;
     uint8_t skips; /* roots in this call whose first op never came twice */
     uint64_t epoch;
     sp_step *root, *at; /* of the current segment */

@@ -6,9 +6,27 @@
 #include "jit/jit.h"
 #include "jit/region.h"
 
-/* The region whose buffered or recorded ops this thread is running: its own storages are no
- * obstacle then. */
-extern __thread sp_region *sp__region_running;
+/* Its address stands for the thread. */
+extern __thread char sp__region_me;
+
+/* Between these two the region is busy: other threads wait, and ops that the interpreter issues on
+ * this thread meanwhile (finalizers that a collection runs) are none of the region's. */
+static inline const void *sp__region_enter(sp_region *r)
+{
+    const void *before = r->busy_by;
+    r->busy_by = &sp__region_me;
+    return before;
+}
+
+static inline void sp__region_leave(sp_region *r, const void *before)
+{
+    r->busy_by = before;
+}
+
+static inline bool sp__region_is_mine(const sp_region *r)
+{
+    return r->busy_by == &sp__region_me;
+}
 
 /* Checks the invariants of region.h; aborts in debug builds. */
 void sp__region_check(const sp_region *r);

@@ -53,7 +53,7 @@ static sp_status step_arrays(sp_step *s, const sp_call *c)
     return status;
 }
 
-sp_status sp__step_new(sp_step *parent, const sp_call *c, sp_step **out)
+sp_status sp__step_new(sp_step *parent, const sp_call *c, sp__where *where, sp_step **out)
 {
     sp_step *s = sp__alloc_zero(sizeof *s);
     *out = NULL;
@@ -71,7 +71,7 @@ sp_status sp__step_new(sp_step *parent, const sp_call *c, sp_step **out)
     s->first_scalar = parent->end_scalar;
     s->end_scalar = s->first_scalar + __builtin_popcount(s->lifted);
     for (int i = 0; i < SP_MAX_OUT; i++) s->same[i] = -1;
-    if (sp__where_hooks.here) sp__where_hooks.here(&s->where);
+    s->where = *where, where->code = NULL;
     *out = s;
     return SP_OK;
 }

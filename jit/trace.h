@@ -101,8 +101,9 @@ typedef struct sp_binding {
 /* An empty root. */
 SP_MUST_USE sp_status sp__step_root(sp_step **out);
 /* A step behind `parent` for c, with room for c->n_in + c->n_out views and slots; the caller fills
- * operands and results and links it. */
-SP_MUST_USE sp_status sp__step_new(sp_step *parent, const sp_call *c, sp_step **out);
+ * operands and results and links it. Takes what `where` holds. */
+SP_MUST_USE sp_status sp__step_new(sp_step *parent, const sp_call *c, sp__where *where,
+                                   sp_step **out);
 void sp__step_link(sp_step *step);
 void sp__step_free(sp_step *step);      /* one that is not linked */
 void sp__step_free_tree(sp_step *root); /* with exits and what follows them */
