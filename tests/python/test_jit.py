@@ -38,7 +38,10 @@ def outcome(function, args):
 
 
 def copies(args):
-    return [a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, spool.Tensor) else a for a in args]
+    return [
+        a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, spool.Tensor) else a
+        for a in args
+    ]
 
 
 def check(function, *calls, times=2):
@@ -64,7 +67,9 @@ def check_whole(function, *calls):
 
 
 def test_pointwise_chain():
-    check_whole(lambda a, b: spool.tanh(a * 0.5 + b) / (spool.exp(-a) + 2.0), (tensor(5, 7), tensor(5, 7)))
+    check_whole(
+        lambda a, b: spool.tanh(a * 0.5 + b) / (spool.exp(-a) + 2.0), (tensor(5, 7), tensor(5, 7))
+    )
 
 
 def test_mixed_dtypes_and_broadcasts():
@@ -125,7 +130,9 @@ def test_arguments_that_share_storage():
     jitted = spool.jit(f)
     for shift in (0, 1, 3, 0, 1, 3, 0, 1, 3):
         base = [spool.tensor(np.arange(10, dtype=np.float32)) for _ in range(2)]
-        wanted, got = ([bits(g(x[:6], x[shift : shift + 6])), bits(x)] for g, x in zip((f, jitted), base))
+        wanted, got = (
+            [bits(g(x[:6], x[shift : shift + 6])), bits(x)] for g, x in zip((f, jitted), base)
+        )
         assert got == wanted
 
 
@@ -190,7 +197,9 @@ def mlp(sizes, dtype=np.float32):
     rng = np.random.default_rng(0)
     weights = []
     for m, n in zip(sizes, sizes[1:]):
-        weights.append(spool.tensor(rng.normal(size=(n, m)).astype(dtype) * m**-0.5, requires_grad=True))
+        weights.append(
+            spool.tensor(rng.normal(size=(n, m)).astype(dtype) * m**-0.5, requires_grad=True)
+        )
         weights.append(spool.tensor(np.zeros(n, dtype), requires_grad=True))
     return weights
 
@@ -212,7 +221,11 @@ def step_of(weights):
 def batches(n):
     rng = np.random.default_rng(1)
     for i in range(n):
-        yield spool.tensor(rng.normal(size=(16, 8)).astype(np.float32)), spool.tensor(rng.integers(0, 5, 16)), 0.1 / (i + 1)
+        yield (
+            spool.tensor(rng.normal(size=(16, 8)).astype(np.float32)),
+            spool.tensor(rng.integers(0, 5, 16)),
+            0.1 / (i + 1),
+        )
 
 
 def test_training_step_is_one_plan():
@@ -229,7 +242,9 @@ def test_training_step_is_one_plan():
         assert bits(loss) == bits(wanted)
     assert bits(compiled) == bits(eager)
     report = spool.explain(step, quiet=True)
-    assert report.graphs == 1 and report.breaks == 0 and report.compiled_ops == report.ops, report.text
+    assert report.graphs == 1 and report.breaks == 0 and report.compiled_ops == report.ops, (
+        report.text
+    )
 
 
 def test_gradients_that_accumulate():
@@ -282,7 +297,9 @@ def test_reading_in_the_middle():
     assert any("test_jit.py" in reason and "read" in reason for reason in report.reasons)
 
 
-@pytest.mark.parametrize("read", [lambda t: t.numpy().sum(), repr, lambda t: t.tolist(), lambda t: float(t.sum()), bool])
+@pytest.mark.parametrize(
+    "read", [lambda t: t.numpy().sum(), repr, lambda t: t.tolist(), lambda t: float(t.sum()), bool]
+)
 def test_every_way_of_reading(read):
     def f(a):
         b = a + 1
@@ -292,7 +309,9 @@ def test_every_way_of_reading(read):
 
 
 def test_shapes_that_change():
-    report = check_whole(lambda a: (a * 2).sum(0), (tensor(3, 4),), (tensor(5, 4),), (tensor(2, 2),))
+    report = check_whole(
+        lambda a: (a * 2).sum(0), (tensor(3, 4),), (tensor(5, 4),), (tensor(2, 2),)
+    )
     assert report.graphs == 3
 
 
@@ -302,7 +321,9 @@ def test_shapes_that_never_repeat():
         a = tensor(n)
         assert bits(jitted(a)) == bits((a * 2 + 1).sum())
     report = spool.explain(jitted, quiet=True)
-    assert any("differ" in reason for reason in report.reasons) and any("dropped" in reason for reason in report.reasons)
+    assert any("differ" in reason for reason in report.reasons) and any(
+        "dropped" in reason for reason in report.reasons
+    )
 
 
 def test_attribute_that_varies_breaks_there_only():
@@ -486,9 +507,35 @@ def test_generators_run_outside():
     assert bits(list(f(spool.ones(2)))) == bits([spool.ones(2) * n for n in (2.0, 4.0, 8.0)])
 
 
+@pytest.fixture
+def turns():
+    """Threads take turns as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def in_threads(work, arguments):
+    wrong = []
+
+    def run(*args):
+        try:
+            work(*args)
+        except Exception as error:  # noqa: BLE001 - handed over
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=args) for args in arguments]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong, wrong
+
+
 @pytest.mark.parametrize("rows", [8, 300])
-def test_threads_on_one_function(rows):
-    """Threads take turns as often as can be; kernels for 300 rows run without the interpreter lock."""
+def test_threads_on_one_function(rows, turns):
+    """Kernels for 300 rows run without the interpreter lock."""
     w = tensor(64, 64)
 
     def f(x):
@@ -499,25 +546,39 @@ def test_threads_on_one_function(rows):
         return (y * y).sum(0), y
 
     jitted = spool.jit(f)
-    xs = [tensor(rows, 64) for _ in range(4)]
-    wanted, wrong = [bits(f(x)) for x in xs], []
 
     def work(x, expected):
         for _ in range(300):
-            if bits(jitted(x)) != expected:
-                wrong.append(threading.get_ident())
+            assert bits(jitted(x)) == expected
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=pair) for pair in zip(xs, wanted)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not wrong
+    in_threads(work, [(x, bits(f(x))) for x in (tensor(rows, 64) for _ in range(4))])
+
+
+def test_threads_that_record_at_once(turns):
+    """One thread's path grows while another follows it; both meet the same storages."""
+    w = tensor(64, 64)
+
+    def f(x, way):
+        y = spool.tanh(x @ w)
+        for i in range(way):
+            y = y * 1.5 if i % 2 else spool.relu(y)
+        if way % 2:
+            y.sum().item()
+        leaf = x.detach().clone().requires_grad_()
+        ((leaf @ w) * y).sum().backward()
+        return (y * y).sum(0), leaf.grad
+
+    xs = [tensor(n, 64) for n in (8, 300, 8, 300)]
+    expected = [[bits(f(x, way)) for way in range(5)] for x in xs]
+    for _ in range(10):
+        jitted = spool.jit(f)
+
+        def work(n, jitted=jitted):
+            rng = np.random.default_rng(n)
+            for way in rng.integers(0, 5, 12):
+                assert bits(jitted(xs[n], int(way))) == expected[n][way]
+
+        in_threads(work, [(n,) for n in range(4)])
 
 
 def test_another_thread_touches_what_is_deferred():
@@ -549,7 +610,9 @@ def test_within_transforms():
     for _ in range(4):
         assert bits(spool.func.vmap(jitted)(x)) == bits(spool.func.vmap(f)(x))
         assert bits(spool.func.grad(jitted)(x)) == bits(spool.func.grad(f)(x))
-        assert bits(spool.func.vmap(spool.func.grad(jitted))(x)) == bits(spool.func.vmap(spool.func.grad(f))(x))
+        assert bits(spool.func.vmap(spool.func.grad(jitted))(x)) == bits(
+            spool.func.vmap(spool.func.grad(f))(x)
+        )
 
 
 def test_reads_at_ever_other_places_stay_bounded():
@@ -616,7 +679,13 @@ print(spool.launch.stats()["plan_runs"])
 
 
 def run_loop(**knobs):
-    run = subprocess.run([sys.executable, "-c", LOOP], capture_output=True, text=True, env={**os.environ, **knobs}, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", LOOP],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **knobs},
+        timeout=120,
+    )
     assert run.returncode == 0, run.stderr
     results, plan_runs = run.stdout.splitlines()
     return results, int(plan_runs)
@@ -642,8 +711,14 @@ def test_hot_is_switched():
 
 
 def test_jit_is_switched_off():
-    source = "import spool; f = spool.jit(lambda x: x + 1); [f(spool.ones(2)) for _ in range(4)]; " \
-             "print(spool.launch.stats()['plan_runs'])"
-    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True,
-                         env={**os.environ, "SPOOL_JIT": "0", "SPOOL_HOT": "0"})
+    source = (
+        "import spool; f = spool.jit(lambda x: x + 1); [f(spool.ones(2)) for _ in range(4)]; "
+        "print(spool.launch.stats()['plan_runs'])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SPOOL_JIT": "0", "SPOOL_HOT": "0"},
+    )
     assert run.stdout.split() == ["0"], run.stderr

@@ -99,8 +99,10 @@ class Explanation:
         return self.text
 
     def __repr__(self) -> str:
-        return (f"Explanation(graphs={self.graphs}, ops={self.ops}, compiled_ops={self.compiled_ops}, "
-                f"breaks={self.breaks}, rebuilds={self.rebuilds})")
+        return (
+            f"Explanation(graphs={self.graphs}, ops={self.ops}, compiled_ops={self.compiled_ops}, "
+            f"breaks={self.breaks}, rebuilds={self.rebuilds})"
+        )
 
 
 def explain(fn: Callable[..., Any], *, quiet: bool = False) -> Explanation:
