@@ -10,7 +10,6 @@
  * frame last pointed into the same block has no inner address to fill in. When the last plan goes,
  * the block goes.
  */
-#include <sched.h>
 #include <string.h>
 
 #include "jit/plan_int.h"
@@ -304,15 +303,14 @@ void sp__plan_born(void)
     atomic_fetch_add(&live_plans, 1);
 }
 
-/* Queued runs are run by the worker in any case and need no lock that the caller holds, so waiting
- * for them by looking is safe; waiting at the queue would take its sticky error away from whoever
- * should see it. */
+/* Waiting must not take the queue's sticky error away from whoever should see it, nor let other
+ * threads of an interpreter at what the caller is about to free. */
 void sp__plan_drop(sp_plan **plan)
 {
     sp_plan *p = *plan;
     *plan = NULL;
     if (!p) return;
-    while (atomic_load_explicit(&p->executed, memory_order_acquire) != p->issued) sched_yield();
+    if (atomic_load_explicit(&p->executed, memory_order_acquire) != p->issued) sp__queue_settle();
     sp__plan_free(p);
     if (atomic_fetch_sub(&live_plans, 1) == 1) arena_trim();
 }

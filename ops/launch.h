@@ -43,6 +43,10 @@ void sp__kargs_fill(const sp_call *c, struct sp_kargs *out);
  * sticky error of its queue. */
 SP_MUST_USE sp_status sp__storage_wait(sp_storage *s, bool for_write);
 SP_MUST_USE sp_status sp__queue_drain(void);
+/* Until all that is queued has run, on this thread if need be: nothing runs by itself while its
+ * issuer stays away. Sticky errors stay for the next synchronisation; the interpreter lock stays
+ * held. */
+void sp__queue_settle(void);
 
 /* How a binding lets other threads of its interpreter on while this one waits or runs a long
  * kernel. leave() gives up the interpreter lock if the calling thread holds it and says what

@@ -529,6 +529,11 @@ sp_status sp__queue_error(int device)
     return sp_fail(status, "%s%s%s%s", text, *at ? " [issued at " : "", at, *at ? "]" : "");
 }
 
+void sp__queue_settle(void)
+{
+    for (queue *q = queues; q < queues + SP_MAX_DEVICES; q++) drain(q);
+}
+
 sp_status sp__queue_drain(void)
 {
     for (int device = 0; device < SP_MAX_DEVICES; device++)

@@ -119,6 +119,8 @@ def spool_step(weights, forward, rate):
 
 
 def run_spool(mode, options):
+    if mode == "eager":
+        os.environ["SPOOL_HOT"] = "0"  # else the loop is found hot and runs in plans after 16 steps
     import spool
 
     spool.set_num_threads(options.threads)
