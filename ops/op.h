@@ -1,6 +1,7 @@
 /* What an op is: the call every layer passes down, and the row of the op table behind its opcode.
  *
- * The rows come from the YAML files beside this header (tools/opgen.py); see ops/TABLE.md for their language.
+ * The rows come from the YAML files beside this header (tools/opgen.py); see ops/TABLE.md for their
+ * language.
  */
 #ifndef SP_OP_H
 #define SP_OP_H
@@ -20,9 +21,9 @@ typedef enum sp_attr_kind {
 
 typedef struct sp_attr {
     union {
-        int64_t i; /* INT, BOOL, DTYPE, SCALAR of kind SP_BOOL or SP_INT64 */
-        double f;  /* FLOAT, SCALAR of kind SP_FLOAT64 */
-        const int64_t *ints; /* INTS: borrowed for the call; who keeps a call copies them (sp__attrs_copy) */
+        int64_t i;           /* INT, BOOL, DTYPE, SCALAR of kind SP_BOOL or SP_INT64 */
+        double f;            /* FLOAT, SCALAR of kind SP_FLOAT64 */
+        const int64_t *ints; /* INTS: borrowed; sp__attrs_copy() keeps them */
     } v;
     int32_t n;    /* INTS: how many */
     uint8_t kind; /* sp_attr_kind */
@@ -30,7 +31,8 @@ typedef struct sp_attr {
     bool absent;  /* optional and not given; v is zero */
 } sp_attr;
 
-enum { /* sp_call.flags */
+/* sp_call.flags */
+enum {
     SP_CALL_INPLACE = 1, /* out[0] is in[0]: x.add_(y) */
     SP_CALL_OUT = 2      /* the caller gave out[] */
 };
@@ -40,62 +42,67 @@ typedef struct sp_call {
     uint16_t op;
     uint8_t n_out, n_attr, flags;
     int32_t n_in;
-    sp_tensor **in;                  /* borrowed, never written; NULL for an optional one not given */
-    sp_tensor *out[SP_MAX_OUT];      /* new references on success; borrowed ones with SP_CALL_INPLACE and SP_CALL_OUT */
+    sp_tensor **in;             /* borrowed, never written; NULL for an optional one not given */
+    sp_tensor *out[SP_MAX_OUT]; /* new references; in place and out=: the given ones */
     sp_attr attr[SP_MAX_ATTR];
 } sp_call;
 
 struct sp_kargs;
 typedef sp_status (*sp_infer_fn)(const sp_call *c, sp_meta *out);
 
-typedef enum sp_batch_kind { /* how vmap carries a leading dimension through the op (autograd/vmap.c) */
-    SP_BATCH_NONE,           /* no rule: a loud, counted loop over slices */
-    SP_BATCH_POINTWISE,      /* align ranks, then the op itself */
-    SP_BATCH_DIMS,           /* the dims attribute shifts by one */
-    SP_BATCH_LEADING,        /* the op takes leading dimensions anyway */
-    SP_BATCH_SHAPE,          /* the shape attribute gets the batch size in front */
-    SP_BATCH_CREATE,         /* no tensor input: the same for every example */
-    SP_BATCH_CUSTOM          /* sp__batch_<op>() in autograd/vmap_rules.c */
+/* how vmap carries a leading dimension through the op (autograd/vmap.c) */
+typedef enum sp_batch_kind {
+    SP_BATCH_NONE,      /* no rule: a loud, counted loop over slices */
+    SP_BATCH_POINTWISE, /* align ranks, then the op itself */
+    SP_BATCH_DIMS,      /* the dims attribute shifts by one */
+    SP_BATCH_LEADING,   /* the op takes leading dimensions anyway */
+    SP_BATCH_SHAPE,     /* the shape attribute gets the batch size in front */
+    SP_BATCH_CREATE,    /* no tensor input: the same for every example */
+    SP_BATCH_CUSTOM     /* sp__batch_<op>() in autograd/vmap_rules.c */
 } sp_batch_kind;
 
-enum { /* sp_op_info.flags; SP_OPF_, because SP_OP_VIEW and SP_OP_LINEAR are opcodes */
-    SP_OPF_POINTWISE = 1,   /* elementwise with broadcasting: the tile VM runs it, fusion takes it */
-    SP_OPF_VIEW = 2,        /* result shares the input's storage */
+/* sp_op_info.flags; SP_OPF_, because SP_OP_VIEW and SP_OP_LINEAR are opcodes */
+enum {
+    SP_OPF_POINTWISE = 1, /* elementwise with broadcasting: the tile VM runs it, fusion takes it */
+    SP_OPF_VIEW = 2,      /* result shares the input's storage */
     SP_OPF_CHECKS_DATA = 4, /* can fail on values: runs at its own call, never later */
-    SP_OPF_RANDOM = 8,      /* consumes Philox offsets; attr[n_attr-2], attr[n_attr-1] hold seed and offset, filled at issue */
+    SP_OPF_RANDOM = 8,      /* consumes Philox offsets; attr[n_attr-2], attr[n_attr-1] hold seed and
+                               offset, filled at issue */
     SP_OPF_COMPOSITE = 16,  /* has a body over other ops */
     SP_OPF_MAY_VIEW = 32,   /* view if geometry allows, copy otherwise (reshape, contiguous) */
     SP_OPF_REDUCE = 64,
-    SP_OPF_LINEAR = 128,    /* linear in each input of linear_mask: jvp is the op itself */
-    SP_OPF_EFFECT = 256     /* dead-code elimination keeps it */
+    SP_OPF_LINEAR = 128, /* linear in each input of linear_mask: jvp is the op itself */
+    SP_OPF_EFFECT = 256  /* dead-code elimination keeps it */
 };
 
 typedef struct sp_op_info {
-    const char *name;     /* "max.dim": base name and overload */
-    const char *c_name;   /* "max_dim" */
-    int8_t n_in;          /* tensor inputs; -1: variadic */
+    const char *name;   /* "max.dim": base name and overload */
+    const char *c_name; /* "max_dim" */
+    int8_t n_in;        /* tensor inputs; -1: variadic */
     uint8_t n_out, n_attr;
     uint16_t flags;
-    uint32_t diff_mask;   /* bit i: a gradient flows to input i */
+    uint32_t diff_mask; /* bit i: a gradient flows to input i */
     uint32_t linear_mask;
-    uint8_t batch;        /* sp_batch_kind */
-    int8_t dims_attr;     /* index of the attribute holding dims (DIMS) or a shape (SHAPE); -1: none */
+    uint8_t batch;    /* sp_batch_kind */
+    int8_t dims_attr; /* index of the attribute holding dims (DIMS) or a shape (SHAPE); -1: none */
     sp_infer_fn infer;
     sp_status (*body)(sp_call *c); /* COMPOSITE */
-    const char *onnx;     /* ONNX operator, "custom" (jit/onnx_ops.c knows), or NULL: domain spool */
+    const char
+        *onnx; /* ONNX operator, "custom" (jit/onnx/save_ops.c knows), or NULL: domain spool */
     const char *const *in_names;
     const char *const *attr_names;
     const uint8_t *attr_kinds;
     const char *signature; /* as in the table, for messages and the textual IR */
 } sp_op_info;
 
-extern const sp_op_info sp_op_table[]; /* indexed by opcode (ops_gen.h: SP_OP_ADD, ..., SP_OP_COUNT) */
+/* Indexed by opcode (ops_gen.h: SP_OP_ADD, ..., SP_OP_COUNT). */
+extern const sp_op_info sp_op_table[];
 
 /* Opcode of a table name ("sum", "max.dim"); -1 when there is none. */
 SP_API int sp__op_by_name(const char *name);
 
-/* The dtype that a pointwise call computes in (pointwise.c): that of its result, but for comparisons, which yield bool, and
- * for conversions, which compute in the dtype they read. */
+/* The dtype that a pointwise call computes in (pointwise.c): that of its result, but for
+ * comparisons, which yield bool, and for conversions, which compute in the dtype they read. */
 sp_dtype sp__pointwise_compute(const sp_call *c);
 
 /* Deep copies of attributes, for the tape and the tracer; free with the same n. */

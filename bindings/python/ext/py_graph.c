@@ -1,15 +1,14 @@
 /* Graphs in Python: capturing a function's ops, running, printing, saving and loading them.
  *
- * spool._C.Graph owns one sp_graph. The Python layer (spool/graph.py, spool/onnx.py) packs and unpacks containers; here
- * inputs and outputs are flat tuples of tensors.
+ * spool._C.Graph owns one sp_graph. The Python layer (spool/graph.py, spool/onnx.py) packs and
+ * unpacks containers; here inputs and outputs are flat tuples of tensors.
  */
 #include "bindings/python/ext/py.h"
 #include "jit/ir.h"
 #include "tensor/memory.h"
 
 typedef struct graph_object {
-    PyObject_HEAD
-    sp_graph *graph;
+    PyObject_HEAD sp_graph *graph;
 } graph_object;
 
 static PyTypeObject graph_type;
@@ -31,7 +30,8 @@ static void graph_dealloc(PyObject *self)
     PyObject_Free(self);
 }
 
-/* The tensors of a tuple, borrowed, in an array to be given back with sp__free; NULL with an exception set. */
+/* The tensors of a tuple, borrowed, in an array to be given back with sp__free; NULL with an
+ * exception set. */
 static sp_tensor **tensors_of(PyObject *tuple, const char *op, int *n)
 {
     if (!PyTuple_Check(tuple)) {
@@ -68,7 +68,8 @@ static PyObject *graph_run(PyObject *self, PyObject *args)
     if (in == NULL) return NULL;
     sp_tensor **out = sp__alloc_zero((size_t)(n_out + 1) * sizeof *out);
     PyObject *result = NULL;
-    if (out == NULL) PyErr_NoMemory();
+    if (out == NULL)
+        PyErr_NoMemory();
     else {
         sp_status status = sp_graph_run(graph, (const sp_tensor *const *)in, n_in, out, n_out);
         result = status == SP_OK ? sp__py_tuple(out, n_out) : sp__py_raise(status);
@@ -111,7 +112,8 @@ static PyObject *graph_name_input(PyObject *self, PyObject *args)
     const char *name;
     if (!PyArg_ParseTuple(args, "is:_name_input", &i, &name)) return NULL;
     if (i < 0 || i >= graph->n_inputs) {
-        PyErr_Format(PyExc_IndexError, "the graph has %d inputs, there is no input %d", graph->n_inputs, i);
+        PyErr_Format(PyExc_IndexError, "the graph has %d inputs, there is no input %d",
+                     graph->n_inputs, i);
         return NULL;
     }
     sp_status status = sp__graph_name_value(graph, graph->inputs[i], name);
@@ -132,8 +134,10 @@ static PyObject *graph_num_outputs(PyObject *self, void *unused)
 
 static PyMethodDef graph_methods[] = {
     {"run", graph_run, METH_VARARGS, "run(*tensors) -> tuple of tensors. Runs the compiled graph."},
-    {"text", graph_text, METH_NOARGS, "text() -> str. The graph's textual form; spool._C.graph_parse() reads it back."},
-    {"save_onnx", graph_save_onnx, METH_O, "save_onnx(path). Writes an ONNX model; all or nothing."},
+    {"text", graph_text, METH_NOARGS,
+     "text() -> str. The graph's textual form; spool._C.graph_parse() reads it back."},
+    {"save_onnx", graph_save_onnx, METH_O,
+     "save_onnx(path). Writes an ONNX model; all or nothing."},
     {"_name_input", graph_name_input, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -210,8 +214,10 @@ static PyObject *onnx_load(PyObject *module, PyObject *path)
 }
 
 PyMethodDef sp__py_graph_functions[] = {
-    {"capture_begin", capture_begin, METH_O, "capture_begin(inputs): record this thread's ops from now on."},
-    {"capture_end", capture_end, METH_O, "capture_end(outputs) -> Graph; None gives the capture up."},
+    {"capture_begin", capture_begin, METH_O,
+     "capture_begin(inputs): record this thread's ops from now on."},
+    {"capture_end", capture_end, METH_O,
+     "capture_end(outputs) -> Graph; None gives the capture up."},
     {"graph_parse", graph_parse, METH_O, "graph_parse(text) -> Graph."},
     {"onnx_load", onnx_load, METH_O, "onnx_load(path) -> Graph."},
     {NULL, NULL, 0, NULL},
