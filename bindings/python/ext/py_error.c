@@ -1,6 +1,8 @@
 /* Spool's statuses as Python exceptions, and Python's exceptions as a status. */
 #include "bindings/python/ext/py_int.h"
 
+#include <string.h>
+
 PyObject *sp__py_error, *sp__py_shape_error, *sp__py_dtype_error, *sp__py_format_error;
 
 static PyObject *exception_of(sp_status status)
@@ -23,9 +25,13 @@ PyObject *sp__py_raise(sp_status status)
 {
     if (status == SP_ECALLBACK && PyErr_Occurred()) return NULL;
     /* An exception may be set already by a callback whose failure was turned into something else on
-     * the way. */
+     * the way. A message may quote a file's bytes, which need not be text. */
     PyErr_Clear();
-    PyErr_SetString(exception_of(status), sp_last_error());
+    const char *text = sp_last_error();
+    PyObject *message = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    if (message == NULL) return NULL;
+    PyErr_SetObject(exception_of(status), message);
+    Py_DECREF(message);
     return NULL;
 }
 
