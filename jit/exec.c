@@ -277,7 +277,7 @@ sp_status sp__plan_run_handles(sp_plan *plan, sp_tensor *const *inputs, const sp
 {
     sp_status status = SP_OK;
     size_t n_in = (size_t)plan->n_in, n_out = (size_t)plan->n_out;
-    sp_storage **in = sp__alloc((n_in + n_out) * sizeof *in), **out = in + n_in;
+    sp_storage **in = sp__alloc((n_in + n_out) * sizeof *in), **out = in ? in + n_in : NULL;
     int64_t *offset = sp__alloc(n_in * sizeof *offset);
     for (size_t k = 0; k < n_out; k++) outputs[k] = NULL;
     if (!in || !offset)

@@ -125,7 +125,7 @@ static sp_dtype compute_dtype(const sp_saver *s, const sp_ir_node *n)
         in[i] = &stand_ins[i];
         in[i]->dtype = type_of(s, n->in[i])->dtype, in[i]->rank = type_of(s, n->in[i])->rank;
     }
-    memcpy(c.attr, n->attr, n->n_attr * sizeof *n->attr);
+    for (int i = 0; i < n->n_attr; i++) c.attr[i] = n->attr[i];
     return sp__pointwise_compute(&c);
 }
 
