@@ -74,6 +74,9 @@ static void frame_give(sp_plan *plan, sp_frame *f)
     if (f && !atomic_compare_exchange_strong(&plan->idle, &none, f)) sp__frame_free(f);
 }
 
+/* Where intermediates without elements lie when no others need an arena: kernels may add 0 to it. */
+static char nothing[1];
+
 static void set_address(sp_frame *f, uint32_t at, char *address)
 {
     memcpy((char *)f + at, &address, sizeof address);
@@ -170,7 +173,7 @@ static sp_status execute(void *args)
         SP_TRY(sp_fail(SP_EMEMORY, "out of memory: %lld bytes of intermediate results",
                        (long long)plan->info.arena_bytes));
     SP_TRY(scratch_take(plan, a->address + plan->n_in, &unwanted));
-    fill_addresses(plan, f, a->address, inner ? inner->data : NULL);
+    fill_addresses(plan, f, a->address, inner ? inner->data : nothing);
     fill_scalars(plan, f, (const sp_scalar *)(a->address + plan->n_in + plan->n_out));
     status = run_steps(plan, f);
 out:
