@@ -74,7 +74,8 @@ static void frame_give(sp_plan *plan, sp_frame *f)
     if (f && !atomic_compare_exchange_strong(&plan->idle, &none, f)) sp__frame_free(f);
 }
 
-/* Where intermediates without elements lie when no others need an arena: kernels may add 0 to it. */
+/* Where intermediates without elements lie when no others need an arena: kernels may add 0 to it.
+ */
 static char nothing[1];
 
 static void set_address(sp_frame *f, uint32_t at, char *address)
