@@ -169,30 +169,6 @@ static void fill_pointwise(const sp_call *c, sp_kargs *k)
     }
 }
 
-/* What a comparison's operands promote to: tensors with dimensions decide, then tensors without,
- * then numbers, each only where its kind is higher. */
-uint8_t sp__common_dtype(const sp_call *c)
-{
-    int wide = -1, zero = -1;
-    for (int i = 0; i < c->n_in; i++) {
-        int *of = c->in[i]->rank ? &wide : &zero;
-        if (c->in[i]->dtype > *of) *of = c->in[i]->dtype;
-    }
-    int common = wide >= 0 && (zero < 0 || sp__kind_of(zero) <= sp__kind_of(wide)) ? wide : zero;
-    for (int i = 0; i < c->n_attr; i++)
-        if (c->attr[i].kind == SP_ATTR_SCALAR)
-            common = sp__promote_scalar((sp_dtype)common, (sp_dtype)c->attr[i].tag);
-    return (uint8_t)common;
-}
-
-/* Arithmetic is done in the result's dtype, comparisons in what their operands promote to, a
- * cast in what it reads. */
-static inline uint8_t compute_dtype(const sp_call *c)
-{
-    if (SP_UNLIKELY(c->op == SP_OP_CAST)) return c->in[0]->dtype;
-    return c->out[0]->dtype != SP_BOOL ? c->out[0]->dtype : sp__common_dtype(c);
-}
-
 void sp__kargs_fill(const sp_call *c, sp_kargs *k)
 {
     sp__kargs_header(c, k);
@@ -200,7 +176,7 @@ void sp__kargs_fill(const sp_call *c, sp_kargs *k)
         fill_plain(c, k);
         return;
     }
-    k->compute = compute_dtype(c);
+    k->compute = (uint8_t)sp__pointwise_compute(c);
     fill_pointwise(c, k);
 }
 

@@ -33,9 +33,6 @@ static inline int sp__kind_of(int dtype)
     return dtype >= SP_FLOAT32 ? 2 : dtype;
 }
 
-/* What the inputs of a pointwise call promote to, its numbers included. */
-uint8_t sp__common_dtype(const sp_call *c);
-
 /* ---- launching ----- */
 
 /* Everything in k but the operands and, for pointwise ops, dense and compute. */

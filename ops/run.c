@@ -31,7 +31,7 @@ static void learn_rule(const sp_call *c, const sp_meta *result)
     if (!rule) return;
     if (c->op == SP_OP_POW_SCALAR && result->dtype == SP_INT64)
         return; /* the exponent's sign is checked */
-    unsigned compute = result->dtype == SP_BOOL ? sp__common_dtype(c) : result->dtype;
+    unsigned compute = sp__pointwise_compute(c);
     atomic_store_explicit(rule, (uint16_t)((result->dtype + 1u) | compute << 8),
                           memory_order_relaxed);
 }

@@ -73,15 +73,6 @@ typedef struct given { /* an attribute by name */
 #define GIVEN(...)                                                                                 \
     (const given[]){__VA_ARGS__}, (int)(sizeof((const given[]){__VA_ARGS__}) / sizeof(given))
 
-/* Attributes that are not given and have a default other than "absent". */
-static void default_attr(const char *name, sp_attr *a)
-{
-    a->absent = true;
-    if (strcmp(name, "alpha") == 0) a->v.i = 1, a->tag = SP_INT64, a->absent = false;
-    if (strcmp(name, "step") == 0 && a->kind == SP_ATTR_INT) a->v.i = 1, a->absent = false;
-    if (a->kind == SP_ATTR_BOOL) a->absent = false;
-}
-
 static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, int n_in,
                          const given *list, int n_given, sp_vid *out)
 {
@@ -91,8 +82,8 @@ static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, in
     if (op < 0) return unsupported(l, "this build has no op for it");
     const sp_op_info *info = &sp_op_table[op];
     for (int i = 0; i < info->n_attr; i++) {
-        attrs[i] = (sp_attr){.kind = info->attr_kinds[i]};
-        default_attr(info->attr_names[i], &attrs[i]);
+        uint8_t kind = info->attr_kinds[i]; /* flags are false unless given, the rest is absent */
+        attrs[i] = (sp_attr){.kind = kind, .absent = kind != SP_ATTR_BOOL};
         for (int k = 0; k < n_given; k++) {
             if (strcmp(list[k].name, info->attr_names[i]) != 0) continue;
             attrs[i] = list[k].value;

@@ -454,13 +454,11 @@ static sp_status emit_scatter(sp_saver *s, const sp_ir_node *n, const sp_meta *w
 }
 
 /* Row-major geometry of an input, whatever its strides: ONNX tensors have no others. */
-static sp_meta dense_meta(const sp_meta *x)
+static sp_status dense_meta(const sp_meta *x, sp_meta *out)
 {
-    sp_meta m = *x;
-    int64_t stride = 1;
-    for (int d = m.rank - 1; d >= 0; stride *= m.shape[d--]) m.stride[d] = stride;
-    m.offset = 0;
-    return m;
+    *out = *x;
+    out->offset = 0;
+    return sp__meta_dense(out, "onnx.save");
 }
 
 static sp_status save_as_strided_scatter(sp_saver *s, const sp_ir_node *n)
@@ -480,8 +478,9 @@ static sp_status save_as_strided_scatter(sp_saver *s, const sp_ir_node *n)
 
 static sp_status save_slice_scatter(sp_saver *s, const sp_ir_node *n)
 {
-    sp_meta where = dense_meta(type_of(s, n->in[0]));
+    sp_meta where;
     const sp_meta *src = type_of(s, n->in[1]);
+    SP_RETURN_IF(dense_meta(type_of(s, n->in[0]), &where));
     int64_t dim = dim_of(n, "dim", where.rank), start = attr_int(n, "start", 0),
             size = where.shape[dim];
     if (start < 0) start = start + size < 0 ? 0 : start + size;
@@ -494,7 +493,8 @@ static sp_status save_slice_scatter(sp_saver *s, const sp_ir_node *n)
 
 static sp_status save_select_scatter(sp_saver *s, const sp_ir_node *n)
 {
-    sp_meta where = dense_meta(type_of(s, n->in[0]));
+    sp_meta where;
+    SP_RETURN_IF(dense_meta(type_of(s, n->in[0]), &where));
     int64_t dim = dim_of(n, "dim", where.rank), index = attr_int(n, "index", 0);
     where.offset = (index < 0 ? index + where.shape[dim] : index) * where.stride[dim];
     where.shape[dim] = 1;

@@ -44,8 +44,6 @@ class Writer:
         self.random = random.Random(seed)
         self.lines = []
         self.shapes = {"a": (4, 6), "b": (4, 6), "v": (6,), "m": (6, 4), "shared": (4, 6)}
-        self.fixed = {"a", "b", "v", "m"}
-        self.grads = set()
         self.depth = 1
 
     def line(self, text):

@@ -1,6 +1,6 @@
 /* Graphs in Python: capturing a function's ops, running, printing, saving and loading them.
  *
- * spool._C.Graph owns one sp_graph. The Python layer (spool/graph.py, spool/onnx.py) packs and
+ * spool._C.Graph owns one sp_graph. The Python layer (spool/onnx.py) packs and
  * unpacks containers; here inputs and outputs are flat tuples of tensors.
  */
 #include "bindings/python/ext/py.h"
