@@ -44,6 +44,11 @@ typedef struct sp_backend {
     sp_kernel (*kernel)(int op);
     /* Predicted microseconds of one thread; cheap. */
     double (*predict_us)(const sp_kargs *args);
+    /* NULL, or called once before anything is queued: what it sets up outlives the queue. */
+    void (*start)(void);
+    /* NULL, or called over and over by a thread that waits for the device: takes a share of what a
+     * kernel is at, if it can use one more thread. Whether it did. */
+    bool (*help)(void);
     sp_status (*copy_in)(void *dst, const void *host, size_t bytes);
     sp_status (*copy_out)(void *host, const void *src, size_t bytes);
 } sp_backend;

@@ -12,7 +12,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 BUILD=$ROOT/build
 ASSUME_YES=no
-BUILD_PACKAGES="gcc libc6-dev pkg-config python3 python3-dev python3-venv libopenblas-dev liblapacke-dev libsleef-dev"
+BUILD_PACKAGES="gcc libc6-dev pkg-config python3 python3-dev python3-venv libopenblas-dev liblapacke-dev libdnnl-dev libsleef-dev"
 TEST_PACKAGES="libcunit1-dev clang clang-format libclang-rt-14-dev"
 
 say() { printf '%s\n' "$*" >&2; }

@@ -1,4 +1,4 @@
-/* matmul and linear on OpenBLAS, panel by panel.
+/* matmul and linear on BLAS, panel by panel.
  *
  *      x [..., m, k]  y [..., k, n]
  *        -> problem: batches of c[m][n] = a[m][k] b[k][n], any strides
@@ -7,10 +7,11 @@
  */
 #include "backends/cpu/gemm.h"
 
-#include <cblas.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <string.h>
 
+#include "backends/cpu/blas.h"
 #include "backends/cpu/gemm_problem.h"
 #include "backends/cpu/gemm_sizes.h"
 #include "backends/cpu/lanes.h"
@@ -19,11 +20,6 @@
 #include "ops/op.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
-
-void sp__gemm_start(void)
-{
-    openblas_set_num_threads(1);
-}
 
 double sp__gemm_predict_us(int dtype, double mnk)
 {
@@ -34,11 +30,11 @@ double sp__gemm_predict_us(int dtype, double mnk)
 /* ---- the grid ----- */
 
 /* Panels double as work grows fourfold: enough to share out, few enough that each packs little
- * twice. Columns are cut first: in row-major order OpenBLAS repacks less for them. */
+ * twice. Columns are cut first: in row-major order BLAS repacks less for them. */
 void sp__gemm_grid(int64_t m, int64_t n, int64_t k, int64_t *rows, int64_t *columns)
 {
     double work = 2.0 * (double)m * (double)n * (double)k;
-    int64_t wanted = work < 10e6 ? 1 : 2;
+    int64_t wanted = work < 3e6 ? 1 : 2;
     for (double limit = 64e6; work >= limit && wanted < 256; limit *= 4) wanted *= 2;
     *rows = *columns = 1;
     while (*rows * *columns < wanted) {
@@ -65,39 +61,9 @@ static const char *element(const matrix *x, int64_t row, int64_t column, int64_t
     return x->data + (row * x->row + column * x->column) * size;
 }
 
-static int leading(const matrix *x)
+static sp_blas_matrix as_blas(const matrix *x, const char *at)
 {
-    return (int)(x->transposed ? x->column : x->row);
-}
-
-static void call_gemm(int dtype, int m, int n, int k, const matrix *a, const char *a_at,
-                      const matrix *b, const char *b_at, char *c, int ldc)
-{
-    CBLAS_TRANSPOSE ta = a->transposed ? CblasTrans : CblasNoTrans,
-                    tb = b->transposed ? CblasTrans : CblasNoTrans;
-    if (dtype == SP_FLOAT32) {
-        cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)a_at, leading(a),
-                    (const float *)b_at, leading(b), 0, (float *)c, ldc);
-    } else {
-        cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)a_at, leading(a),
-                    (const double *)b_at, leading(b), 0, (double *)c, ldc);
-    }
-}
-
-/* y[rows] = x[rows][columns] v[columns] */
-static void call_gemv(int dtype, const matrix *x, const char *at, int rows, int columns,
-                      const char *v, int v_step, char *y, int y_step)
-{
-    CBLAS_TRANSPOSE t = x->transposed ? CblasTrans : CblasNoTrans;
-    int stored_rows = x->transposed ? columns : rows,
-        stored_columns = x->transposed ? rows : columns;
-    if (dtype == SP_FLOAT32) {
-        cblas_sgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const float *)at, leading(x),
-                    (const float *)v, v_step, 0, (float *)y, y_step);
-    } else {
-        cblas_dgemv(CblasRowMajor, t, stored_rows, stored_columns, 1, (const double *)at,
-                    leading(x), (const double *)v, v_step, 0, (double *)y, y_step);
-    }
+    return (sp_blas_matrix){at, (int)(x->transposed ? x->column : x->row), x->transposed};
 }
 
 /* bias[n] onto rows of c, through add's own vector function. */
@@ -109,19 +75,22 @@ static void add_bias(const problem *p, char *c, int64_t rows, int64_t first, int
     for (int64_t i = 0; i < rows; i++, c += p->c_row * p->size) add(c, c, bias, NULL, n, 0);
 }
 
-static void panel(const problem *p, const matrix *a, const matrix *b, char *c, int64_t row,
-                  int64_t rows, int64_t first, int64_t n)
+static void panel(problem *p, const matrix *a, const matrix *b, char *c, int64_t row, int64_t rows,
+                  int64_t first, int64_t n)
 {
     c += (row * p->c_row + first) * p->size;
     const char *a_at = element(a, row, 0, p->size), *b_at = element(b, 0, first, p->size);
     if (rows <= 0 || n <= 0) return;
     if (p->way == BY_ROW) { /* c^T = b^T a^T: b seen from the side */
         matrix side = {b->data, b->column, b->row, !b->transposed};
-        call_gemv(p->dtype, &side, b_at, (int)n, (int)p->k, a_at, (int)a->column, c, 1);
+        sp__blas_gemv(p->dtype, (int)n, (int)p->k, as_blas(&side, b_at), a_at, (int)a->column, c,
+                      1);
     } else if (p->way == BY_COLUMN) {
-        call_gemv(p->dtype, a, a_at, (int)rows, (int)p->k, b_at, (int)b->row, c, (int)p->c_row);
-    } else {
-        call_gemm(p->dtype, (int)rows, (int)n, (int)p->k, a, a_at, b, b_at, c, (int)p->c_row);
+        sp__blas_gemv(p->dtype, (int)rows, (int)p->k, as_blas(a, a_at), b_at, (int)b->row, c,
+                      (int)p->c_row);
+    } else if (!sp__blas_gemm(p->dtype, (int)rows, (int)n, (int)p->k, as_blas(a, a_at),
+                              as_blas(b, b_at), c, (int)p->c_row)) {
+        atomic_store(&p->failed, true);
     }
     if (p->bias) add_bias(p, c, rows, first, n);
 }
@@ -172,7 +141,7 @@ static void zero(const problem *p, char *c)
 
 static void run_chunk(void *ctx, int64_t chunk)
 {
-    const problem *p = ctx;
+    problem *p = ctx;
     int64_t panels = p->rows * p->columns, r = chunk % panels / p->columns,
             column = chunk % p->columns;
     matrix a, b;
@@ -222,6 +191,7 @@ static sp_status run(problem *p, const char *op)
     double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) *
                 (double)p->batches;
     sp__pool_for(p->batches * p->rows * p->columns, us, run_chunk, p);
+    if (p->failed) status = sp_fail(SP_EMEMORY, "%s: no memory for BLAS to work in", op);
 out:
     problem_unpack(p);
     return status;

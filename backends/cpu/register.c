@@ -4,9 +4,10 @@
 
 #include <string.h>
 
-#include "backends/cpu/gemm.h"
+#include "backends/cpu/blas.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
+#include "backends/cpu/pool.h"
 #include "backends/cpu/predict.h"
 #include "backends/cpu/tile.h"
 #include "ops_gen.h"
@@ -36,9 +37,11 @@ void sp__cpu_register(void)
                                    .release = sp__free,
                                    .kernel = kernel,
                                    .predict_us = sp__cpu_predict_us,
+                                   .start = sp__blas_warm,
+                                   .help = sp__pool_help,
                                    .copy_in = copy_bytes,
                                    .copy_out = copy_bytes};
     sp__isa_start();
-    sp__gemm_start();
+    sp__blas_start();
     sp__backends[SP_DEVICE_CPU] = &cpu;
 }

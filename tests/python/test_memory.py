@@ -126,6 +126,25 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and good
     )
 
 
+@pytest.mark.parametrize("who", ["queue", "daemons"])
+def test_exit_while_products_are_under_way(who):
+    """The libraries under matmul free at exit what their calls use: nothing may be in them then."""
+    program = f"""
+import threading, numpy as np, spool
+a = spool.tensor(np.ones((200, 200), np.float32))
+def work():
+    while True:
+        a @ a
+if {who!r} == "daemons":
+    for _ in range(3):
+        threading.Thread(target=work, daemon=True).start()
+for _ in range(100):
+    b = a @ a
+"""
+    for _ in range(10):
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_threads():
     """Several threads, each with its own gradients and grad mode, on shared inputs."""
     shared = spool.tensor(np.random.default_rng(0).random((64, 64), np.float32))
