@@ -32,7 +32,9 @@ def test_scalar_on_the_left(x):
     assert values(2 < x) == values(x > 2) == [[False, False], [True, True]]
 
 
-@pytest.mark.parametrize("number", [2, 2.0, True, np.float32(2), np.float64(2), np.int64(2), np.int8(2)])
+@pytest.mark.parametrize(
+    "number", [2, 2.0, True, np.float32(2), np.float64(2), np.int64(2), np.int8(2)]
+)
 def test_numbers(x, number):
     assert values(x * number) == (np.array(values(x)) * float(number)).tolist()
     assert values(x.mul(number)) == values(x * number)
@@ -58,20 +60,36 @@ def test_out(x):
 
 
 def test_sizes_together_or_spread(x):
-    for y in (x.reshape(4, 1), x.reshape((4, 1)), x.reshape([4, -1]), x.reshape(shape=(4, 1)),
-              spool.reshape(x, (4, 1)), x.reshape(np.int64(4), 1), x.reshape(np.array([4, 1]))):
+    for y in (
+        x.reshape(4, 1),
+        x.reshape((4, 1)),
+        x.reshape([4, -1]),
+        x.reshape(shape=(4, 1)),
+        spool.reshape(x, (4, 1)),
+        x.reshape(np.int64(4), 1),
+        x.reshape(np.array([4, 1])),
+    ):
         assert tuple(y.shape) == (4, 1)
     assert tuple(x.reshape(4).shape) == (4,) and tuple(x.sum(()).shape) in ((), (2, 2))
 
 
 def test_dims(x):
-    assert values(x.sum(1)) == values(x.sum((1,))) == values(x.sum(dim=[-1])) == values(spool.sum(x, dim=1))
+    assert (
+        values(x.sum(1))
+        == values(x.sum((1,)))
+        == values(x.sum(dim=[-1]))
+        == values(spool.sum(x, dim=1))
+    )
     assert tuple(x.sum(1, True).shape) == tuple(x.sum(dim=1, keepdim=True).shape) == (2, 1)
     assert x.sum(dim=None).item() == x.sum().item() == 10
 
 
 def test_optional_tensor(x):
-    assert values(spool.linear(x, x)) == values(spool.linear(x, x, None)) == values(spool.linear(x, x, b=None))
+    assert (
+        values(spool.linear(x, x))
+        == values(spool.linear(x, x, None))
+        == values(spool.linear(x, x, b=None))
+    )
 
 
 def test_choice(x):
@@ -99,7 +117,10 @@ def test_subclass_is_a_tensor(x):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: spool.add(x, "s"), "add: argument 'y' must be a Tensor or a number, not str; it takes:\n  add(Tensor x, Tensor y)"),
+        (
+            lambda x: spool.add(x, "s"),
+            "add: argument 'y' must be a Tensor or a number, not str; it takes:\n  add(Tensor x, Tensor y)",
+        ),
         (lambda x: spool.add(1, x), "add: argument 'x' must be a Tensor, not int"),
         (lambda x: spool.add(x), "add: argument 'y' is missing"),
         (lambda x: spool.add(x, x, x), "add: too many positional arguments, at most 2 fit"),
@@ -107,7 +128,10 @@ def test_subclass_is_a_tensor(x):
         (lambda x: spool.add(x, x, y=x), "add: argument 'y' is given twice"),
         (lambda x: spool.add(x, x, out=1), "add: out must be a Tensor, not int"),
         (lambda x: x.add_(x, out=x), "unexpected argument 'out'"),
-        (lambda x: x.sum(dim="x"), "sum: dim must be an int or a sequence of ints, not str; it takes:\n  sum(Tensor x, int[]? dim=None"),
+        (
+            lambda x: x.sum(dim="x"),
+            "sum: dim must be an int or a sequence of ints, not str; it takes:\n  sum(Tensor x, int[]? dim=None",
+        ),
         (lambda x: x.sum(dim=1.5), "not float"),
         (lambda x: x.sum(1, 2), "sum: keepdim must be a bool, not int"),
         (lambda x: x.sum(1, True, spool.float64), "too many positional arguments, at most 3 fit"),
@@ -131,7 +155,9 @@ def test_type_error(x, call, message):
 
 
 def test_unknown_choice(x):
-    with pytest.raises(ValueError, match="nll_loss: reduction is 'max', expected one of 'none', 'mean', 'sum'"):
+    with pytest.raises(
+        ValueError, match="nll_loss: reduction is 'max', expected one of 'none', 'mean', 'sum'"
+    ):
         spool.nll_loss(x, spool.tensor([0, 1]), reduction="max")
 
 
@@ -149,8 +175,14 @@ def test_comparison_with_something_else(x):
 
 
 def test_documentation():
-    assert spool.sum.__doc__.startswith("Sum of the elements") and "Parameters\n----------\n" in spool.sum.__doc__
-    assert str(inspect.signature(spool.Tensor.sum)) == "(self, /, dim=None, keepdim=False, *, dtype=None)"
+    assert (
+        spool.sum.__doc__.startswith("Sum of the elements")
+        and "Parameters\n----------\n" in spool.sum.__doc__
+    )
+    assert (
+        str(inspect.signature(spool.Tensor.sum))
+        == "(self, /, dim=None, keepdim=False, *, dtype=None)"
+    )
     assert "In-place version of add()" in spool.Tensor.add_.__doc__
 
 

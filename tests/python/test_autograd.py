@@ -41,7 +41,21 @@ def compatible(a, b):
 
 def step(rng, lib, values):
     """Does one random thing; what is chosen depends on rng and on shapes alone."""
-    kind = rng.choice(["view", "view", "view", "binary", "unary", "write", "write", "write", "number", "detach", "no_grad"])
+    kind = rng.choice(
+        [
+            "view",
+            "view",
+            "view",
+            "binary",
+            "unary",
+            "write",
+            "write",
+            "write",
+            "number",
+            "detach",
+            "no_grad",
+        ]
+    )
     a, b = rng.choice(values), rng.choice(values)
     number = rng.choice([0.5, 2.0, -1.5])
     if kind == "view":
@@ -91,8 +105,11 @@ def run_program(lib, seed):
             total = total + (v * v).sum()
         grads = lib.autograd.grad(total, leaves[:2], create_graph=True, allow_unused=True)
         second = sum((g * g).sum() for g in grads if g is not None)
-        again = (lib.autograd.grad(second, leaves[:2], allow_unused=True)
-                 if getattr(second, "requires_grad", False) else [None, None])
+        again = (
+            lib.autograd.grad(second, leaves[:2], allow_unused=True)
+            if getattr(second, "requires_grad", False)
+            else [None, None]
+        )
     except (RuntimeError, ValueError) as error:
         return ("error", str(error))
     numbers = [None if g is None else g.detach().numpy().copy() for g in (*grads, *again)]
@@ -101,7 +118,9 @@ def run_program(lib, seed):
 
 def same(got, wanted):
     zero = np.zeros(())
-    np.testing.assert_allclose(zero if got is None else got, zero if wanted is None else wanted, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        zero if got is None else got, zero if wanted is None else wanted, rtol=1e-8, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("block", range(20))
@@ -140,18 +159,21 @@ POINT = np.array([0.3, -0.7, 1.1])
 ROWS = np.stack([POINT, -POINT, POINT * 0.5, POINT + 0.2])
 
 
-@pytest.mark.parametrize("build", [
-    lambda t, f: t.grad(f),
-    lambda t, f: t.grad(lambda x: (t.grad(f)(x) ** 2).sum()),
-    lambda t, f: t.grad(lambda x: t.grad(lambda y: (t.grad(f)(y) ** 2).sum())(x).sum()),
-    lambda t, f: t.jacrev(t.grad(f)),
-    lambda t, f: t.jacfwd(t.grad(f)),
-    lambda t, f: t.jacrev(t.jacfwd(f)),
-    lambda t, f: t.hessian(f),
-    lambda t, f: lambda x: t.jvp(t.grad(f), (x,), (x * 0 + 1,))[1],
-    lambda t, f: lambda x: t.grad(lambda y: t.jvp(f, (y,), (y * 0 + 1,))[1])(x),
-    lambda t, f: lambda x: t.jvp(lambda y: t.jvp(f, (y,), (y * 0 + 1,))[1], (x,), (x * 2,))[1],
-])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda t, f: t.grad(f),
+        lambda t, f: t.grad(lambda x: (t.grad(f)(x) ** 2).sum()),
+        lambda t, f: t.grad(lambda x: t.grad(lambda y: (t.grad(f)(y) ** 2).sum())(x).sum()),
+        lambda t, f: t.jacrev(t.grad(f)),
+        lambda t, f: t.jacfwd(t.grad(f)),
+        lambda t, f: t.jacrev(t.jacfwd(f)),
+        lambda t, f: t.hessian(f),
+        lambda t, f: lambda x: t.jvp(t.grad(f), (x,), (x * 0 + 1,))[1],
+        lambda t, f: lambda x: t.grad(lambda y: t.jvp(f, (y,), (y * 0 + 1,))[1])(x),
+        lambda t, f: lambda x: t.jvp(lambda y: t.jvp(f, (y,), (y * 0 + 1,))[1], (x,), (x * 2,))[1],
+    ],
+)
 def test_transforms_nest_as_torchs(build):
     x, tx = spool.tensor(POINT), torch.tensor(POINT)
     wanted = build(torch.func, torch_f)(tx)
@@ -178,13 +200,20 @@ def test_perturbations_are_not_confused(outer, inner):
         return spool.func.jvp(function, (at,), (at * 0 + 1,))[1]
 
     x = spool.tensor(3.0)
-    assert derivative(outer, lambda x: x * derivative(inner, lambda y: x + y, spool.tensor(1.0)), x).item() == 1
+    assert (
+        derivative(
+            outer, lambda x: x * derivative(inner, lambda y: x + y, spool.tensor(1.0)), x
+        ).item()
+        == 1
+    )
     assert derivative(outer, lambda x: x * derivative(inner, lambda y: x * y, x), x).item() == 6
 
 
 def test_vmap_of_in_dims_and_out_dims():
     a, b = np.arange(12.0).reshape(3, 4), np.arange(8.0).reshape(4, 2)
-    got = spool.func.vmap(lambda x, y: x @ y, in_dims=(0, None), out_dims=1)(spool.tensor(a), spool.tensor(b))
+    got = spool.func.vmap(lambda x, y: x @ y, in_dims=(0, None), out_dims=1)(
+        spool.tensor(a), spool.tensor(b)
+    )
     same(got.numpy(), (a @ b).T)
 
 
@@ -204,7 +233,11 @@ def test_a_failing_function_leaves_no_level_behind():
     def fails(x):
         raise KeyError("mine")
 
-    for transform in (spool.func.grad, spool.func.vmap, lambda g: lambda x: spool.func.jvp(g, (x,), (x,))):
+    for transform in (
+        spool.func.grad,
+        spool.func.vmap,
+        lambda g: lambda x: spool.func.jvp(g, (x,), (x,)),
+    ):
         with pytest.raises(KeyError, match="mine"):
             transform(fails)(spool.tensor(POINT))
     assert (spool.tensor(POINT) * 2).numpy().tolist() == (POINT * 2).tolist()
@@ -264,7 +297,9 @@ def test_modes_of_differentiation_agree(block):
     for seed in range(15 * block, 15 * block + 15):
         data = np.random.default_rng(seed)
         xs, ws = data.normal(size=(2, 3, 4)) * 0.5, data.normal(size=(2, 4)) * 0.5
-        ran += compare_modes(random_function(seed), xs, ws, [data.normal(size=(3, 4)), data.normal(size=4)])
+        ran += compare_modes(
+            random_function(seed), xs, ws, [data.normal(size=(3, 4)), data.normal(size=4)]
+        )
     assert ran > 3
 
 
