@@ -175,7 +175,7 @@ static bool checks_pass(sp_region *r, const sp_step *s, const sp_call *c)
         return false;
     if (!(s->checks & SP_STEP_INDEX)) return true;
     const void *before = sp__region_enter(r); /* looking at the index may wait for it */
-    bool fits = sp__region_index_fits(c);
+    bool fits = sp__index_fits(c);
     sp__region_leave(r, before);
     return fits;
 }

@@ -14,7 +14,9 @@
  * 1. Watching costs a few instructions an op and allocates nothing. The hash is a hint: what is
  *    compiled is compared in full by the region that follows it.
  * 2. A loop is worth a plan if its ops touch much memory; short loops over small tensors are
- *    faster op by op. With SPOOL_HOT_MIN=1 everything that repeats is hot, for tests.
+ *    faster op by op, and a loop around long kernels gains nothing: fusion does not shorten
+ *    them, and the queue overlaps them with what the program does between ops. With SPOOL_HOT_MIN=1
+ * everything that repeats is hot, for tests.
  * 3. A loop whose turns mostly end up running op by op is given up for good.
  *
  * Knobs (read once): SPOOL_HOT=0 switches the search off, SPOOL_HOT_MIN=n sets how many periods
@@ -36,7 +38,9 @@ enum {
     TRIALS = 16,     /* turns after which a loop must have proved itself */
     DEFAULT_MIN = 16
 };
-static const int64_t WORTH_ELEMENTS = 1 << 16; /* a turn */
+static const int64_t WORTH_ELEMENTS = 1 << 16, /* a turn */
+    HEAVY_ELEMENTS =
+        1 << 16; /* an op that is not fused: as a product of two squares it takes 170 us */
 
 typedef struct hot_loop {
     uint64_t key; /* of the ops of a period, in any rotation */
@@ -52,6 +56,7 @@ typedef struct detector {
     int64_t elements; /* that they touched, since the period began to repeat */
     int64_t run;      /* ops in the rhythm of the period */
     int64_t enough;   /* `run` at which the loop is looked at */
+    int64_t heavy;    /* `at` after the last op with a long kernel */
     int32_t period;
     int32_t left;   /* ops until the turn's end; 0: watching */
     int32_t length; /* of a turn */
@@ -92,6 +97,12 @@ static __attribute__((noinline)) void search(detector *d, uint32_t h, int64_t at
     d->enough = d->period * min_periods;
 }
 
+static bool is_unfused(const sp_call *c)
+{
+    return !(sp_op_table[c->op].flags &
+             (SP_OPF_POINTWISE | SP_OPF_REDUCE | SP_OPF_VIEW | SP_OPF_MAY_VIEW));
+}
+
 /* Whether the op continues the rhythm; looks for another one if it does not. */
 static inline bool beats(detector *d, const sp_call *c)
 {
@@ -102,6 +113,7 @@ static inline bool beats(detector *d, const sp_call *c)
         d->run++, d->elements += elements;
     else
         search(d, h, at, elements);
+    if (SP_UNLIKELY(elements >= HEAVY_ELEMENTS) && is_unfused(c)) d->heavy = d->at;
     d->last[h & (TABLE - 1)] = at;
     d->ring[at & (RING - 1)] = h;
     return same;
@@ -109,7 +121,8 @@ static inline bool beats(detector *d, const sp_call *c)
 
 static bool is_worth_it(const detector *d)
 {
-    return min_periods == 1 || d->elements / d->run * d->length >= WORTH_ELEMENTS;
+    bool heavy = d->heavy > 0 && d->at - d->heavy < d->period;
+    return min_periods == 1 || (!heavy && d->elements / d->run * d->length >= WORTH_ELEMENTS);
 }
 
 static int32_t turn_length(int32_t period)

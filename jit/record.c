@@ -88,29 +88,6 @@ static bool makes_view(const sp_call *c)
     return infer(c, out) == SP_OK && out[0].view_of >= 0;
 }
 
-/* Which operand holds positions in a dimension, and what they lie between: -1 is the last
- * position, but not a class. */
-static int index_operand(const sp_call *c, int64_t *low, int64_t *high)
-{
-    const sp_op_info *info = &sp_op_table[c->op];
-    const sp_tensor *x = c->in[0];
-    int dim = x->rank > 1 ? 1 : 0, at = -1;
-    if (!(info->flags & SP_OPF_CHECKS_DATA)) return -1;
-    bool class = false;
-    for (int k = 1; k < c->n_in && k < info->n_in; k++) {
-        class = strcmp(info->in_names[k], "target") == 0;
-        if (class || strcmp(info->in_names[k], "index") == 0) at = k;
-        if (at == k) break;
-    }
-    for (int i = 0; i < c->n_attr; i++)
-        if (!strcmp(info->attr_names[i], "dim") &&
-            sp__dim_normalize(info->name, c->attr[i].v.i, x->rank, &dim) != SP_OK)
-            return -1;
-    *high = x->rank ? x->shape[dim] : 1;
-    *low = class ? 0 : -*high;
-    return at >= 0 && c->in[at] && c->in[at]->dtype == SP_INT64 ? at : -1;
-}
-
 /* Made or changed by steps that have not run: not to be looked at. */
 static bool is_pending(const sp_region *r, const sp_tensor *t)
 {
@@ -126,29 +103,6 @@ static bool is_pending(const sp_region *r, const sp_tensor *t)
         if (slot >= s->first_slot) return false;
     }
     return false;
-}
-
-static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high)
-{
-    int64_t at[SP_MAX_RANK] = {0};
-    const int64_t *p = (const int64_t *)sp__data(t);
-    for (int64_t n = t->numel; n > 0; n--) {
-        if (*p < low || *p >= high) return false;
-        for (int d = t->rank - 1; d >= 0; d--) {
-            p += t->stride[d];
-            if (++at[d] < t->shape[d]) break;
-            p -= at[d] * t->stride[d], at[d] = 0;
-        }
-    }
-    return true;
-}
-
-bool sp__region_index_fits(const sp_call *c)
-{
-    int64_t low, high;
-    int at = index_operand(c, &low, &high);
-    if (at < 0 || !c->in[at]->storage->data) return false;
-    return sp__storage_wait(c->in[at]->storage, false) == SP_OK && in_bounds(c->in[at], low, high);
 }
 
 /* ---- new steps ----- */
@@ -417,15 +371,14 @@ typedef enum verdict { TAKE, RUN, END } verdict;
 
 static verdict judge(const sp_region *r, const sp_call *c)
 {
-    int64_t low, high;
     int n_given = writes(c) ? c->n_out : 0;
     bool begun = r->at != r->root;
     if (any(r, c->out, n_given, is_foreign) || any(r, c->in, c->n_in, is_large_foreign))
         return begun ? END : RUN;
     if (!(sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA)) return TAKE;
-    int index = index_operand(c, &low, &high);
-    if (index < 0) return begun ? END : RUN;
-    return begun && is_pending(r, c->in[index]) ? END : TAKE;
+    const sp_tensor *index = c->in[sp_op_table[c->op].index_in];
+    if (index->dtype != SP_INT64) return begun ? END : RUN;
+    return begun && is_pending(r, index) ? END : TAKE;
 }
 
 sp_status sp__region_stray(sp_region *r, sp_call *c)

@@ -50,8 +50,6 @@ bool sp__region_same_geometry(const sp_tensor *t, const sp_meta *m, int64_t base
 
 /* ---- record.c ----- */
 SP_MUST_USE sp_status sp__region_stray(sp_region *r, sp_call *c);
-/* Whether the index operands of c are within bounds: what its kernel would check. */
-bool sp__region_index_fits(const sp_call *c);
 
 /* A composite that sp__run() would not give to a kernel: its body's ops come to the tracer one by
  * one. */

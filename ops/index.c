@@ -1,6 +1,10 @@
-/* Inference for reading and adding at indices. The indices themselves are checked by the kernels.
+/* Reading and adding at indices: inference, and the check of index values that lets a kernel run
+ * later. The kernels check again, since plans call them on whatever comes.
  */
+#include <string.h>
+
 #include "ops/infer.h"
+#include "ops/queue_int.h"
 #include "ops_gen.h"
 
 static const sp_attr *dim_attr(const sp_call *c)
@@ -90,4 +94,47 @@ sp_status sp__infer_index_add(const sp_call *c, sp_meta *out)
                        "slice an index",
                        sp__op_name(c), SP_SHAPE(src), SP_SHAPE(x), (long long)index->shape[0], dim);
     return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
+}
+
+/* ---- values ----- */
+
+static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high)
+{
+    int64_t at[SP_MAX_RANK] = {0};
+    const int64_t *p = (const int64_t *)sp__data(t);
+    for (int64_t n = t->numel; n > 0; n--) {
+        if (*p < low || *p >= high) return false;
+        for (int d = t->rank - 1; d >= 0; d--) {
+            p += t->stride[d];
+            if (++at[d] < t->shape[d]) break;
+            p -= at[d] * t->stride[d], at[d] = 0;
+        }
+    }
+    return true;
+}
+
+/* The dimension of in[0] whose places the index names: the attribute `dim`, else that of classes.
+ */
+static bool indexed_dim(const sp_call *c, int *dim)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    *dim = c->in[0]->rank > 1 ? 1 : 0;
+    for (int i = 0; i < c->n_attr; i++)
+        if (!strcmp(info->attr_names[i], "dim"))
+            return sp__dim_normalize(info->name, c->attr[i].v.i, c->in[0]->rank, dim) == SP_OK;
+    return true;
+}
+
+bool sp__index_fits(const sp_call *c)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    const sp_tensor *x = c->in[0], *index = c->in[info->index_in];
+    int dim;
+    if (index->dtype != SP_INT64 || index->device != SP_DEVICE_CPU || !indexed_dim(c, &dim))
+        return false;
+    if (!index->storage->data) return false;
+    sp__queue_wait(index->device, atomic_load(&index->storage->write_ticket));
+    int64_t size = x->rank ? x->shape[dim] : 1;
+    bool classes = !strcmp(info->in_names[info->index_in], "target"); /* -1 is the last position, */
+    return in_bounds(index, classes ? 0 : -size, size);               /* but not a class */
 }

@@ -270,10 +270,10 @@ sp_status sp__launch_slow(const sp_call *c, const sp_kargs *k, sp_kernel kernel,
     sp__knobs_read();
     double us = predict(device, k);
     take_footprint(&f, c, device);
-    bool at_once =
-        f.foreign || sp__knobs.blocking || (sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA);
-    bool queued = !at_once && (f.pending || us >= sp__knobs.queue_min_us) &&
-                  sp__queue_op(device, kernel, k, f.reads, f.n_reads, f.writes, f.n_writes);
+    bool wanted = !f.foreign && !sp__knobs.blocking && (f.pending || us >= sp__knobs.queue_min_us);
+    if (sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA) wanted = wanted && sp__index_fits(c);
+    bool queued =
+        wanted && sp__queue_op(device, kernel, k, f.reads, f.n_reads, f.writes, f.n_writes);
     if (!queued) {
         if (f.pending) SP_TRY(wait_footprint(&f));
         SP_TRY(run_inline(kernel, k, us));

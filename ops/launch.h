@@ -34,6 +34,10 @@ SP_MUST_USE sp_status sp__launch_raw(sp_status (*run)(void *args), const void *a
                                      sp_storage *const *reads, int n_reads,
                                      sp_storage *const *writes, int n_writes);
 
+/* For an op that checks data: whether its index is in bounds, which it waits for. If so, the kernel
+ * will not fail on it, and may run later; if not, running it gives the message. */
+bool sp__index_fits(const sp_call *c);
+
 /* Builds the kernel arguments of c over existing storages, without running anything: for plans.
  * out->arg must have room for c->n_out + c->n_in operands if those are more than
  * SP_KARGS_INLINE; it is set otherwise. out->attr borrows c->attr. */

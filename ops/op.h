@@ -65,7 +65,7 @@ typedef enum sp_batch_kind {
 enum {
     SP_OPF_POINTWISE = 1, /* elementwise with broadcasting: the tile VM runs it, fusion takes it */
     SP_OPF_VIEW = 2,      /* result shares the input's storage */
-    SP_OPF_CHECKS_DATA = 4, /* can fail on values: runs at its own call, never later */
+    SP_OPF_CHECKS_DATA = 4, /* fails on values of in[index_in], at the call and never later */
     SP_OPF_RANDOM = 8,      /* consumes Philox offsets; attr[n_attr-2], attr[n_attr-1] hold seed and
                                offset, filled at issue */
     SP_OPF_COMPOSITE = 16,  /* has a body over other ops */
@@ -85,6 +85,7 @@ typedef struct sp_op_info {
     uint32_t linear_mask;
     uint8_t batch;    /* sp_batch_kind */
     int8_t dims_attr; /* index of the attribute holding dims (DIMS) or a shape (SHAPE); -1: none */
+    int8_t index_in;  /* CHECKS_DATA: the input that holds positions or classes; -1: none */
     sp_infer_fn infer;
     sp_status (*body)(sp_call *c); /* COMPOSITE */
     const char

@@ -38,7 +38,7 @@ enum {
     CREDIT = 2,    /* short absences in a row before the worker is left asleep */
     WORTH_US = 50, /* a caller that stays away so long makes up for waking the worker */
     SPIN = 100,    /* then yield, ... */
-    YIELD_US = 50, /* ... the worker so long, ... */
+    YIELD_US = 300, /* ... the worker so long, ... */
     WAIT_US = 2000 /* ... a caller so long; then sleep */
 };
 

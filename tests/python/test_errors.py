@@ -253,6 +253,31 @@ def test_keyboard_interrupt_during_waits():
     assert done.stdout.startswith("interrupted [2.0, 2.0]"), done.stderr
 
 
+def test_an_index_is_checked_at_the_call_of_an_op_that_runs_later():
+    done = run_python(
+        """
+        import numpy as np, spool
+        x, index = spool.randn(600, 600), spool.tensor(np.zeros((600, 1), np.int64))
+        before = spool.launch.stats()
+        y = (x @ x).gather(1, index)
+        after = spool.launch.stats()
+        print(after["inline_runs"] - before["inline_runs"], after["synchronizations"] - before["synchronizations"])
+        z = x @ x
+        try:
+            z.gather(1, index + 600)
+        except IndexError as error:
+            print(error)
+        print((y.numpy() == z.numpy()[:, :1]).all())
+    """,
+        SPOOL_QUEUE_MIN_US="100",
+    )
+    assert done.stdout.splitlines() == [
+        "0 0",
+        "gather: index 600 is out of range for dimension 1 of size 600: indices go from -600 to 599",
+        "True",
+    ], done.stderr
+
+
 def test_exit_with_live_tensors_and_queued_work():
     code = """
         import spool, numpy as np

@@ -70,6 +70,7 @@ def _row(op, infer):
         f".linear_mask = {mask(op.linear_inputs)}",
         f".batch = SP_BATCH_{op.batch.upper()}",
         f".dims_attr = {[p.name for p in op.attrs].index(dims) if dims else -1}",
+        f".index_in = {[p.name for p in op.inputs].index(op.keys['checks']) if op.flag('checks') else -1}",
         f".infer = {'sp__infer_' + infer if infer else 'NULL'}",
         f".body = {'sp__body_' + op.keys['composite'] if op.is_composite else 'NULL'}",
         f".onnx = {c_string(op.keys['onnx']) if op.keys.get('onnx') else 'NULL'}",

@@ -356,8 +356,8 @@ def _check_flags(op, problem):
         problem(
             "'infer' is missing: the name of a function sp__infer_<name>() in the family's C file"
         )
-    if keys.get("checks", "data") != "data":
-        problem("'checks' can only be 'data'")
+    if "checks" in keys and keys["checks"] not in [p.name for p in op.inputs[1:]]:
+        problem("'checks' must name an input, not the first one")
     for variant in op.variants:
         if variant not in VARIANTS:
             problem(f"unknown variant '{variant}'; known are {', '.join(VARIANTS)}")
