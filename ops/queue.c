@@ -35,11 +35,11 @@ enum {
     SLOT_INTS = 4 * SP_MAX_RANK, /* of all INTS attributes of an op together */
     SLOT_REFS = SP_KARGS_INLINE,
     ERROR_TEXT = 1024,
-    CREDIT = 2,    /* short absences in a row before the worker is left asleep */
-    WORTH_US = 50, /* a caller that stays away so long makes up for waking the worker */
-    SPIN = 100,    /* then yield, ... */
+    CREDIT = 2,     /* short absences in a row before the worker is left asleep */
+    WORTH_US = 50,  /* a caller that stays away so long makes up for waking the worker */
+    SPIN = 100,     /* then yield, ... */
     YIELD_US = 300, /* ... the worker so long, ... */
-    WAIT_US = 2000 /* ... a caller so long; then sleep */
+    WAIT_US = 2000  /* ... a caller so long; then sleep */
 };
 
 typedef struct slot {
