@@ -186,13 +186,15 @@ sp_status sp__rule_as_strided_jvp(const sp_tensor *tx, const sp_meta *m, const s
 sp_status sp__rule_as_strided_part(const sp_tensor *gy, const sp_attr *size, const sp_attr *stride,
                                    const sp_attr *offset, sp_tensor **out)
 {
-    sp_tensor *flat = NULL, *from = NULL;
+    sp_tensor *dense = NULL, *flat = NULL, *from = NULL;
     sp_status status = SP_OK;
     *out = NULL;
-    SP_TRY(sp_reshape(gy, &gy->numel, 1, &flat));
+    SP_TRY(sp_contiguous(gy, &dense)); /* places are counted in storage, and gy may be expanded */
+    SP_TRY(sp_reshape(dense, &gy->numel, 1, &flat));
     SP_TRY(sp_slice(flat, 0, offset->absent ? 0 : offset->v.i, INT64_MAX, NULL, &from));
     SP_TRY(sp_as_strided(from, size->v.ints, size->n, stride->v.ints, stride->n, NULL, out));
 out:
+    sp_drop(&dense);
     sp_drop(&flat);
     sp_drop(&from);
     return status;

@@ -163,12 +163,17 @@ static void run_chunk(void *ctx, int64_t chunk)
     }
 }
 
+static bool is_small(const problem *p)
+{
+    return sp__gemm_is_small(p->m, p->n, p->k, p->b.row, p->b.column);
+}
+
 static void choose_way(problem *p)
 {
     p->rows = p->columns = 1;
     if (p->dtype == SP_BOOL || p->dtype == SP_INT64) {
         p->way = BY_NAIVE;
-    } else if (p->c_row == p->n && sp__gemm_is_small(p->m, p->n, p->k, p->b.column != 1)) {
+    } else if (is_small(p)) {
         p->way = BY_SMALL;
     } else {
         p->way = p->m == 1 ? BY_ROW : p->n == 1 ? BY_COLUMN : BY_GEMM;
@@ -213,7 +218,8 @@ static sp_status run_aside(problem *p, const sp_operand *out, const char *op)
 static sp_status run_into(problem *p, const sp_operand *out, const char *op)
 {
     if (out->numel == 0) return SP_OK;
-    return problem_set_output(p, out) ? run(p, op) : run_aside(p, out, op);
+    bool direct = problem_set_output(p, out) && (p->c_row == p->n || !is_small(p));
+    return direct ? run(p, op) : run_aside(p, out, op);
 }
 
 /* Two small matrices: what choose_way() would choose, without the generality. */
@@ -223,7 +229,7 @@ static bool run_tiny(const sp_operand *out, const sp_operand *x, const sp_operan
         return false;
     sp_gemm_small_fn small_fn = sp__isa->gemm_small[x->dtype];
     int64_t m = x->shape[0], k = x->shape[1], n = y->shape[1];
-    if (small_fn == NULL || !sp__gemm_is_small(m, n, k, y->stride[1] != 1)) return false;
+    if (small_fn == NULL || !sp__gemm_is_small(m, n, k, y->stride[0], y->stride[1])) return false;
     small_fn(m, n, k, x->data, x->stride[0], x->stride[1], y->data, y->stride[0], y->stride[1],
              out->data);
     return true;

@@ -144,18 +144,33 @@ static sp_status pack(const problem *p, matrix *x, int64_t rows, int64_t columns
     return SP_OK;
 }
 
+/* Matrix-vector products must be dense: how OpenBLAS sums depends on a vector's steps, and with few
+ * rows on how far apart they are. */
+static bool fit_vector(int64_t *step, int64_t n)
+{
+    if (n == 1) *step = 1;
+    return *step == 1;
+}
+
+static bool fit_dense(matrix *x, int64_t rows, int64_t columns)
+{
+    return fit(x, rows, columns) && (x->transposed ? x->column == rows : x->row == columns);
+}
+
 sp_status problem_pack(problem *p, const char *op)
 {
     if (p->k == 0) return SP_OK;
-    /* Vectors of a matrix-vector product may have any stride that BLAS' int holds. */
-    bool a_vector = p->way == BY_ROW && p->a.column > 0 && p->a.column < INT_MAX;
-    bool b_vector = p->way == BY_COLUMN && p->b.row > 0 && p->b.row < INT_MAX;
-    if (!a_vector && !fit(&p->a, p->m, p->k)) {
+    bool a_fits = p->way == BY_ROW      ? fit_vector(&p->a.column, p->k)
+                  : p->way == BY_COLUMN ? fit_dense(&p->a, p->m, p->k)
+                                        : fit(&p->a, p->m, p->k);
+    bool b_fits = p->way == BY_COLUMN || (p->way == BY_ROW && p->n == 1)
+                      ? fit_vector(&p->b.row, p->k)
+                  : p->way == BY_ROW ? fit_dense(&p->b, p->k, p->n)
+                                     : fit(&p->b, p->k, p->n);
+    if (!a_fits)
         SP_RETURN_IF(pack(p, &p->a, p->m, p->k, p->a_batch, &p->packed_a, &p->packed_a_bytes, op));
-    }
-    if (!b_vector && !fit(&p->b, p->k, p->n)) {
+    if (!b_fits)
         SP_RETURN_IF(pack(p, &p->b, p->k, p->n, p->b_batch, &p->packed_b, &p->packed_b_bytes, op));
-    }
     return SP_OK;
 }
 

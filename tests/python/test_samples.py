@@ -184,6 +184,38 @@ def test_gradient_first_order(sample):
     )
 
 
+def layouts_of(array):
+    """Tensors of the array's values: dense, expanded where it is constant, transposed, with gaps."""
+    wide = np.repeat(array[..., None], 2, -1)
+    return [
+        spool.tensor(array),
+        spool.tensor(array.reshape(-1)[:1].reshape(())).expand(array.shape),
+        spool.tensor(array.T.copy()).permute(list(range(array.ndim))[::-1]),
+        spool.tensor(wide).select(-1, 0),
+    ]
+
+
+@smooth
+def test_gradient_whatever_the_layout_of_what_comes_in(sample):
+    args, kwargs = arrays_of(sample)
+    leaves, wanted = list(map(to_spool, args)), None
+    positions = [i for i in float_positions(args) if i in sample.differentiable]
+    for i in positions:
+        leaves[i].requires_grad_()
+    out = outputs(run(sample, leaves, kwargs))[0]
+    if not out.requires_grad or out.numel() == 0:
+        pytest.skip("nothing to differentiate")
+    ones = np.ones(tuple(out.shape), out.detach().numpy().dtype)
+    for layout in layouts_of(ones):
+        grads = spool.autograd.grad(
+            out, [leaves[i] for i in positions], layout, retain_graph=True, allow_unused=True
+        )
+        got = [None if g is None else g.numpy() for g in grads]
+        wanted = wanted or got
+        for one, other in zip(got, wanted):
+            np.testing.assert_array_equal(one, other)
+
+
 def first_derivative(function, directions):
     """A function whose value is the derivative along `directions`, itself differentiable."""
 
