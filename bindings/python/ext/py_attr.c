@@ -104,7 +104,35 @@ static PyObject *get_data(PyObject *self, void *unused)
     return sp__py_result(status, out);
 }
 
-/* Takes over value's storage and geometry: the handle, its gradient and its hooks stay. */
+/* Another dtype is for leaves that nothing depends on the dtype of: a module's parameters,
+ * converted as they are. */
+static int check_data(const sp_tensor *t, const sp_tensor *from)
+{
+    sp_tensor *grad = NULL;
+    if ((t->flags | from->flags) & SP_T_WRAPPED) {
+        PyErr_SetString(sp__py_error, "data: a tensor of a transform (vmap, jvp or grad) keeps its "
+                                      "data; compute a new tensor");
+        return -1;
+    }
+    if (from->dtype == t->dtype) return 0;
+    if (sp_grad_get(t, &grad)) return -1;
+    const char *why = !sp_is_leaf(t) ? "a computed tensor"
+                      : grad         ? "a tensor with a gradient"
+                      : sp_requires_grad(t) && from->dtype < SP_FLOAT32
+                          ? "a tensor that requires grad"
+                          : NULL;
+    sp_drop(&grad);
+    if (why)
+        PyErr_Format(
+            sp__py_dtype_error,
+            "data: cannot put a %s tensor in the place of a %s one, which is %s; convert it "
+            "with .to() first",
+            sp_dtype_name((sp_dtype)from->dtype), sp_dtype_name((sp_dtype)t->dtype), why);
+    return why ? -1 : 0;
+}
+
+/* Takes over value's storage and geometry: the handle and its hooks stay, and so does its gradient.
+ */
 static int set_data(PyObject *self, PyObject *value, void *unused)
 {
     (void)unused;
@@ -114,13 +142,7 @@ static int set_data(PyObject *self, PyObject *value, void *unused)
         if (!value) sp__py_wrong_type("data", "value", "a Tensor", Py_None);
         return -1;
     }
-    if (from->dtype != t->dtype || (t->flags & SP_T_WRAPPED) || (from->flags & SP_T_WRAPPED)) {
-        PyErr_Format(sp__py_dtype_error, "data: cannot put a %s tensor in the place of a %s one%s",
-                     sp_dtype_name((sp_dtype)from->dtype), sp_dtype_name((sp_dtype)t->dtype),
-                     from->dtype == t->dtype ? " inside a transform"
-                                             : "; convert it with .to() first");
-        return -1;
-    }
+    if (check_data(t, from) < 0) return -1;
     sp_status status = sp__value_ready(t, "data");
     if (status == SP_OK) status = sp__value_ready(from, "data");
     if (status) {
@@ -128,6 +150,7 @@ static int set_data(PyObject *self, PyObject *value, void *unused)
         return -1;
     }
     sp__handle_set_storage(t, from->storage);
+    t->dtype = from->dtype;
     t->offset = from->offset, t->numel = from->numel, t->rank = from->rank;
     t->flags = (uint8_t)((t->flags & ~SP_T_CONTIGUOUS) | (from->flags & SP_T_CONTIGUOUS));
     memcpy(t->shape, from->shape, sizeof t->shape);

@@ -58,7 +58,10 @@ def jit(fn=None):
     if not callable(fn):
         raise TypeError(f"jit: fn must be callable, not {type(fn).__name__}")
     name = getattr(fn, "__qualname__", type(fn).__name__)
-    return functools.update_wrapper(_C.JitFunction(fn, name.replace("<locals>.", "")), fn)
+    # A callable object's attributes, a module's, stay its own.
+    updated = functools.WRAPPER_UPDATES if hasattr(fn, "__name__") else ()
+    jitted = _C.JitFunction(fn, name.replace("<locals>.", ""))
+    return functools.update_wrapper(jitted, fn, updated=updated)
 
 
 class Explanation:

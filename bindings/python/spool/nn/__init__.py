@@ -1,5 +1,36 @@
-"""Neural networks: so far the functions, in :mod:`spool.nn.functional`."""
+"""Neural networks: layers, losses, and the base class ``Module``.
 
-from . import functional
+Names and meanings are those of ``torch.nn``. What a layer computes stands in :mod:`spool.nn.functional`, initial values in
+:mod:`spool.nn.init`, clipping of gradients in :mod:`spool.nn.utils`.
+"""
 
-__all__ = ["functional"]
+from . import functional, init, utils
+from .activation import LogSoftmax, ReLU, Tanh
+from .container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from .linear import Bilinear, Flatten, Identity, Linear, Unflatten
+from .loss import CrossEntropyLoss, NLLLoss
+from .module import Module
+from .parameter import Parameter
+
+__all__ = [
+    "Bilinear",
+    "CrossEntropyLoss",
+    "Flatten",
+    "Identity",
+    "Linear",
+    "LogSoftmax",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "NLLLoss",
+    "Parameter",
+    "ParameterDict",
+    "ParameterList",
+    "ReLU",
+    "Sequential",
+    "Tanh",
+    "Unflatten",
+    "functional",
+    "init",
+    "utils",
+]
