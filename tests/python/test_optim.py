@@ -1,0 +1,394 @@
+"""spool.optim: trajectories and schedules equal to PyTorch's, state that can be saved, steps that a plan takes in."""
+
+import copy
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+import spool
+from spool import nn, optim
+
+torch = pytest.importorskip("torch")
+
+OPTIMIZERS = {
+    "sgd": ("SGD", {"lr": 0.05}),
+    "sgd decay": ("SGD", {"lr": 0.05, "weight_decay": 0.1}),
+    "momentum": ("SGD", {"lr": 0.05, "momentum": 0.9}),
+    "dampening": ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01}),
+    "nesterov": ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+    "sgd up": ("SGD", {"lr": 0.001, "momentum": 0.5, "maximize": True, "weight_decay": 0.1}),
+    "adam": ("Adam", {"lr": 0.03}),
+    "adam decay": ("Adam", {"lr": 0.03, "weight_decay": 0.1, "betas": (0.7, 0.9), "eps": 1e-4}),
+    "amsgrad": ("Adam", {"lr": 0.03, "amsgrad": True, "betas": (0.5, 0.6)}),
+    "adam up": ("Adam", {"lr": 0.003, "maximize": True, "weight_decay": 0.1}),
+    "adamw": ("AdamW", {"lr": 0.03, "weight_decay": 0.1}),
+    "adamw amsgrad": ("AdamW", {"lr": 0.03, "amsgrad": True}),
+    "rmsprop": ("RMSprop", {"lr": 0.01}),
+    "rmsprop momentum": ("RMSprop", {"lr": 0.01, "momentum": 0.7, "weight_decay": 0.1}),
+    "rmsprop centered": ("RMSprop", {"lr": 0.01, "centered": True, "momentum": 0.3}),
+    "rmsprop up": ("RMSprop", {"lr": 0.001, "maximize": True}),
+    "adagrad": ("Adagrad", {"lr": 0.1}),
+    "adagrad decay": ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.05}),
+    "adagrad start": ("Adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3}),
+}
+SHAPES = [(4, 3), (3,), (), (2, 1, 2), (0,)]
+
+
+def start(dtype):
+    rng = np.random.default_rng(3)
+    values = [rng.normal(size=s).astype(dtype) for s in SHAPES]
+    return values, [rng.normal(size=s).astype(dtype) for s in SHAPES]
+
+
+def loss_of(params, targets, i):
+    """Not convex, and other every time; the last parameter gets a gradient only now and then."""
+    total = 0
+    for n, (p, t) in enumerate(zip(params, targets)):
+        d = p - t * (1.0 + 0.1 * math.sin(i))
+        total = total + (d * d).sum() if n != 1 or i % 3 else total
+        total = total + 0.3 * (d * 2.0).tanh().sum()
+    return total
+
+
+def run(library, optimizers, name, dtype, steps):
+    tensor = spool.tensor if library is nn else torch.tensor
+    values, targets = start(dtype)
+    params = [library.Parameter(tensor(v)) for v in values]
+    targets = [tensor(t) for t in targets]
+    kind, options = OPTIMIZERS[name]
+    groups = [{"params": params[:2]}, {"params": params[2:], "lr": options["lr"] / 2}]
+    opt = getattr(optimizers, kind)(groups, **options)
+    for i in range(steps):
+        loss_of(params, targets, i).backward()
+        opt.step()
+        opt.zero_grad()
+    return [p.detach().numpy() for p in params], opt
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-11), (np.float32, 1e-4)])
+def test_trajectories(name, dtype, tolerance):
+    ours, our_opt = run(nn, optim, name, dtype, 100)
+    theirs, their_opt = run(torch.nn, torch.optim, name, dtype, 100)
+    for a, b in zip(ours, theirs):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, tolerance, tolerance)
+    a, b = our_opt.state_dict(), their_opt.state_dict()
+    assert a["state"].keys() == b["state"].keys()
+    for key in b["state"]:
+        wanted = {k: v for k, v in b["state"][key].items() if v is not None}
+        assert a["state"][key].keys() == wanted.keys()
+    for ga, gb in zip(a["param_groups"], b["param_groups"]):
+        assert ga["params"] == gb["params"]
+        assert set(gb) >= set(ga) - {"decoupled_weight_decay"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resumed_from_state(name):
+    """Half of the steps, then the rest with a new optimizer that got the state: the bits of all in one go."""
+
+    def go(restart):
+        values, targets = start(np.float32)
+        params = [nn.Parameter(spool.tensor(v)) for v in values]
+        targets = [spool.tensor(t) for t in targets]
+        kind, options = OPTIMIZERS[name]
+        opt = getattr(optim, kind)(params, **options)
+        for i in range(10):
+            if i == 5 and restart:
+                state = pickle.loads(pickle.dumps(opt.state_dict()))
+                opt = getattr(optim, kind)(params, lr=123.0)
+                opt.load_state_dict(state)
+            loss_of(params, targets, i).backward()
+            opt.step()
+            opt.zero_grad()
+        return [p.tolist() for p in params]
+
+    assert go(True) == go(False)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_under_jit(name):
+    """Equal bits, and no new graphs as the rate and the number of the step change."""
+
+    def go(step_of):
+        values, targets = start(np.float32)
+        params = [nn.Parameter(spool.tensor(v)) for v in values[:4]]
+        targets = [spool.tensor(t) for t in targets]
+        kind, options = OPTIMIZERS[name]
+        opt = getattr(optim, kind)(params, **options)
+
+        def step(x):
+            loss = sum(((p - t * x) * (p - t)).sum() for p, t in zip(params, targets))
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            return loss.detach()
+
+        step = step_of(step)
+        losses = []
+        for i in range(10):
+            opt.param_groups[0]["lr"] *= 0.9
+            losses.append(step(spool.tensor(1.0 + i)).item())
+        return losses + [p.tolist() for p in params], step
+
+    eager, _ = go(lambda f: f)
+    jitted, step = go(spool.jit)
+    assert eager == jitted
+    report = spool.explain(step, quiet=True)
+    assert report.compiled_ops == report.ops > 0 and report.breaks == 0, report.text
+    assert report.graphs <= 3, report.text
+
+
+def quadratic():
+    w = nn.Parameter(spool.tensor([1.0, -2.0]))
+    w.grad = spool.ones(2)
+    return w
+
+
+def test_closure():
+    w = quadratic()
+    opt = optim.SGD([w], lr=0.25)
+    seen = []
+
+    @spool.no_grad()
+    def outer():
+        def closure():
+            opt.zero_grad()
+            loss = (w * w).sum()
+            loss.backward()
+            seen.append(loss.item())
+            return loss
+
+        return opt.step(closure)
+
+    assert outer().item() == 5.0 and seen == [5.0] and w.tolist() == [0.5, -1.0]
+
+
+def test_groups():
+    a, b, c = (quadratic() for _ in range(3))
+    opt = optim.SGD([{"params": a, "lr": 1.0}, {"params": [b]}], lr=0.5)
+    opt.add_param_group({"params": [c], "lr": 0.0})
+    opt.step()
+    assert a.tolist() == [0.0, -3.0] and b.tolist() == [0.5, -2.5] and c.tolist() == [1.0, -2.0]
+    opt.zero_grad(set_to_none=False)
+    assert a.grad.tolist() == [0, 0]
+    opt.zero_grad()
+    assert a.grad is None
+    opt.step()
+    assert a.tolist() == [0.0, -3.0]
+    assert repr(opt).startswith("SGD (\nParameter Group 0\n    dampening: 0\n    lr: 1.0\n")
+
+
+@pytest.mark.parametrize(
+    "call, error, text",
+    [
+        (lambda: optim.SGD([], lr=1), ValueError, "empty"),
+        (lambda: optim.SGD(quadratic(), lr=1), TypeError, "iterable"),
+        (lambda: optim.SGD([3], lr=1), TypeError, "int"),
+        (lambda: optim.SGD([{"params": {quadratic()}}], lr=1), TypeError, "ordered"),
+        (lambda: optim.SGD([quadratic() * 1], lr=1), ValueError, "non-leaf"),
+        (lambda: optim.SGD([quadratic()], lr=-1), ValueError, "lr"),
+        (lambda: optim.SGD([quadratic()], nesterov=True), ValueError, "Nesterov"),
+        (lambda: optim.Adam([quadratic()], betas=(1.0, 0.5)), ValueError, "index 0"),
+        (lambda: optim.Adam([quadratic()], eps=-1), ValueError, "eps"),
+        (lambda: optim.RMSprop([quadratic()], alpha=-1), ValueError, "alpha"),
+        (lambda: optim.Adagrad([quadratic()], initial_accumulator_value=-1), ValueError, "initial"),
+        (
+            lambda: optim.Optimizer([quadratic()], {"lr": optim.optimizer.required}),
+            ValueError,
+            "lr",
+        ),
+        (lambda: optim.Optimizer([quadratic()], {}).step(), NotImplementedError, "_update"),
+        (lambda: twice(quadratic()), ValueError, "more than one"),
+        (lambda: load(1, 2), ValueError, "1 parameters for 2"),
+        (lambda: optim.lr_scheduler.StepLR(3, 1), TypeError, "Optimizer"),
+    ],
+)
+def test_errors(call, error, text):
+    with pytest.raises(error) as caught:
+        call()
+    assert text in str(caught.value)
+
+
+def twice(w):
+    optim.SGD([w], lr=1).add_param_group({"params": [w]})
+
+
+def load(n, m):
+    state = optim.SGD([quadratic() for _ in range(n)], lr=1).state_dict()
+    optim.SGD([quadratic() for _ in range(m)], lr=1).load_state_dict(state)
+
+
+def test_loaded_state_is_checked_and_converted():
+    a = optim.Adam([quadratic()])
+    a.step()
+    state = copy.deepcopy(a.state_dict())
+    wide = nn.Parameter(spool.zeros(2, dtype=spool.float64))
+    b = optim.Adam([wide])
+    b.load_state_dict(state)
+    assert b.state[wide]["exp_avg"].dtype == spool.float64 and b.state[wide]["step"] == 1
+    assert b.state[wide]["exp_avg"].tolist() == state["state"][0]["exp_avg"].tolist()
+    with pytest.raises(ValueError, match="shape"):
+        optim.Adam([nn.Parameter(spool.zeros(3))]).load_state_dict(state)
+
+
+def test_hooks_and_copies():
+    w = quadratic()
+    opt, seen = optim.Adam([w]), []
+    with opt.register_step_pre_hook(lambda o, a, k: seen.append("before")):
+        after = opt.register_step_post_hook(lambda o, a, k: seen.append("after"))
+        opt.step()
+    after.remove()
+    opt.step()
+    assert seen == ["before", "after"]
+    twin = pickle.loads(pickle.dumps(opt))
+    twin.param_groups[0]["params"][0].grad = spool.ones(2)
+    twin.step()
+    opt.step()
+    assert twin.param_groups[0]["params"][0].tolist() == w.tolist()
+
+
+def test_parameters_converted_by_their_module():
+    layer = nn.Linear(2, 2)
+    opt = optim.Adam(layer.parameters())
+    layer.double()
+    layer(spool.ones(1, 2, dtype=spool.float64)).sum().backward()
+    opt.step()
+    assert opt.state[layer.weight]["exp_avg"].dtype == spool.float64
+
+
+# ---- schedules
+
+SCHEDULES = {
+    "lambda": lambda s, o: s.LambdaLR(o, lambda n: 0.9**n),
+    "lambdas": lambda s, o: s.LambdaLR(o, [lambda n: 0.9**n, lambda n: 1 / (n + 1)]),
+    "step": lambda s, o: s.StepLR(o, 3, 0.5),
+    "steps": lambda s, o: s.MultiStepLR(o, [2, 5, 5, 9], 0.3),
+    "exponential": lambda s, o: s.ExponentialLR(o, 0.8),
+    "constant": lambda s, o: s.ConstantLR(o, 0.25, 4),
+    "linear": lambda s, o: s.LinearLR(o, 0.2, 0.7, 6),
+    "cosine": lambda s, o: s.CosineAnnealingLR(o, 7, 0.001),
+    "one cycle": lambda s, o: s.OneCycleLR(o, 0.5, 31),
+    "one cycle linear": lambda s, o: s.OneCycleLR(
+        o, [0.5, 0.2], epochs=4, steps_per_epoch=8, anneal_strategy="linear", three_phase=True
+    ),
+    "sequence": lambda s, o: s.SequentialLR(
+        o, [s.ConstantLR(o, 0.1, 20), s.ExponentialLR(o, 0.9), s.StepLR(o, 3)], [3, 9]
+    ),
+}
+
+
+def schedule(library, optimizers, kind, make, steps=30):
+    zeros = spool.zeros if library is nn else torch.zeros
+    a, b = library.Parameter(zeros(1)), library.Parameter(zeros(1))
+    opt = getattr(optimizers, kind)([{"params": [a]}, {"params": [b], "lr": 0.03}], lr=0.1)
+    scheduler = make(optimizers.lr_scheduler, opt)
+    rates = []
+    for _ in range(steps):
+        rates.append([g["lr"] for g in opt.param_groups])
+        rates[-1] += [g.get("betas", (g.get("momentum"),))[0] for g in opt.param_groups]
+        assert scheduler.get_last_lr() == rates[-1][:2]
+        opt.step()
+        scheduler.step()
+    return np.array(rates), scheduler, opt
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name, kind):
+    if name.startswith("one") and kind == "SGD":
+        kind = "Adam"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if name != "sequence" else "ignore")
+        ours, _, _ = schedule(nn, optim, kind, SCHEDULES[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, _, _ = schedule(torch.nn, torch.optim, kind, SCHEDULES[name])
+    np.testing.assert_allclose(ours, theirs, 1e-9, 1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_resume(name):
+    """After 11 steps, in a new optimizer and scheduler that got the state."""
+    whole, _, _ = schedule(nn, optim, "Adam", SCHEDULES[name])
+    _, scheduler, opt = schedule(nn, optim, "Adam", SCHEDULES[name], 11)
+    params = [nn.Parameter(spool.zeros(1)) for _ in range(2)]
+    again = optim.Adam([{"params": [params[0]]}, {"params": [params[1]], "lr": 0.03}], lr=0.1)
+    other = SCHEDULES[name](optim.lr_scheduler, again)
+    again.load_state_dict(copy.deepcopy(opt.state_dict()))
+    other.load_state_dict(pickle.loads(pickle.dumps(scheduler.state_dict())))
+    for wanted in whole[11:]:
+        assert [g["lr"] for g in again.param_groups] == list(wanted[:2])
+        again.step()
+        other.step()
+
+
+def test_chained_schedules():
+    def make(s, o):
+        class Both:
+            def __init__(self):
+                self.parts = [s.ExponentialLR(o, 0.9), s.StepLR(o, 4, 0.5), s.LinearLR(o, 0.5)]
+
+            def step(self):
+                for part in self.parts:
+                    part.step()
+
+            def get_last_lr(self):
+                return [g["lr"] for g in o.param_groups]
+
+        return Both()
+
+    ours, theirs = (
+        schedule(n, o, "Adam", make)[0] for n, o in ((nn, optim), (torch.nn, torch.optim))
+    )
+    np.testing.assert_allclose(ours, theirs, 1e-12)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+def test_plateau(mode, threshold_mode):
+    values = np.random.default_rng(0).normal(size=60).cumsum() * 0.1 + 1
+
+    def run(library, optimizers, tensor):
+        opt = optimizers.SGD([library.Parameter(tensor([0.0]))], lr=1.0)
+        s = optimizers.lr_scheduler.ReduceLROnPlateau(
+            opt, mode, 0.5, 2, 0.01, threshold_mode, 1, 0.02
+        )
+        rates = []
+        for v in values:
+            s.step(tensor(v))
+            rates.append(opt.param_groups[0]["lr"])
+        return rates
+
+    ours = run(nn, optim, spool.tensor)
+    assert ours == run(torch.nn, torch.optim, torch.tensor) and len(set(ours)) > 3
+
+
+def test_schedule_errors():
+    def opt():
+        return optim.SGD([quadratic()], lr=0.1)
+
+    s = optim.lr_scheduler
+    for call in (
+        lambda: s.OneCycleLR(opt(), 0.1),
+        lambda: s.OneCycleLR(opt(), 0.1, 10, pct_start=2),
+        lambda: s.OneCycleLR(opt(), 0.1, 10, anneal_strategy="up"),
+        lambda: s.OneCycleLR(optim.Adagrad([quadratic()]), 0.1, 10),
+        lambda: s.OneCycleLR(opt(), [0.1, 0.2], 10),
+        lambda: s.LambdaLR(opt(), [abs, abs]),
+        lambda: s.LinearLR(opt(), 0.0),
+        lambda: s.ConstantLR(opt(), 2.0),
+        lambda: s.ReduceLROnPlateau(opt(), factor=1.0),
+        lambda: s.ReduceLROnPlateau(opt(), mode="up"),
+        lambda: s.SequentialLR(opt(), [], []),
+        lambda: s.SequentialLR(opt(), [s.StepLR(opt(), 1)], []),
+    ):
+        with pytest.raises(ValueError):
+            call()
+    with pytest.raises(KeyError, match="initial_lr"):
+        s.StepLR(opt(), 1, last_epoch=3)
+    with pytest.warns(UserWarning, match="before optimizer.step"):
+        s.StepLR(opt(), 1).step()
