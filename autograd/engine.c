@@ -209,25 +209,28 @@ static void capture(run *r, const sp_task *task)
     }
 }
 
+static bool is_needed(const run *r, const sp_node *node, int i)
+{
+    const sp_node *to = node->edges[i].node;
+    if (!to) return false;
+    if (!r->selective) return true;
+    const sp_task *task = task_at(r, to);
+    return task && task->wanted;
+}
+
 static uint64_t needed_edges(const run *r, const sp_node *node)
 {
     uint64_t need = 0;
-    for (int i = 0; i < node->n_in; i++) {
-        const sp_node *to = node->edges[i].node;
-        if (!to) continue;
-        if (r->selective) {
-            const sp_task *task = task_at(r, to);
-            if (!task || !task->wanted) continue;
-        }
-        need |= UINT64_C(1) << i;
-    }
+    for (int i = 0; i < node->n_in; i++)
+        if (is_needed(r, node, i)) need |= sp__in_bit(i);
     return need;
 }
 
 static sp_status pass_on(run *r, const sp_node *node, uint64_t need, sp_tensor **gx)
 {
     for (int i = 0; i < node->n_in; i++) {
-        if ((need >> i & 1) && gx[i]) SP_RETURN_IF(arrive(r, node->edges[i], &gx[i]));
+        if ((need & sp__in_bit(i)) && gx[i] && is_needed(r, node, i))
+            SP_RETURN_IF(arrive(r, node->edges[i], &gx[i]));
         sp_drop(&gx[i]);
     }
     return SP_OK;

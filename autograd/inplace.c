@@ -123,7 +123,7 @@ static sp_status saved_inputs(const sp_call *c, uint64_t need, sp_tensor **save,
     uint64_t reads = sp__node_saves_in(c, need);
     for (int i = 0; i < c->n_in; i++) {
         save[i] = c->in[i];
-        if (!(reads >> i & 1) || c->in[i] != c->in[0]) continue;
+        if (!(reads & sp__in_bit(i)) || c->in[i] != c->in[0]) continue;
         if (!*old) SP_RETURN_IF(sp_clone(c->in[0], old));
         save[i] = *old;
     }

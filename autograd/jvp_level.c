@@ -249,7 +249,7 @@ static sp_status gather(forward *f)
         SP_RETURN_IF(tangent_of(c->in[i], f->level, &f->t[i]));
         bool knows = sp_op_table[c->op].n_in < 0 || (sp_op_table[c->op].diff_mask >> i & 1);
         if (f->t[i] && knows)
-            f->moving |= UINT64_C(1) << i;
+            f->moving |= sp__in_bit(i);
         else
             f->t[i] = NULL;
     }

@@ -23,7 +23,7 @@ static uint64_t needed(const sp_call *c, const sp_op_info *info, const sp_level 
     uint64_t need = 0;
     for (int i = 0; i < c->n_in; i++) {
         bool flows = info->n_in < 0 ? info->diff_mask != 0 : info->diff_mask >> i & 1;
-        if (flows && sp__wants_grad(c->in[i], level)) need |= UINT64_C(1) << i;
+        if (flows && sp__wants_grad(c->in[i], level)) need |= sp__in_bit(i);
     }
     return need;
 }

@@ -67,6 +67,17 @@ SP_MUST_USE sp_status sp__rule_as_strided_part(const sp_tensor *gy, const sp_att
                                                const sp_attr *stride, const sp_attr *offset,
                                                sp_tensor **out);
 
+/* ---- tensors joined: of metas[i] one each, out of gy, and of tangents, NULL for zero ----- */
+
+SP_MUST_USE sp_status sp__rule_cat_vjp(const sp_tensor *gy, const sp_meta *metas, int i,
+                                       int64_t dim, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_stack_vjp(const sp_tensor *gy, const sp_meta *metas, int i,
+                                         int64_t dim, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_cat_jvp(sp_tensor *const *ts, sp_tensor *const *xs, int n,
+                                       const sp_tensor *y, int64_t dim, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_stack_jvp(sp_tensor *const *ts, sp_tensor *const *xs, int n,
+                                         const sp_tensor *y, int64_t dim, sp_tensor **out);
+
 /* ---- losses ----- */
 
 /* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */

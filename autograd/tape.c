@@ -196,7 +196,7 @@ static savings savings_of(const sp_call *c, uint64_t need)
     for (int i = 0; i < c->n_in; i++)
         if (need >> i & 1) s.in |= rule->vjp_reads_in[i], s.out |= rule->vjp_reads_out[i];
     for (int i = 0; i < c->n_in; i++)
-        if (!c->in[i]) s.in &= ~(UINT64_C(1) << i);
+        if (!c->in[i]) s.in &= ~sp__in_bit(i);
     return s;
 }
 
@@ -265,7 +265,7 @@ static sp_status save_handle(sp_node *node, sp_tensor *t, int index)
 static sp_status save_all(sp_node *node, const sp_call *c, sp_tensor *const *save, savings what)
 {
     for (int i = 0; i < c->n_in; i++)
-        if (what.in >> i & 1) SP_RETURN_IF(save_handle(node, save[i], i));
+        if (what.in & sp__in_bit(i)) SP_RETURN_IF(save_handle(node, save[i], i));
     for (int i = 0; i < c->n_out; i++)
         if (what.out >> i & 1) SP_RETURN_IF(save_handle(node, c->out[i], -1 - i));
     return SP_OK;
@@ -274,7 +274,7 @@ static sp_status save_all(sp_node *node, const sp_call *c, sp_tensor *const *sav
 static sp_status take_edges(sp_node *node, const sp_call *c, uint64_t need)
 {
     for (int i = 0; i < c->n_in; i++) {
-        if (!(need >> i & 1)) continue;
+        if (!(need & sp__in_bit(i))) continue;
         sp_edge edge;
         SP_RETURN_IF(sp__history(c->in[i], &edge));
         if (!edge.node) continue;
@@ -287,7 +287,7 @@ sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save, 
 {
     savings what = savings_of(c, need);
     int words = 0, n_saved = 0;
-    for (uint64_t in = what.in; in; in &= in - 1) n_saved++;
+    for (int i = 0; i < c->n_in; i++) n_saved += (what.in & sp__in_bit(i)) != 0;
     for (uint32_t saved = what.out; saved; saved &= saved - 1) n_saved++;
     for (int i = 0; i < c->n_in; i++) words += geometry_words(c->in[i]);
     for (int i = 0; i < c->n_out; i++) words += geometry_words(c->out[i]);

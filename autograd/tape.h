@@ -50,6 +50,13 @@ typedef struct sp_jvp_args {
 } sp_jvp_args;
 typedef sp_status (*sp_jvp_fn)(const sp_jvp_args *a);
 
+/* The bit of input i in a mask of inputs. Of an op over many tensors, all from the 63rd on share
+ * one. */
+static inline uint64_t sp__in_bit(int i)
+{
+    return UINT64_C(1) << (i < 63 ? i : 63);
+}
+
 typedef struct sp_rule { /* generated: autograd_gen.c, indexed by opcode */
     sp_vjp_fn vjp;       /* NULL: not differentiable, or composite without formulas of its own */
     sp_jvp_fn jvp;       /* NULL: linear, or by the vjp twice */

@@ -128,7 +128,8 @@ static sp_status batch_dims(sp_batch *b)
     sp_attr *attr = &b->low.attr[info->dims_attr];
     int rank = b->c->in[0]->rank;
     for (int i = 0; i < b->c->n_in; i++) SP_RETURN_IF(sp__batch_everywhere(b, i));
-    if (b->c->op == SP_OP_UNSQUEEZE) return shift_dim(b, attr->v.i, rank + 1, &attr->v.i);
+    if (b->c->op == SP_OP_UNSQUEEZE || b->c->op == SP_OP_STACK)
+        return shift_dim(b, attr->v.i, rank + 1, &attr->v.i);
     if (rank == 0 &&
         !(b->c->flags &
           SP_CALL_INPLACE)) { /* dim 0 or -1 of a number: a dimension to stand for it */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/calls.h"
+#include "ops/join.h"
 
 static const char *op_name(const sp_batch *b)
 {
@@ -165,6 +166,25 @@ static sp_status batch_index_add(sp_batch *b)
     return spread_index(b, 1, dim, b->c->in[2]->shape, rank);
 }
 
+/* ---- tensors joined ----- */
+
+/* Behind the batch's dimension an example of shape (0,) is no longer told from the others, so it is
+ * left out here: swapped with the last that counts. */
+static sp_status batch_cat(sp_batch *b)
+{
+    int n = 0, dim, rank = b->out[0].rank;
+    SP_RETURN_IF(sp__dim_normalize(op_name(b), b->c->attr[SP_CAT_DIM].v.i, rank, &dim));
+    for (int i = 0; i < b->c->n_in; i++) {
+        SP_RETURN_IF(sp__batch_everywhere(b, i));
+        if (sp__cat_skips(b->c->in[i]->rank, b->c->in[i]->shape) && rank > 1) continue;
+        sp_tensor *counts = b->low.in[i];
+        b->low.in[i] = b->low.in[n], b->low.in[n++] = counts;
+    }
+    b->low.n_in = n;
+    set_int(b, SP_CAT_DIM, dim + 1);
+    return SP_OK;
+}
+
 /* ---- losses ----- */
 
 static sp_status join_dims(const sp_tensor *t, int64_t joined, int skip, sp_tensor **out)
@@ -232,6 +252,7 @@ sp_batch_rule sp__batch_rule_of(int op)
     case SP_OP_AS_STRIDED: return batch_as_strided;
     case SP_OP_AS_STRIDED_SCATTER: return batch_as_strided_scatter;
     case SP_OP_MATMUL: return batch_matmul;
+    case SP_OP_CAT: return batch_cat;
     case SP_OP_INDEX_SELECT: return batch_index_select;
     case SP_OP_INDEX_ADD: return batch_index_add;
     case SP_OP_NLL_LOSS: return batch_nll_loss;

@@ -182,11 +182,11 @@ out:
 }
 
 static sp_status kernel_args(sp_plan *plan, const sp_planner *p, const sp_stage *stage,
-                             sp_attr *attr, sp_kargs *k)
+                             sp_operand *many, sp_attr *attr, sp_kargs *k)
 {
     const sp_ir_node *node = &p->g->nodes[stage->first];
+    k->arg = node->n_out + node->n_in > SP_KARGS_INLINE ? many : k->room;
     SP_RETURN_IF(sp__program_kargs(p->g, node, k));
-    k->arg = k->room;
     k->attr = attr;
     for (int i = 0; i < node->n_attr; i++) {
         attr[i] = node->attr[i];
@@ -273,7 +273,8 @@ static sp_status make_step(sp_plan *plan, const sp_planner *p, const sp_stage *s
         plan->info.predicted_us += sp__tile_predict_us(step->tile, k->arg[0].numel);
     } else {
         SP_RETURN_IF(find_kernel(node, &step->kernel));
-        SP_RETURN_IF(kernel_args(plan, p, stage, c->attr, k));
+        SP_RETURN_IF(kernel_args(plan, p, stage, c->operand, c->attr, k));
+        if (k->arg == c->operand) c->operand += k->n_arg;
         c->attr += node->n_attr;
         plan->info.predicted_us += sp__backends[SP_DEVICE_CPU]->predict_us(k);
     }

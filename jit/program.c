@@ -23,14 +23,11 @@ static void geometry_handle(const sp_meta *m, sp_storage *nowhere, sp_tensor *ou
     memcpy(out->stride, m->stride, m->rank * sizeof *m->stride);
 }
 
-sp_status sp__program_kargs(const sp_graph *g, const sp_ir_node *node, sp_kargs *out)
+static void fill_kargs(const sp_graph *g, const sp_ir_node *node, sp_tensor *handle, sp_tensor **in,
+                       sp_kargs *out)
 {
     static char nothing[64];
     sp_storage nowhere = {.data = nothing};
-    sp_tensor handle[SP_KARGS_INLINE], *in[SP_KARGS_INLINE] = {NULL};
-    if (node->n_out + node->n_in > SP_KARGS_INLINE)
-        return sp_fail(SP_EUNSUPPORTED, "plan: %s with %d operands", sp_op_table[node->op].name,
-                       node->n_in);
     sp_call c = {
         .op = node->op, .n_out = node->n_out, .n_attr = node->n_attr, .n_in = node->n_in, .in = in};
     for (int i = 0; i < node->n_out; i++) {
@@ -38,14 +35,31 @@ sp_status sp__program_kargs(const sp_graph *g, const sp_ir_node *node, sp_kargs 
         geometry_handle(&g->values[node->out[i]].type, &nowhere, c.out[i]);
     }
     for (int i = 0; i < node->n_in; i++) {
-        if (node->in[i] < 0) continue;
-        in[i] = &handle[node->n_out + i];
-        geometry_handle(&g->values[node->in[i]].type, &nowhere, in[i]);
+        in[i] = node->in[i] < 0 ? NULL : &handle[node->n_out + i];
+        if (in[i]) geometry_handle(&g->values[node->in[i]].type, &nowhere, in[i]);
     }
     for (int i = 0; i < node->n_attr; i++) c.attr[i] = node->attr[i];
     sp__kargs_fill(&c, out);
     out->attr = node->attr;
-    return SP_OK;
+}
+
+sp_status sp__program_kargs(const sp_graph *g, const sp_ir_node *node, sp_kargs *out)
+{
+    sp_tensor room[SP_KARGS_INLINE], *in[SP_KARGS_INLINE];
+    size_t n = (size_t)(node->n_out + node->n_in);
+    if (n <= SP_KARGS_INLINE) {
+        fill_kargs(g, node, room, in, out);
+        return SP_OK;
+    }
+    sp_tensor *handles = sp__alloc(n * sizeof *handles), **many = sp__alloc(n * sizeof *many);
+    if (handles && many) fill_kargs(g, node, handles, many, out);
+    sp_status status = handles && many
+                           ? SP_OK
+                           : sp_fail(SP_EMEMORY, "plan: no memory for %zu operands of %s", n,
+                                     sp_op_table[node->op].name);
+    if (handles) sp__free(handles, n * sizeof *handles);
+    if (many) sp__free(many, n * sizeof *many);
+    return status;
 }
 
 /* Inference decides what dtype an op computes in, and the launcher knows it. */

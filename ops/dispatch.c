@@ -5,7 +5,7 @@
  */
 #include "ops/dispatch.h"
 
-#include "ops/launch.h"
+#include "ops/launch_int.h"
 #include "tensor/memory.h"
 
 __thread sp_tls sp__tls __attribute__((tls_model("initial-exec")));
@@ -59,9 +59,60 @@ static sp_status note_view(sp_call *c)
     return status;
 }
 
+/* ---- ops that are other ops ----- */
+
+static bool wants_grad(const sp_call *c)
+{
+    for (int i = 0; i < c->n_in && !sp__tls.no_grad; i++)
+        if (c->in[i] && c->in[i]->flags & SP_T_REQUIRES_GRAD) return true;
+    return false;
+}
+
+static sp_status check_written(const sp_call *c, const sp_tensor *made)
+{
+    const char *name = sp_op_table[c->op].name;
+    const sp_tensor *t = c->out[0];
+    bool same = t->rank == made->rank;
+    for (int i = 0; same && i < t->rank; i++) same = t->shape[i] == made->shape[i];
+    if (!same)
+        return sp_fail(SP_ESHAPE,
+                       "%s: the result has shape %s, the tensor to hold it %s; they must be equal, "
+                       "because tensors are not resized",
+                       name, SP_SHAPE(made), SP_SHAPE(t));
+    if (sp__kind_of(made->dtype) > sp__kind_of(t->dtype))
+        return sp_fail(SP_EDTYPE,
+                       "%s: the result is %s, which a tensor of %s cannot hold; cast one of them, "
+                       "or write to a new tensor",
+                       name, sp_dtype_name((sp_dtype)made->dtype),
+                       sp_dtype_name((sp_dtype)t->dtype));
+    return SP_OK;
+}
+
+/* Into a tensor that is there: what the body makes, copied. */
+static __attribute__((noinline)) sp_status write_body(sp_call *c)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    sp_call fresh = *c;
+    if (c->flags & SP_CALL_INPLACE) c->out[0] = c->in[0];
+    if (c->flags & SP_CALL_OUT && wants_grad(c))
+        return sp_fail(SP_EGRAD,
+                       "%s: out= cannot be differentiated, but an argument requires grad; leave "
+                       "out= away, or call it under no_grad()",
+                       info->name);
+    fresh.flags = 0;
+    fresh.out[0] = NULL;
+    SP_RETURN_IF(info->body(&fresh));
+    sp_status status = check_written(c, fresh.out[0]);
+    if (status == SP_OK) status = sp_copy_(c->out[0], fresh.out[0]);
+    sp_drop(&fresh.out[0]);
+    return status;
+}
+
 sp_status sp__dispatch(sp_call *c)
 {
     sp_tls *tls = &sp__tls;
+    if (SP_UNLIKELY(sp_op_table[c->op].flags & SP_OPF_BODY))
+        return c->flags ? write_body(c) : sp_op_table[c->op].body(c);
     if (SP_UNLIKELY(tls->top != NULL)) return at_level(tls, c);
     unsigned seen = 0;
     for (int i = 0; i < c->n_in; i++)

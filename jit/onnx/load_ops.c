@@ -470,6 +470,14 @@ static sp_status load_scatter_elements(sp_loader *l)
     return node_of(l, "where", (sp_vid[]){hit, sums, n->in[0]}, 3, NULL, 0, &n->out[0]);
 }
 
+static sp_status load_concat(sp_loader *l)
+{
+    sp_onnx_node *n = l->node;
+    SP_RETURN_IF(need_inputs(l, n->n_in > 0 ? n->n_in : 1));
+    return node_of(l, "cat", n->in, n->n_in, GIVEN(GIVE_INT("dim", attr_int(l, "axis", 0))),
+                   &n->out[0]);
+}
+
 /* ---- networks, creation ---- */
 
 static sp_status load_log_softmax(sp_loader *l)
@@ -627,6 +635,7 @@ static const struct {
     {"Gather", load_gather},
     {"GatherElements", load_gather_elements},
     {"ScatterElements", load_scatter_elements},
+    {"Concat", load_concat},
     {"LogSoftmax", load_log_softmax},
     {"Softmax", load_softmax},
     {"NegativeLogLikelihoodLoss", load_nll},

@@ -562,6 +562,49 @@ static sp_status save_index_add(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
+/* ---- tensors joined ---- */
+
+/* x with a dimension of size 1 at `dim`. */
+static sp_name with_dim(sp_saver *s, sp_name x, const sp_meta *m, int64_t dim)
+{
+    int64_t shape[SP_MAX_RANK];
+    for (int d = 0; d <= m->rank; d++) shape[d] = d == dim ? 1 : m->shape[d < dim ? d : d - 1];
+    return reshaped(s, x, shape, m->rank + 1);
+}
+
+/* Concat of the inputs, which were given a new dimension before if `stacked`. */
+static sp_status save_joined(sp_saver *s, const sp_ir_node *n, bool stacked)
+{
+    const sp_meta *y = result_type(s, n);
+    int64_t dim = dim_of(n, "dim", y->rank);
+    size_t bytes = (size_t)n->n_in * sizeof(sp_name);
+    sp_name *names = sp__alloc(bytes);
+    int count = 0;
+    if (!names) return sp_fail(SP_EMEMORY, "onnx.save: no memory for %d inputs", n->n_in);
+    for (int i = 0; i < n->n_in; i++) {
+        const sp_meta *x = type_of(s, n->in[i]);
+        if (!stacked && x->rank != y->rank) continue; /* cat leaves (0,) out */
+        sp_name in = input_as(s, n, i, y->dtype);
+        names[count++] = stacked ? with_dim(s, in, x, dim) : in;
+    }
+    sp__save_begin(s, "Concat", "");
+    for (int i = 0; i < count; i++) sp__save_in(s, names[i]);
+    sp__save_attr_int(s, "axis", dim);
+    sp__save_end(s, result(s, n));
+    sp__free(names, bytes);
+    return SP_OK;
+}
+
+static sp_status save_cat(sp_saver *s, const sp_ir_node *n)
+{
+    return save_joined(s, n, false);
+}
+
+static sp_status save_stack(sp_saver *s, const sp_ir_node *n)
+{
+    return save_joined(s, n, true);
+}
+
 /* ---- networks ---- */
 
 static sp_status save_log_softmax(sp_saver *s, const sp_ir_node *n)
@@ -722,6 +765,8 @@ static const struct {
     {"scatter_add", save_scatter_add},
     {"index_select", save_index_select},
     {"index_add", save_index_add},
+    {"cat", save_cat},
+    {"stack", save_stack},
     {"log_softmax", save_log_softmax},
     {"nll_loss", save_nll_loss},
     {"full", save_full},

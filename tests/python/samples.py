@@ -92,7 +92,7 @@ def arrays_of(sample, dtype="float32"):
 def to_spool(value):
     if isinstance(value, np.ndarray):
         return spool.tensor(value)
-    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+    if is_list(value):
         return [spool.tensor(v) for v in value]
     return value
 
@@ -121,9 +121,40 @@ def run(sample, args, kwargs):
     return caller(sample)(*args, **python_kwargs(kwargs, spool))
 
 
+def is_list(value):
+    return isinstance(value, list) and bool(value) and isinstance(value[0], np.ndarray)
+
+
+def tensor_positions(args):
+    """Where the tensors among the arguments are: (argument, place in it if that is a list, else None)."""
+    found = []
+    for i, value in enumerate(args):
+        if isinstance(value, np.ndarray):
+            found.append((i, None))
+        elif is_list(value):
+            found += [(i, k) for k in range(len(value))]
+    return found
+
+
 def float_positions(args):
-    """Where the floating tensor arguments are."""
-    return [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    """Where the floating tensors among the arguments are."""
+    return [p for p in tensor_positions(args) if tensor_at(args, p).dtype.kind == "f"]
+
+
+def tensor_at(args, position):
+    i, k = position
+    return args[i] if k is None else args[i][k]
+
+
+def with_tensors(args, positions, values):
+    """The arguments as spool's, with these values at these positions."""
+    full = list(map(to_spool, args))
+    for (i, k), value in zip(positions, values):
+        if k is None:
+            full[i] = value
+        else:
+            full[i][k] = value
+    return full
 
 
 def bits(value):

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from samples import FULL, arrays_of, float_positions, load, outputs, run, to_spool
+from samples import FULL, arrays_of, float_positions, load, outputs, run, tensor_at, to_spool
 
 import spool
 from spool import _C
@@ -21,9 +21,9 @@ def exercise(sample):
     """The op, its gradient, and a compiled run: everything that allocates."""
     args, kwargs = arrays_of(sample)
     full = list(map(to_spool, args))
-    positions = [i for i in float_positions(args) if i in sample.differentiable]
-    for i in positions:
-        full[i].requires_grad_()
+    for position in float_positions(args):
+        if position[0] in sample.differentiable:
+            tensor_at(full, position).requires_grad_()
     values = outputs(run(sample, full, kwargs))
     if values[0].requires_grad:
         values[0].sum().backward()

@@ -6,7 +6,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from samples import FULL, arrays_of, caller, load, outputs, python_kwargs, to_spool
+from samples import (
+    FULL,
+    arrays_of,
+    caller,
+    load,
+    outputs,
+    python_kwargs,
+    tensor_at,
+    tensor_positions,
+    to_spool,
+    with_tensors,
+)
 
 import spool
 
@@ -17,16 +28,13 @@ every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 def as_function(sample):
     """The op as a function of its tensors alone, and these tensors."""
     args, kwargs = arrays_of(sample)
-    positions = [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+    positions = tensor_positions(args)
     op, keywords = caller(sample), python_kwargs(kwargs, spool)
 
     def function(*tensors):
-        full = list(args)
-        for i, tensor in zip(positions, tensors):
-            full[i] = tensor
-        return op(*full, **keywords)
+        return op(*with_tensors(args, positions, tensors), **keywords)
 
-    return function, [to_spool(args[i]) for i in positions]
+    return function, [to_spool(tensor_at(args, p)) for p in positions]
 
 
 def run_onnx(path, tensors):

@@ -8,11 +8,15 @@ from samples import (
     bits,
     caller,
     float_positions,
+    is_list,
     load,
     outputs,
     python_kwargs,
     run,
+    tensor_at,
+    tensor_positions,
     to_spool,
+    with_tensors,
 )
 
 import spool
@@ -57,7 +61,7 @@ def torch_op(sample):
 def to_torch(value):
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
-    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+    if is_list(value):
         return [to_torch(v) for v in value]
     return value
 
@@ -109,7 +113,13 @@ def test_layout_does_not_change_values(sample):
     dense = outputs(run(sample, list(map(to_spool, args)), kwargs))
     other = outputs(
         run(
-            sample, [strided(a) if isinstance(a, np.ndarray) else to_spool(a) for a in args], kwargs
+            sample,
+            with_tensors(
+                args,
+                tensor_positions(args),
+                [strided(tensor_at(args, p)) for p in tensor_positions(args)],
+            ),
+            kwargs,
         )
     )
     for a, b in zip(dense, other):
@@ -120,9 +130,7 @@ def scalar_function(sample, args, kwargs, positions, weights):
     """The floating arguments -> sum(weights * op(...)), over float64."""
 
     def function(*tensors):
-        full = list(map(to_spool, args))
-        for position, tensor in zip(positions, tensors):
-            full[position] = tensor
+        full = with_tensors(args, positions, tensors)
         total = 0
         for out, weight in zip(outputs(run(sample, full, kwargs)), weights):
             total = total + (out * weight).sum()
@@ -134,7 +142,7 @@ def scalar_function(sample, args, kwargs, positions, weights):
 def case_of(sample):
     """(function, float64 arrays at which to differentiate, directions)"""
     args, kwargs = arrays_of(sample, "float64")
-    positions = [i for i in float_positions(args) if i in sample.differentiable]
+    positions = [p for p in float_positions(args) if p[0] in sample.differentiable]
     rng = np.random.default_rng(1)
     results = outputs(run(sample, list(map(to_spool, args)), kwargs))
     if not all(
@@ -143,7 +151,7 @@ def case_of(sample):
         positions = []
     shapes = [tuple(r.shape) for r in results]
     weights = [spool.tensor(np.asarray(rng.normal(size=s))) for s in shapes]
-    points = [args[i] for i in positions]
+    points = [tensor_at(args, p) for p in positions]
     directions = [np.asarray(rng.normal(size=p.shape)) for p in points]
     return scalar_function(sample, args, kwargs, positions, weights), points, directions
 
@@ -270,12 +278,12 @@ def test_forward_mode(sample):
 @every
 def test_vmap_is_a_loop(sample):
     args, kwargs = arrays_of(sample)
-    tensors = [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+    tensors = tensor_positions(args)
     if not tensors or sample.op in RANDOM:
         pytest.skip("no tensor argument, or random")
     for batched in [tensors] + ([[tensors[0]]] if len(tensors) > 1 else []):
         rng = np.random.default_rng(3)
-        stacks = {i: np.stack([np.asarray(args[i])] * 3) for i in batched}
+        stacks = {p: np.stack([np.asarray(tensor_at(args, p))] * 3) for p in batched}
         for i, stack in stacks.items():
             if stack.dtype.kind == "f":
                 stacks[i] = (stack * rng.uniform(0.5, 1.5, (3,) + (1,) * (stack.ndim - 1))).astype(
@@ -283,10 +291,7 @@ def test_vmap_is_a_loop(sample):
                 )
 
         def one(*slices, where=batched):
-            full = list(map(to_spool, args))
-            for i, s in zip(where, slices):
-                full[i] = s
-            return run(sample, full, kwargs)
+            return run(sample, with_tensors(args, where, slices), kwargs)
 
         got = outputs(spool.func.vmap(one)(*[spool.tensor(stacks[i]) for i in batched]))
         for k, value in enumerate(got):
@@ -306,13 +311,10 @@ def test_compiled_bits_are_eagers(sample):
     keywords = python_kwargs(kwargs, spool)
 
     def function(*tensors):
-        full = list(map(to_spool, args))
-        for i, tensor in zip(positions, tensors):
-            full[i] = tensor
-        return op(*full, **keywords)
+        return op(*with_tensors(args, positions, tensors), **keywords)
 
-    positions = [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
-    tensors = [to_spool(args[i]) for i in positions]
+    positions = tensor_positions(args)
+    tensors = [to_spool(tensor_at(args, p)) for p in positions]
     jitted = spool.jit(function)
     if sample.op in RANDOM:
         spool.manual_seed(5)

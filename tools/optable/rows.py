@@ -56,6 +56,8 @@ def header(ops):
 
 def _row(op, infer):
     flags = [f"SP_OPF_{name}" for key, name in _FLAGS if op.flag(key)]
+    if op.is_only_body:
+        flags.append("SP_OPF_BODY")
     attrs = [p.name for p in op.attrs] + op.hidden_attrs
     dims = op.keys.get("dims")
     kinds = f"kinds_{op.c_name}" if attrs else "NULL"

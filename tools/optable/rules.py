@@ -343,34 +343,16 @@ def _vjp(op, context):
 def _variadic_vjp(op, context):
     """Tensor[]: one helper call an input, with its index: `cat_vjp(gy, xs.metas, i, dim)`."""
     name, formula = op.inputs[0].name, str(op.vjp[op.inputs[0].name])
-    node = parse(formula)
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
-        raise FormulaError(
-            "the formula of a Tensor[] input is one helper call, such as cat_vjp(gy, xs.metas, i, dim)"
-        )
-    attrs = {p.name: _attr_value(p, i).c for i, p in enumerate(op.attrs)}
-    known = {
-        "gy": "a->gy[0]",
-        "out": "a->out[0]",
-        "i": "i",
-        f"{name}.metas": "a->in_meta",
-        name: "a->in",
-        "n": "a->n_in",
-        **attrs,
-    }
-    args = []
-    for arg in node.args:
-        if ast.unparse(arg) not in known:
-            raise FormulaError(f"'{ast.unparse(arg)}' is unknown; known are {', '.join(known)}")
-        args.append(known[ast.unparse(arg)])
-    call = wrap_list(f"SP_TRY(sp__rule_{node.func.id}(", [*args, "&a->gx[i]"], "));")
+    known = {"gy": "a->gy[0]", "i": "i", f"{name}.metas": "a->in_meta"}
+    node, call = _one_helper(op, formula, known, "&a->gx[i]")
+    call = f"SP_TRY({call});"
     context.helpers.add("drop_all")
     text = f"""{comment([f"{op.name}: g{name}[i] = {formula}"])}
 static sp_status vjp_{op.c_name}(const sp_vjp_args *a)
 {{
     sp_status status = SP_OK;
     for (int i = 0; i < a->n_in; i++) {{
-        if (!(a->need >> i & 1)) continue;
+        if (!(a->need & sp__in_bit(i))) continue;
 {_indent(_indent(call))}
     }}
 out:
@@ -382,6 +364,34 @@ out:
         i: ({("in", i)} if name in names else set()) | ({("out", 0)} if "out" in names else set())
         for i in range(1)
     }
+
+
+def _one_helper(op, formula, more, result):
+    """The formula of a Tensor[] input: one helper call over all of them."""
+    name, node = op.inputs[0].name, parse(formula)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
+        raise FormulaError(
+            "the formula of a Tensor[] input is one helper call, such as cat_vjp(gy, xs.metas, i, dim)"
+        )
+    attrs = {p.name: _attr_value(p, i).c for i, p in enumerate(op.attrs)}
+    known = {"out": "a->out[0]", name: "a->in", "n": "a->n_in", **more, **attrs}
+    args = []
+    for arg in node.args:
+        if ast.unparse(arg) not in known:
+            raise FormulaError(f"'{ast.unparse(arg)}' is unknown; known are {', '.join(known)}")
+        args.append(known[ast.unparse(arg)])
+    return node, wrap_list(f"sp__rule_{node.func.id}(", [*args, result], ")")
+
+
+def _variadic_jvp(op):
+    """Tensor[]: one helper call on the tangents, of which some are NULL: `cat_jvp(ts, xs, n, dim)`."""
+    name, formula = op.inputs[0].name, str(op.keys["jvp"])
+    _, call = _one_helper(op, formula, {f"t{name}": "a->t"}, "&a->ty[0]")
+    return f"""{comment([f"{op.name}: t{op.outputs[0]} = {formula}"])}
+static sp_status jvp_{op.c_name}(const sp_jvp_args *a)
+{{
+    return {call};
+}}"""
 
 
 def _jvp_formulas(op):
@@ -426,8 +436,10 @@ def _linear_sum(op):
 
 
 def _jvp(op, context):
+    if op.variadic:
+        return _variadic_jvp(op) if "jvp" in op.keys else None
     formulas = _jvp_formulas(op)
-    if not formulas or op.variadic:
+    if not formulas:
         return None
     function, notes = _Function(op, "jvp", context), []
     for k, (node, post) in formulas.items():

@@ -174,6 +174,12 @@ class Op:
         return "composite" in self.keys
 
     @property
+    def is_only_body(self):
+        """A composite that nothing but its body is known of."""
+        rules = any(key in self.keys for key in ("vjp", "jvp", "linear"))
+        return self.is_composite and not (self.kernel or rules or self.batch != "none")
+
+    @property
     def kernel(self):
         """Name of the CPU kernel function's stem, "tile" for a tile VM op, None for none."""
         kernel = self.keys.get("kernel")
