@@ -299,6 +299,45 @@ sp_status sp__rule_permute_back(const sp_tensor *gy, const sp_attr *dims, sp_ten
     return sp_permute(gy, back, dims->n, out);
 }
 
+/* The elements of all windows, one window after the other: w * step + i. */
+static sp_status window_places(int64_t windows, int64_t size, int64_t step, sp_tensor **out)
+{
+    sp_tensor *starts = NULL, *column = NULL, *inside = NULL, *all = NULL;
+    sp_status status = SP_OK;
+    int64_t numel = windows * size;
+    const sp_arange_opt by = {.size = sizeof by, .has_step = true, .step = SP_INT(step)};
+    SP_TRY(sp_arange(SP_INT(0), SP_INT(windows * step), &by, &starts));
+    SP_TRY(sp_unsqueeze(starts, 1, &column));
+    SP_TRY(sp_arange(SP_INT(0), SP_INT(size), NULL, &inside));
+    SP_TRY(sp_add(column, inside, &all));
+    SP_TRY(sp_reshape(all, &numel, 1, out));
+out:
+    sp_drop(&starts), sp_drop(&column), sp_drop(&inside), sp_drop(&all);
+    return status;
+}
+
+sp_status sp__rule_unfold_vjp(const sp_tensor *gy, const sp_meta *m, int64_t dimension,
+                              int64_t size, int64_t step, sp_tensor **out)
+{
+    sp_tensor *places = NULL, *none = NULL, *turned = NULL, *flat = NULL;
+    int64_t dims[SP_MAX_RANK], shape[SP_MAX_RANK];
+    int d, rank = m->rank;
+    sp_status status = SP_OK;
+    *out = NULL;
+    SP_RETURN_IF(sp__dim_normalize("unfold", dimension, rank, &d));
+    int64_t windows = gy->shape[d];
+    for (int i = 0; i <= rank; i++) dims[i] = i <= d ? i : i == d + 1 ? rank : i - 1;
+    for (int i = 0; i < rank; i++) shape[i] = i == d ? windows * size : m->shape[i];
+    SP_TRY(window_places(windows, size, step, &places));
+    SP_TRY(sp_permute(gy, dims, rank + 1, &turned));
+    SP_TRY(sp_reshape(turned, shape, rank, &flat));
+    SP_TRY(zeros(m, &none));
+    SP_TRY(sp_index_add(none, d, places, flat, out));
+out:
+    sp_drop(&places), sp_drop(&none), sp_drop(&turned), sp_drop(&flat);
+    return status;
+}
+
 /* ---- losses ----- */
 
 sp_status sp__rule_nll_loss_vjp(const sp_tensor *gy, const sp_meta *x, const sp_tensor *target,

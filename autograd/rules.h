@@ -54,6 +54,9 @@ SP_MUST_USE sp_status sp__rule_linear_w(const sp_tensor *gy, const sp_tensor *x,
 /* Undoes permute(x, dims). */
 SP_MUST_USE sp_status sp__rule_permute_back(const sp_tensor *gy, const sp_attr *dims,
                                             sp_tensor **out);
+/* unfold of an x of geometry m: what each window got, added up. */
+SP_MUST_USE sp_status sp__rule_unfold_vjp(const sp_tensor *gy, const sp_meta *m, int64_t dimension,
+                                          int64_t size, int64_t step, sp_tensor **out);
 /* as_strided of an x of geometry m: gy added up at the places of x that it came from. */
 SP_MUST_USE sp_status sp__rule_as_strided_vjp(const sp_tensor *gy, const sp_meta *m,
                                               const sp_attr *size, const sp_attr *stride,

@@ -48,6 +48,28 @@ static sp_status batch_permute(sp_batch *b)
     return SP_OK;
 }
 
+/* The dimensions of a diagonal, at attributes first and first + 1. */
+static sp_status diagonal_dims(sp_batch *b, int first)
+{
+    for (int i = first; i < first + 2; i++) {
+        int d;
+        SP_RETURN_IF(sp__dim_normalize(op_name(b), b->c->attr[i].v.i, b->c->in[0]->rank, &d));
+        set_int(b, i, d + 1);
+    }
+    return SP_OK;
+}
+
+static sp_status batch_diagonal(sp_batch *b)
+{
+    return diagonal_dims(b, SP_DIAGONAL_DIM1);
+}
+
+static sp_status batch_diagonal_scatter(sp_batch *b)
+{
+    for (int i = 0; i < 2; i++) SP_RETURN_IF(sp__batch_everywhere(b, i));
+    return diagonal_dims(b, SP_DIAGONAL_SCATTER_DIM1);
+}
+
 static sp_status batch_expand(sp_batch *b)
 {
     SP_RETURN_IF(sp__batch_align(b, 0, b->out[0].rank));
@@ -248,6 +270,8 @@ sp_batch_rule sp__batch_rule_of(int op)
     switch (op) {
     case SP_OP_TRANSPOSE: return batch_transpose;
     case SP_OP_PERMUTE: return batch_permute;
+    case SP_OP_DIAGONAL: return batch_diagonal;
+    case SP_OP_DIAGONAL_SCATTER: return batch_diagonal_scatter;
     case SP_OP_EXPAND: return batch_expand;
     case SP_OP_AS_STRIDED: return batch_as_strided;
     case SP_OP_AS_STRIDED_SCATTER: return batch_as_strided_scatter;

@@ -6,6 +6,7 @@
  */
 #include "backends/cpu/copy.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/cpu/kernels.h"
@@ -101,7 +102,7 @@ static int block_dim(const sp_operand *to, const sp_operand *from)
 {
     int last = to->rank - 1, best = last;
     for (int d = 0; d < last; d++) {
-        if (from->stride[d] != 0 && from->stride[d] < from->stride[best]) best = d;
+        if (from->stride[d] != 0 && llabs(from->stride[d]) < llabs(from->stride[best])) best = d;
     }
     return best == last ? -1 : best;
 }

@@ -470,6 +470,22 @@ static sp_status load_scatter_elements(sp_loader *l)
     return node_of(l, "where", (sp_vid[]){hit, sums, n->in[0]}, 3, NULL, 0, &n->out[0]);
 }
 
+static sp_status load_trilu(sp_loader *l)
+{
+    int64_t diagonal = 0;
+    SP_RETURN_IF(need_inputs(l, 1));
+    if (has_input(l, 1)) {
+        const sp_value *k = &l->g->values[l->node->in[1]];
+        sp_scalar value;
+        if (k->kind != SP_VALUE_CONST || k->constant->numel != 1)
+            return unsupported(l, "the diagonal must be one constant");
+        SP_RETURN_IF(sp_item(k->constant, &value));
+        diagonal = value.v.i;
+    }
+    return make1(l, attr_int(l, "upper", 1) ? "triu" : "tril", l->node->in[0],
+                 GIVEN(GIVE_INT("diagonal", diagonal)), &l->node->out[0]);
+}
+
 static sp_status load_concat(sp_loader *l)
 {
     sp_onnx_node *n = l->node;
@@ -636,6 +652,7 @@ static const struct {
     {"GatherElements", load_gather_elements},
     {"ScatterElements", load_scatter_elements},
     {"Concat", load_concat},
+    {"Trilu", load_trilu},
     {"LogSoftmax", load_log_softmax},
     {"Softmax", load_softmax},
     {"NegativeLogLikelihoodLoss", load_nll},

@@ -110,7 +110,12 @@ static sp_name temp2(sp_saver *s, const char *op_type, sp_name x, sp_name y)
 
 static sp_name reshaped(sp_saver *s, sp_name x, const int64_t *shape, int rank)
 {
-    return temp2(s, "Reshape", x, sp__save_const_ints(s, shape, rank));
+    sp_name sizes = sp__save_const_ints(s, shape, rank), out = sp__save_temp(s);
+    sp__save_begin(s, "Reshape", "");
+    sp__save_in(s, x), sp__save_in(s, sizes);
+    sp__save_attr_int(s, "allowzero", 1);
+    sp__save_end(s, out);
+    return out;
 }
 
 /* ---- pointwise ---- */
@@ -502,6 +507,22 @@ static sp_status save_select_scatter(sp_saver *s, const sp_ir_node *n)
     return emit_scatter(s, n, &where);
 }
 
+static sp_status save_triangle(sp_saver *s, const sp_ir_node *n)
+{
+    const sp_meta *y = result_type(s, n);
+    int64_t diagonal = attr_int(n, "diagonal", 0);
+    sp_name x = input(s, n, 0), at = sp__save_const_scalar(s, SP_INT(diagonal), SP_INT64);
+    bool truth = y->dtype == SP_BOOL; /* onnxruntime has none for bool */
+    if (truth) x = sp__save_cast(s, x, SP_BOOL, SP_INT64);
+    sp_name out = truth ? sp__save_temp(s) : result(s, n);
+    sp__save_begin(s, "Trilu", "");
+    sp__save_in(s, x), sp__save_in(s, at);
+    sp__save_attr_int(s, "upper", n->op == SP_OP_TRIU);
+    sp__save_end(s, out);
+    if (truth) emit1(s, "Identity", sp__save_cast(s, out, SP_INT64, SP_BOOL), result(s, n));
+    return SP_OK;
+}
+
 /* ---- indexing ---- */
 
 static sp_status save_gather(sp_saver *s, const sp_ir_node *n)
@@ -765,6 +786,8 @@ static const struct {
     {"scatter_add", save_scatter_add},
     {"index_select", save_index_select},
     {"index_add", save_index_add},
+    {"tril", save_triangle},
+    {"triu", save_triangle},
     {"cat", save_cat},
     {"stack", save_stack},
     {"log_softmax", save_log_softmax},

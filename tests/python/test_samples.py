@@ -23,7 +23,7 @@ import spool
 
 SAMPLES = load()
 RANDOM = {"rand", "randn"}
-VIEWS = {"view", "may_view"}
+VIEWS = {"view", "may_view", "composite"}  # a composite may be nothing but views
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 smooth = pytest.mark.parametrize(
     "sample",
@@ -41,6 +41,7 @@ TORCH = {
         (slice(None),) * (dim % x.dim()) + (slice(start, end, step),)
     ],
     "expand": lambda x, *shape: x.expand(*shape),
+    "unfold": lambda x, *args: x.unfold(*args),
     "contiguous": lambda x: x.contiguous(),
     "alias": lambda x: x.clone(),
     "linear": torch.nn.functional.linear,
@@ -52,7 +53,8 @@ TORCH = {
 
 def torch_op(sample):
     base = sample.op.split(".")[0]
-    op = TORCH.get(base) or getattr(torch, base, None) or getattr(torch.nn.functional, base)
+    op = TORCH.get(base) or getattr(torch, base, None) or getattr(torch.nn.functional, base, None)
+    op = op or (lambda x, *args, **kwargs: getattr(x, base)(*args, **kwargs))
     if sample.op.endswith(".rscalar"):
         return lambda x, y: {"sub": y - x, "div": y / x, "pow": None}[base]
     return op
