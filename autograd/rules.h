@@ -29,6 +29,14 @@ SP_MUST_USE sp_status sp__rule_or_zeros(const sp_tensor *t, const sp_tensor *lik
 SP_MUST_USE sp_status sp__rule_pow_vjp(const sp_tensor *gy, const sp_tensor *x, sp_scalar e,
                                        sp_tensor **out);
 
+/* x ** e with respect to e: gy * out * log(x), 0 where x is 0 and e is not below. */
+SP_MUST_USE sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_tensor *x,
+                                                const sp_tensor *e, const sp_tensor *power,
+                                                sp_tensor **out);
+/* number ** e, likewise. */
+SP_MUST_USE sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scalar base,
+                                            const sp_tensor *power, sp_tensor **out);
+
 /* ---- reductions of an x of geometry m over dim ----- */
 
 /* A result of the reduction with the reduced dimensions put back as size 1. */

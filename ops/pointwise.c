@@ -46,13 +46,31 @@ static sp_dtype floating(sp_dtype dtype)
     return dtype < SP_FLOAT32 ? SP_FLOAT32 : dtype;
 }
 
+/* Of one tensor and all numbers of the call. */
+static sp_dtype promote_numbers(sp_dtype dtype, const sp_call *c)
+{
+    for (int i = 0; i < c->n_attr; i++) dtype = sp__promote_scalar(dtype, (sp_dtype)c->attr[i].tag);
+    return dtype;
+}
+
+/* bool counts as int64. */
+static sp_dtype counted(const sp_call *c)
+{
+    return c->in[0]->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)c->in[0]->dtype;
+}
+
 /* An op's inference function says what kind of promotion it has, so a new op needs no line here. */
 sp_dtype sp__pointwise_compute(const sp_call *c)
 {
     sp_infer_fn rule = sp_op_table[c->op].infer;
     if (rule == sp__infer_where) return promote(c, 1);
     if (rule == sp__infer_pointwise_float) return floating(promote(c, 0));
-    if (rule == sp__infer_cast || rule == sp__infer_fill) return (sp_dtype)c->in[0]->dtype;
+    if (rule == sp__infer_cast || rule == sp__infer_fill || rule == sp__infer_masked_fill)
+        return (sp_dtype)c->in[0]->dtype;
+    if (rule == sp__infer_logical) return SP_BOOL;
+    if (rule == sp__infer_square) return counted(c);
+    if (rule == sp__infer_clamp) return promote_numbers((sp_dtype)c->in[0]->dtype, c);
+    if (rule == sp__infer_where_scalars) return promote_numbers(SP_BOOL, c);
     if (rule == sp__infer_copy) return (sp_dtype)c->in[1]->dtype;
     return promote(c, 0);
 }
@@ -126,17 +144,89 @@ sp_status sp__infer_sub_alpha(const sp_call *c, sp_meta *out)
     return sp__infer_add_alpha(c, out);
 }
 
+/* ---- by what the result may be ----- */
+
+/* EDTYPE where the promoted dtype is bool. */
+static sp_status not_bool(const sp_call *c, sp_dtype dtype)
+{
+    if (SP_LIKELY(dtype != SP_BOOL)) return SP_OK;
+    return sp_fail(SP_EDTYPE,
+                   "%s: the operands are bool, expected a number; convert x with .long()",
+                   sp__op_name(c));
+}
+
+sp_status sp__infer_arithmetic(const sp_call *c, sp_meta *out)
+{
+    sp_dtype dtype = promote(c, 0);
+    SP_RETURN_IF(not_bool(c, dtype));
+    return broadcast(c, dtype, out);
+}
+
+/* The divisor, where it is a number of the signature, stands on the right but for `rscalar`. */
+sp_status sp__infer_divide(const sp_call *c, sp_meta *out)
+{
+    bool right = c->op == SP_OP_FLOOR_DIVIDE_SCALAR || c->op == SP_OP_REMAINDER_SCALAR ||
+                 c->op == SP_OP_FMOD_SCALAR;
+    if (right && promote(c, 0) < SP_FLOAT32 && c->attr[0].v.i == 0)
+        return sp_fail(SP_EVALUE,
+                       "%s: whole numbers have no quotient by 0, expected another divisor; convert "
+                       "x with .float() for inf and NaN",
+                       sp__op_name(c));
+    return sp__infer_arithmetic(c, out);
+}
+
+sp_status sp__infer_clamp(const sp_call *c, sp_meta *out)
+{
+    sp_dtype dtype = promote_numbers((sp_dtype)c->in[0]->dtype, c);
+    SP_RETURN_IF(not_bool(c, dtype));
+    return broadcast(c, dtype, out);
+}
+
+sp_status sp__infer_square(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, counted(c), out);
+}
+
+sp_status sp__infer_floating(const sp_call *c, sp_meta *out)
+{
+    for (int i = 0; i < c->n_in; i++)
+        SP_RETURN_IF(sp__check_floating(c, c->in[i], sp_op_table[c->op].in_names[i]));
+    return broadcast(c, promote(c, 0), out);
+}
+
+sp_status sp__infer_logical(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, SP_BOOL, out);
+}
+
+sp_status sp__infer_bits(const sp_call *c, sp_meta *out)
+{
+    sp_dtype dtype = promote(c, 0);
+    if (dtype >= SP_FLOAT32)
+        return sp_fail(SP_EDTYPE,
+                       "%s: the operands are of dtype %s, expected integers or bool; convert them "
+                       "with .long()",
+                       sp__op_name(c), sp_dtype_name(dtype));
+    return broadcast(c, dtype, out);
+}
+
+sp_status sp__infer_shift(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(not_bool(c, promote(c, 0)));
+    return sp__infer_bits(c, out);
+}
+
 /* ---- others with rules of their own ----- */
 
 sp_status sp__infer_pow(const sp_call *c, sp_meta *out)
 {
-    const sp_attr *e = &c->attr[SP_POW_SCALAR_EXPONENT];
+    const sp_attr *e = c->op == SP_OP_POW_SCALAR ? &c->attr[SP_POW_SCALAR_EXPONENT] : NULL;
     sp_dtype dtype = promote(c, 0);
     if (dtype == SP_BOOL)
         return sp_fail(SP_EDTYPE,
                        "%s: x and the exponent are bool, expected numbers; convert x with .long()",
                        sp__op_name(c));
-    if (dtype == SP_INT64 && e->tag == SP_INT64 && e->v.i < 0)
+    if (e && dtype == SP_INT64 && e->tag == SP_INT64 && e->v.i < 0)
         return sp_fail(SP_EVALUE,
                        "%s: integers to the power of %lld are no integers; convert x with .float()",
                        sp__op_name(c), (long long)e->v.i);
@@ -154,6 +244,30 @@ sp_status sp__infer_where(const sp_call *c, sp_meta *out)
         return sp_fail(SP_EDTYPE, "%s: cond is %s, expected bool; compare it (cond != 0)",
                        sp__op_name(c), sp_dtype_name(c->in[0]->dtype));
     return broadcast(c, promote(c, 1), out);
+}
+
+/* Two numbers: each of its own kind, as in a sum with a bool tensor. */
+sp_status sp__infer_where_scalars(const sp_call *c, sp_meta *out)
+{
+    if (c->in[0]->dtype != SP_BOOL)
+        return sp_fail(SP_EDTYPE, "%s: cond is %s, expected bool; compare it (cond != 0)",
+                       sp__op_name(c), sp_dtype_name(c->in[0]->dtype));
+    return broadcast(c, promote_numbers(SP_BOOL, c), out);
+}
+
+/* The kind of what is filled in may not be higher than x's, which the result keeps. */
+sp_status sp__infer_masked_fill(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0], *mask = c->in[1], *value = c->n_in > 2 ? c->in[2] : NULL;
+    int dtype = value ? value->dtype : c->attr[0].tag;
+    if (mask->dtype != SP_BOOL)
+        return sp_fail(SP_EDTYPE, "%s: mask is %s, expected bool; compare it (mask != 0)",
+                       sp__op_name(c), sp_dtype_name(mask->dtype));
+    if (kind_of(dtype) > kind_of(x->dtype))
+        return sp_fail(SP_EDTYPE, "%s: value is %s and x is %s, which cannot hold it; convert x",
+                       sp__op_name(c), sp_dtype_name((sp_dtype)dtype),
+                       sp_dtype_name((sp_dtype)x->dtype));
+    return broadcast(c, (sp_dtype)x->dtype, out);
 }
 
 sp_status sp__infer_cast(const sp_call *c, sp_meta *out)

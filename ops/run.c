@@ -25,12 +25,19 @@ static inline _Atomic uint16_t *rule_of(const sp_call *c)
     return &rules[c->op][c->in[0]->dtype][c->n_attr ? c->attr[0].tag : 0];
 }
 
+/* Inference of these checks the number of a call on integers: the exponent's sign, a divisor of 0.
+ */
+static bool looks_at_number(int op)
+{
+    return op == SP_OP_POW_SCALAR || op == SP_OP_FLOOR_DIVIDE_SCALAR ||
+           op == SP_OP_REMAINDER_SCALAR || op == SP_OP_FMOD_SCALAR;
+}
+
 static void learn_rule(const sp_call *c, const sp_meta *result)
 {
     _Atomic uint16_t *rule = rule_of(c);
     if (!rule) return;
-    if (c->op == SP_OP_POW_SCALAR && result->dtype == SP_INT64)
-        return; /* the exponent's sign is checked */
+    if (result->dtype == SP_INT64 && looks_at_number(c->op)) return;
     unsigned compute = sp__pointwise_compute(c);
     atomic_store_explicit(rule, (uint16_t)((result->dtype + 1u) | compute << 8),
                           memory_order_relaxed);

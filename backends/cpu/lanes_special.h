@@ -50,6 +50,11 @@ LANE_WHERE(i64)
 LANE_WHERE(b8)
 LANES_ROW(where, FN_ANY(where), 3, 0, 1, 2, false, true, 0.2)
 LANES_ROW(where_scalar, FN_ANY(where), 3, 0, 1, SP_LANE_SCALAR0, false, true, 0.2)
+LANES_ROW(where_scalar_x, FN_ANY(where), 3, 0, SP_LANE_SCALAR0, 1, false, true, 0.2)
+LANES_ROW(where_scalars, FN_ANY(where), 3, 0, SP_LANE_SCALAR0, SP_LANE_SCALAR0 + 1, false, true,
+          0.2)
+LANES_ROW(masked_fill, FN_ANY(where), 3, 1, 2, 0, false, true, 0.2)
+LANES_ROW(masked_fill_scalar, FN_ANY(where), 3, 1, SP_LANE_SCALAR0, 0, false, true, 0.2)
 
 /* ---- pow(x, number): exponents that have an exact short form take it, as in PyTorch ----- */
 

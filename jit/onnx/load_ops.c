@@ -5,6 +5,7 @@
  */
 #include "jit/onnx/load.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "ops_gen.h"
@@ -153,13 +154,34 @@ static const struct {
     const char *onnx, *op;
     int n_in;
 } direct[] = {
-    {"Add", "add", 2},           {"Sub", "sub", 2},        {"Mul", "mul", 2},
-    {"Div", "div", 2},           {"Neg", "neg", 1},        {"Exp", "exp", 1},
-    {"Log", "log", 1},           {"Tanh", "tanh", 1},      {"Sqrt", "sqrt", 1},
-    {"Relu", "relu", 1},         {"Max", "maximum", 2},    {"Equal", "eq", 2},
-    {"Less", "lt", 2},           {"LessOrEqual", "le", 2}, {"Greater", "gt", 2},
-    {"GreaterOrEqual", "ge", 2}, {"Where", "where", 3},    {"MatMul", "matmul", 2},
+    {"Add", "add", 2},
+    {"Sub", "sub", 2},
+    {"Mul", "mul", 2},
+    {"Div", "div", 2},
+    {"Neg", "neg", 1},
+    {"Exp", "exp", 1},
+    {"Log", "log", 1},
+    {"Tanh", "tanh", 1},
+    {"Sqrt", "sqrt", 1},
+    {"Relu", "relu", 1},
+    {"Max", "maximum", 2},
+    {"Equal", "eq", 2},
+    {"Less", "lt", 2},
+    {"LessOrEqual", "le", 2},
+    {"Greater", "gt", 2},
+    {"GreaterOrEqual", "ge", 2},
+    {"Where", "where", 3},
+    {"MatMul", "matmul", 2},
     {"Identity", "alias", 1},
+    {"Sign", "sign", 1},
+    {"Floor", "floor", 1},
+    {"Ceil", "ceil", 1},
+    {"Round", "round", 1},
+    {"IsNaN", "isnan", 1},
+    {"BitwiseAnd", "bitwise_and", 2},
+    {"BitwiseOr", "bitwise_or", 2},
+    {"BitwiseXor", "bitwise_xor", 2},
+    {"BitwiseNot", "bitwise_not", 1},
 };
 
 static sp_status load_direct(sp_loader *l, int row)
@@ -185,7 +207,7 @@ static sp_status load_pow(sp_loader *l)
     const char *name = sp_op_table[SP_OP_POW_SCALAR].attr_names[0];
     sp_scalar value;
     if (e->kind != SP_VALUE_CONST || e->constant->numel != 1)
-        return unsupported(l, "the exponent must be one constant");
+        return make2(l, "pow", l->node->in[0], l->node->in[1], &l->node->out[0]);
     SP_RETURN_IF(sp_item(e->constant, &value));
     sp_attr number = {.kind = SP_ATTR_SCALAR, .tag = value.kind};
     if (value.kind == SP_FLOAT64)
@@ -583,6 +605,37 @@ static sp_status scalar_operand(sp_loader *l, int i, const char *name, given *ou
     return SP_OK;
 }
 
+static sp_status load_mod(sp_loader *l)
+{
+    SP_RETURN_IF(need_inputs(l, 2));
+    const char *name = attr_int(l, "fmod", 0) ? "fmod" : "remainder";
+    return make2(l, name, l->node->in[0], l->node->in[1], &l->node->out[0]);
+}
+
+static sp_status load_is_inf(sp_loader *l)
+{
+    SP_RETURN_IF(need_inputs(l, 1));
+    bool up = attr_int(l, "detect_positive", 1) != 0, down = attr_int(l, "detect_negative", 1) != 0;
+    if (!up && !down) return unsupported(l, "looking for neither infinity");
+    const char *name = up && down ? "isinf" : up ? "isposinf" : "isneginf";
+    return make1(l, name, l->node->in[0], NULL, 0, &l->node->out[0]);
+}
+
+static sp_status load_clip(sp_loader *l)
+{
+    given bound[2];
+    SP_RETURN_IF(need_inputs(l, 1));
+    sp_vid x = l->node->in[0], *out = &l->node->out[0];
+    if (attr(l, "min") || attr(l, "max")) return unsupported(l, "bounds as attributes");
+    bool low = has_input(l, 1), high = has_input(l, 2);
+    if (low) SP_RETURN_IF(scalar_operand(l, 1, "min", &bound[0]));
+    if (high) SP_RETURN_IF(scalar_operand(l, 2, "max", &bound[1]));
+    if (low && high) return make1(l, "clamp", x, bound, 2, out);
+    if (low) return make1(l, "clamp_min.scalar", x, &bound[0], 1, out);
+    if (high) return make1(l, "clamp_max.scalar", x, &bound[1], 1, out);
+    return make1(l, "alias", x, NULL, 0, out);
+}
+
 static sp_status load_range(sp_loader *l)
 {
     given list[4];
@@ -615,7 +668,8 @@ static sp_status load_own(sp_loader *l)
         list[count].name = info->attr_names[i];
         *to = (sp_attr){.v.i = a->i, .kind = info->attr_kinds[i], .tag = SP_INT64};
         if (to->kind == SP_ATTR_INTS) to->v.ints = a->ints, to->n = a->n_ints;
-        if (to->kind == SP_ATTR_FLOAT || (to->kind == SP_ATTR_SCALAR && a->f != 0))
+        if (to->kind == SP_ATTR_FLOAT ||
+            (to->kind == SP_ATTR_SCALAR && (a->f != 0 || signbit(a->f))))
             to->v.f = a->f, to->tag = SP_FLOAT64;
         if (to->kind == SP_ATTR_DTYPE) {
             SP_RETURN_IF(sp__onnx_dtype(a->i, &dtype));
@@ -659,6 +713,9 @@ static const struct {
     {"Constant", load_constant},
     {"ConstantOfShape", load_constant_of_shape},
     {"Range", load_range},
+    {"Mod", load_mod},
+    {"IsInf", load_is_inf},
+    {"Clip", load_clip},
 };
 
 /* What the op table names as the operator of a pointwise op without attributes, is that op. */

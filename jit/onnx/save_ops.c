@@ -147,6 +147,8 @@ static sp_status save_pointwise(sp_saver *s, const sp_ir_node *n, const char *op
 {
     sp_dtype dtype = compute_dtype(s, n);
     sp_name x = input_as(s, n, 0, dtype);
+    if (dtype == SP_BOOL && strcmp(op_type, "Max") == 0) op_type = "Or";
+    if (dtype == SP_BOOL && strcmp(op_type, "Min") == 0) op_type = "And";
     if (n->n_in == 1 && n->n_attr == 0)
         emit1(s, op_type, x, result(s, n));
     else
@@ -184,14 +186,169 @@ static sp_status save_ne(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
-static sp_status save_where(sp_saver *s, const sp_ir_node *n)
+static bool is_floating(sp_dtype dtype)
+{
+    return dtype == SP_FLOAT32 || dtype == SP_FLOAT64;
+}
+
+/* sign, floor, ceil, round, trunc: integers and bools are their own. */
+static sp_status save_rounding(sp_saver *s, const sp_ir_node *n)
+{
+    static const char *const names[][2] = {
+        {"sign", "Sign"}, {"floor", "Floor"}, {"ceil", "Ceil"}, {"round", "Round"}};
+    sp_dtype dtype = result_type(s, n)->dtype;
+    const char *name = sp_op_table[n->op].name, *op_type = NULL;
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i][0]) == 0) op_type = names[i][1];
+    if (dtype == SP_BOOL || (!is_floating(dtype) && strcmp(name, "sign") != 0))
+        op_type = "Identity";
+    if (op_type) {
+        emit1(s, op_type, input(s, n, 0), result(s, n));
+        return SP_OK;
+    }
+    sp_name size = sp__save_temp(s), whole = sp__save_temp(s), sign = sp__save_temp(s);
+    emit1(s, "Abs", input(s, n, 0), size);
+    emit1(s, "Floor", size, whole);
+    emit1(s, "Sign", input(s, n, 0), sign);
+    emit2(s, "Mul", sign, whole, result(s, n));
+    return SP_OK;
+}
+
+static sp_status save_square(sp_saver *s, const sp_ir_node *n)
+{
+    sp_name x = input_as(s, n, 0, result_type(s, n)->dtype);
+    emit2(s, "Mul", x, x, result(s, n));
+    return SP_OK;
+}
+
+static sp_status save_rsqrt(sp_saver *s, const sp_ir_node *n)
+{
+    sp_name root = sp__save_temp(s);
+    emit1(s, "Sqrt", input_as(s, n, 0, result_type(s, n)->dtype), root);
+    emit1(s, "Reciprocal", root, result(s, n));
+    return SP_OK;
+}
+
+static sp_status save_pow(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
-    sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype),
-            y = input_as(s, n, 2, dtype);
+    bool reversed = strcmp(sp_op_table[n->op].name, "pow.rscalar") == 0;
+    sp_name x = input_as(s, n, 0, dtype), y = second_operand(s, n, dtype);
+    emit2(s, "Pow", reversed ? y : x, reversed ? x : y, result(s, n));
+    return SP_OK;
+}
+
+static sp_status save_own_domain(sp_saver *s, const sp_ir_node *n);
+
+/* Mod has the sign of the divisor for integers alone. */
+static sp_status save_mod(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    bool fmod = strncmp(sp_op_table[n->op].name, "fmod", 4) == 0;
+    if (!fmod && is_floating(dtype)) return save_own_domain(s, n);
+    sp_name x = input_as(s, n, 0, dtype), y = second_operand(s, n, dtype);
+    sp__save_begin(s, "Mod", "");
+    sp__save_in(s, x), sp__save_in(s, y);
+    sp__save_attr_int(s, "fmod", fmod);
+    sp__save_end(s, result(s, n));
+    return SP_OK;
+}
+
+static sp_status save_clamp(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name x = input_as(s, n, 0, dtype);
+    sp_name low = sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype);
+    sp_name high = sp__save_const_scalar(s, scalar_of(&n->attr[1]), dtype);
+    sp__save_begin(s, "Clip", "");
+    sp__save_in(s, x), sp__save_in(s, low), sp__save_in(s, high);
+    sp__save_end(s, result(s, n));
+    return SP_OK;
+}
+
+/* isnan, isinf: no integer is. */
+static sp_status save_is(sp_saver *s, const sp_ir_node *n)
+{
+    bool nan = strcmp(sp_op_table[n->op].name, "isnan") == 0;
+    sp_dtype dtype = type_of(s, n->in[0])->dtype;
+    if (is_floating(dtype)) {
+        emit1(s, nan ? "IsNaN" : "IsInf", input(s, n, 0), result(s, n));
+        return SP_OK;
+    }
+    sp_name x = input_as(s, n, 0, SP_BOOL);
+    emit2(s, "Xor", x, x, result(s, n));
+    return SP_OK;
+}
+
+static sp_status save_logical_not(sp_saver *s, const sp_ir_node *n)
+{
+    emit1(s, "Not", input_as(s, n, 0, SP_BOOL), result(s, n));
+    return SP_OK;
+}
+
+/* bitwise_and, _or, _xor, _not: of bools, the logical operator. */
+static sp_status save_bitwise(sp_saver *s, const sp_ir_node *n)
+{
+    static const char *const types[][3] = {{"and", "And", "BitwiseAnd"},
+                                           {"or", "Or", "BitwiseOr"},
+                                           {"xor", "Xor", "BitwiseXor"},
+                                           {"not", "Not", "BitwiseNot"}};
+    const char *name = sp_op_table[n->op].name + strlen("bitwise_");
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name x = input_as(s, n, 0, dtype);
+    for (int i = 0; i < 4; i++) {
+        if (strncmp(name, types[i][0], strlen(types[i][0])) != 0) continue;
+        const char *op_type = types[i][dtype == SP_BOOL ? 1 : 2];
+        if (i == 3)
+            emit1(s, op_type, x, result(s, n));
+        else
+            emit2(s, op_type, x, second_operand(s, n, dtype), result(s, n));
+    }
+    return SP_OK;
+}
+
+/* Runtimes choose between numbers alone: of bools, whichever condition holds. */
+static void emit_where(sp_saver *s, const sp_ir_node *n, sp_name cond, sp_name x, sp_name y)
+{
+    if (result_type(s, n)->dtype == SP_BOOL) {
+        sp_name other = sp__save_temp(s);
+        emit1(s, "Not", cond, other);
+        x = temp2(s, "And", cond, x), y = temp2(s, "And", other, y);
+        emit2(s, "Or", x, y, result(s, n));
+        return;
+    }
     sp__save_begin(s, "Where", "");
     sp__save_in(s, cond), sp__save_in(s, x), sp__save_in(s, y);
     sp__save_end(s, result(s, n));
+}
+
+/* One number or both in place of tensors. */
+static sp_status save_where_numbers(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name cond = input_as(s, n, 0, SP_BOOL);
+    sp_name x = sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype);
+    sp_name y = n->n_in > 1 ? input_as(s, n, 1, dtype)
+                            : sp__save_const_scalar(s, scalar_of(&n->attr[1]), dtype);
+    emit_where(s, n, cond, x, y);
+    return SP_OK;
+}
+
+static sp_status save_masked_fill(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name mask = input_as(s, n, 1, SP_BOOL);
+    sp_name value = n->n_in > 2 ? input_as(s, n, 2, dtype)
+                                : sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype);
+    emit_where(s, n, mask, value, input_as(s, n, 0, dtype));
+    return SP_OK;
+}
+
+static sp_status save_where(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype);
+    emit_where(s, n, cond, x, input_as(s, n, 2, dtype));
     return SP_OK;
 }
 
@@ -199,10 +356,7 @@ static sp_status save_where_scalar(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
     sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype);
-    sp_name y = sp__save_const_scalar(s, scalar_of(attr(n, "y")), dtype);
-    sp__save_begin(s, "Where", "");
-    sp__save_in(s, cond), sp__save_in(s, x), sp__save_in(s, y);
-    sp__save_end(s, result(s, n));
+    emit_where(s, n, cond, x, sp__save_const_scalar(s, scalar_of(attr(n, "y")), dtype));
     return SP_OK;
 }
 
@@ -762,6 +916,34 @@ static const struct {
     {"ne.scalar", save_ne},
     {"where", save_where},
     {"where.scalar", save_where_scalar},
+    {"where.scalar_x", save_where_numbers},
+    {"where.scalars", save_where_numbers},
+    {"masked_fill", save_masked_fill},
+    {"masked_fill.scalar", save_masked_fill},
+    {"sign", save_rounding},
+    {"floor", save_rounding},
+    {"ceil", save_rounding},
+    {"trunc", save_rounding},
+    {"round", save_rounding},
+    {"square", save_square},
+    {"rsqrt", save_rsqrt},
+    {"pow", save_pow},
+    {"pow.rscalar", save_pow},
+    {"remainder", save_mod},
+    {"remainder.scalar", save_mod},
+    {"fmod", save_mod},
+    {"fmod.scalar", save_mod},
+    {"clamp", save_clamp},
+    {"isnan", save_is},
+    {"isinf", save_is},
+    {"logical_not", save_logical_not},
+    {"bitwise_and", save_bitwise},
+    {"bitwise_and.scalar", save_bitwise},
+    {"bitwise_or", save_bitwise},
+    {"bitwise_or.scalar", save_bitwise},
+    {"bitwise_xor", save_bitwise},
+    {"bitwise_xor.scalar", save_bitwise},
+    {"bitwise_not", save_bitwise},
     {"cast", save_cast},
     {"sum", save_sum},
     {"mean", save_mean},

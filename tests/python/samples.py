@@ -33,6 +33,18 @@ class Sample:
         return self.entry["differentiable"]
 
 
+# Ops with the number on the left, as operators.
+REFLECTED = {
+    "sub": lambda x, y: y - x,
+    "div": lambda x, y: y / x,
+    "pow": lambda x, y: y**x,
+    "floor_divide": lambda x, y: y // x,
+    "remainder": lambda x, y: y % x,
+    "bitwise_left_shift": lambda x, y: y << x,
+    "bitwise_right_shift": lambda x, y: y >> x,
+}
+
+
 def load():
     table = json.loads(Path(spool.__file__).with_name("_samples.json").read_text())
     samples = []
@@ -109,7 +121,7 @@ def caller(sample):
     """The op as a function of its arguments, through the name that users call it by."""
     name, variants = sample.entry["python"], sample.entry["variants"]
     if sample.op.endswith(".rscalar"):
-        return {"sub": lambda x, y: y - x, "div": lambda x, y: y / x}[name]
+        return REFLECTED[name]
     if "function" in variants:
         return getattr(spool, name)
     if "method" in variants:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from samples import (
+    REFLECTED,
     arrays_of,
     bits,
     caller,
@@ -44,6 +45,7 @@ TORCH = {
     "unfold": lambda x, *args: x.unfold(*args),
     "contiguous": lambda x: x.contiguous(),
     "alias": lambda x: x.clone(),
+    "threshold_backward": lambda grad, x, threshold: torch.where(x > threshold, grad, 0),
     "linear": torch.nn.functional.linear,
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
@@ -56,7 +58,7 @@ def torch_op(sample):
     op = TORCH.get(base) or getattr(torch, base, None) or getattr(torch.nn.functional, base, None)
     op = op or (lambda x, *args, **kwargs: getattr(x, base)(*args, **kwargs))
     if sample.op.endswith(".rscalar"):
-        return lambda x, y: {"sub": y - x, "div": y / x, "pow": None}[base]
+        return REFLECTED[base]
     return op
 
 

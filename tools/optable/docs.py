@@ -180,6 +180,13 @@ _DUNDERS = {
     "mul": ("__mul__", "__rmul__", "__imul__"),
     "truediv": ("__truediv__", "__rtruediv__", "__itruediv__"),
     "pow": ("__pow__", "__rpow__", "__ipow__"),
+    "floordiv": ("__floordiv__", "__rfloordiv__", "__ifloordiv__"),
+    "mod": ("__mod__", "__rmod__", "__imod__"),
+    "and": ("__and__", "__rand__", "__iand__"),
+    "or": ("__or__", "__ror__", "__ior__"),
+    "xor": ("__xor__", "__rxor__", "__ixor__"),
+    "lshift": ("__lshift__", "__rlshift__", "__ilshift__"),
+    "rshift": ("__rshift__", "__rrshift__", "__irshift__"),
     "matmul": ("__matmul__", "__rmatmul__", "__imatmul__"),
 }
 
@@ -219,7 +226,7 @@ def _operator_stubs(ops):
         if "operator" in op.keys:
             bound.setdefault(op.keys["operator"], []).append(op)
     for operator, group in bound.items():
-        if operator in ("neg", "abs"):
+        if operator in ("neg", "abs", "invert"):
             lines.append(f"    def __{operator}__(self) -> Tensor: ...")
             continue
         plain, reflected, inplace = _DUNDERS.get(operator, (f"__{operator}__", None, None))

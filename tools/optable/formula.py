@@ -31,6 +31,9 @@ _COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: 
 _MIRRORED = {
     "add": "add",
     "mul": "mul",
+    "and": "and",
+    "or": "or",
+    "xor": "xor",
     "eq": "eq",
     "ne": "ne",
     "lt": "gt",

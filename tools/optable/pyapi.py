@@ -27,6 +27,13 @@ _SLOTS = {
     "mul": "multiply",
     "truediv": "true_divide",
     "matmul": "matrix_multiply",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "and": "and",
+    "or": "or",
+    "xor": "xor",
+    "lshift": "lshift",
+    "rshift": "rshift",
 }
 
 
@@ -255,7 +262,7 @@ def _operators(ops):
         row = _operator_row(operators, name, inplace=True)
         if row:
             _slot(name, row, "SP_PY_INPLACE", lines, fills, f"inplace_{slot}")
-    for name, slot in (("neg", "negative"), ("abs", "absolute")):
+    for name, slot in (("neg", "negative"), ("abs", "absolute"), ("invert", "invert")):
         op = operator_op(operators, name, "t")
         if op:
             lines.append(

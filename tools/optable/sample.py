@@ -65,7 +65,8 @@ def _value(param, node):
             return None
         return _tensor(param, node)
     value = _literal(param, node)
-    if param.kind == "choice" and value not in param.choices:
+    allowed = (*param.choices, None) if param.optional else param.choices
+    if param.kind == "choice" and value not in allowed:
         raise SampleError(f"'{param.name}' must be one of {', '.join(param.choices)}")
     return value
 

@@ -135,7 +135,7 @@ def _parse_param(text):
     kind = "choice" if choices else _TYPES.get(type_text)
     if kind is None:
         raise SignatureError(f"unknown type '{type_text}'; known are {', '.join(_TYPES)} and a|b|c")
-    if optional and kind in ("tensors", "choice"):
+    if optional and kind == "tensors":
         raise SignatureError(f"'{name}': {type_text} cannot be optional")
     param = Param(
         name,

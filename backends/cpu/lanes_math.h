@@ -1,0 +1,166 @@
+/* Vector functions that lanes.c's kernel lines are written with, beyond those of vec.h: signs,
+ * rounding, remainders. All are exact, or correctly rounded, on every instruction set.
+ *
+ * Names in capitals hold for both float dtypes.
+ */
+#ifndef SP_CPU_LANES_MATH_H
+#define SP_CPU_LANES_MATH_H
+
+#include <math.h>
+
+#include "backends/cpu/vec.h"
+
+#define BOTH(name, x)      _Generic((x), V_f32 : name##_of_f32, V_f64 : name##_of_f64)
+#define NUMBER_LIKE(x, c)  _Generic((x), V_f32 : (float)(c), V_f64 : (double)(c))
+#define ABS(x)             BOTH(abs, x)(x)
+#define COPYSIGN(x, y)     BOTH(copysign, x)(x, y)
+#define SIGN_BIT(x)        BOTH(sign_bit, x)(x)
+#define FLOOR(x)           BOTH(floor, x)(x)
+#define CEIL(x)            BOTH(ceil, x)(x)
+#define TRUNC(x)           BOTH(trunc, x)(x)
+#define ROUND(x)           BOTH(round, x)(x)
+#define FMOD(x, y)         BOTH(fmod, x)(x, y)
+#define FLOOR_MOD(x, y)    BOTH(floor_mod, x)(x, y)
+#define FLOOR_DIVIDE(x, y) BOTH(floor_divide, x)(x, y)
+
+/* ---- signs ----- */
+
+#define DEFINE_SIGNS(T, SIGN)                                                                      \
+    ALWAYS_INLINE V_##T abs_of_##T(V_##T x)                                                        \
+    {                                                                                              \
+        return (V_##T)((M_##T)x & ~(SIGN));                                                        \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T copysign_of_##T(V_##T x, V_##T y)                                          \
+    {                                                                                              \
+        return (V_##T)(((M_##T)x & ~(SIGN)) | ((M_##T)y & (SIGN)));                                \
+    }                                                                                              \
+    ALWAYS_INLINE M_##T sign_bit_of_##T(V_##T x)                                                   \
+    {                                                                                              \
+        return (M_##T)x < 0;                                                                       \
+    }                                                                                              \
+    ALWAYS_INLINE int any_##T(M_##T m)                                                             \
+    {                                                                                              \
+        static const M_##T none;                                                                   \
+        return memcmp(&m, &none, sizeof m) != 0;                                                   \
+    }
+DEFINE_SIGNS(f32, INT32_MIN)
+DEFINE_SIGNS(f64, INT64_MIN)
+
+/* ---- rounding ----- */
+
+#if VB == 64
+#define ROUND_TO(name, mode)                                                                       \
+    ALWAYS_INLINE V_f32 name##_of_f32(V_f32 x)                                                     \
+    {                                                                                              \
+        return (V_f32)_mm512_roundscale_ps((sleef_f32)x, mode);                                    \
+    }                                                                                              \
+    ALWAYS_INLINE V_f64 name##_of_f64(V_f64 x)                                                     \
+    {                                                                                              \
+        return (V_f64)_mm512_roundscale_pd((sleef_f64)x, mode);                                    \
+    }
+#elif VB == 32
+#define ROUND_TO(name, mode)                                                                       \
+    ALWAYS_INLINE V_f32 name##_of_f32(V_f32 x)                                                     \
+    {                                                                                              \
+        return (V_f32)_mm256_round_ps((sleef_f32)x, mode);                                         \
+    }                                                                                              \
+    ALWAYS_INLINE V_f64 name##_of_f64(V_f64 x)                                                     \
+    {                                                                                              \
+        return (V_f64)_mm256_round_pd((sleef_f64)x, mode);                                         \
+    }
+#else
+/* SSE2 has no instruction for it. */
+#define ROUND_TO(name, mode)                                                                       \
+    ALWAYS_INLINE V_f32 name##_of_f32(V_f32 x)                                                     \
+    {                                                                                              \
+        for (int i = 0; i < N_f32; i++) x[i] = MODE_##mode(f)(x[i]);                               \
+        return x;                                                                                  \
+    }                                                                                              \
+    ALWAYS_INLINE V_f64 name##_of_f64(V_f64 x)                                                     \
+    {                                                                                              \
+        for (int i = 0; i < N_f64; i++) x[i] = MODE_##mode()(x[i]);                                \
+        return x;                                                                                  \
+    }
+#define MODE_DOWN(f)    floor##f
+#define MODE_UP(f)      ceil##f
+#define MODE_TO_ZERO(f) trunc##f
+#define MODE_NEAREST(f) rint##f
+#endif
+#if VB > 16
+#define DOWN    (_MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
+#define UP      (_MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC)
+#define TO_ZERO (_MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)
+#define NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#endif
+ROUND_TO(floor, DOWN)
+ROUND_TO(ceil, UP)
+ROUND_TO(trunc, TO_ZERO)
+ROUND_TO(round, NEAREST)
+
+/* ---- remainders ----- */
+
+/* SLEEF's fmod takes a bounded number of steps; quotients beyond them go to libm. */
+#define DEFINE_REMAINDERS(T, SLEEF_FMOD, FMOD_ONE, sleef_T)                                        \
+    ALWAYS_INLINE V_##T fmod_of_##T(V_##T x, V_##T y)                                              \
+    {                                                                                              \
+        V_##T r = (V_##T)SLEEF_FMOD((sleef_T)x, (sleef_T)y);                                       \
+        M_##T rest = ~(abs_of_##T(x) < abs_of_##T(y) * (E_##T)0x1p60);                             \
+        if (any_##T(rest))                                                                         \
+            for (int i = 0; i < N_##T; i++) r[i] = FMOD_ONE(x[i], y[i]);                           \
+        return r;                                                                                  \
+    }                                                                                              \
+    /* With the sign of y. */                                                                      \
+    ALWAYS_INLINE V_##T floor_mod_of_##T(V_##T x, V_##T y)                                         \
+    {                                                                                              \
+        V_##T r = fmod_of_##T(x, y);                                                               \
+        M_##T other_sign = (r != 0) & ((r < 0) ^ (y < 0));                                         \
+        V_##T turned = r + y;                                                                      \
+        return (V_##T)((other_sign & (M_##T)turned) | (~other_sign & (M_##T)r));                   \
+    }                                                                                              \
+    /* The largest integer up to x / y, x - floor_mod(x, y) over y, put right where it rounds. */  \
+    ALWAYS_INLINE V_##T floor_divide_of_##T(V_##T x, V_##T y)                                      \
+    {                                                                                              \
+        V_##T one = splat_##T(1), r = fmod_of_##T(x, y), exact = x / y, quotient = (x - r) / y;    \
+        quotient -= (V_##T)(((r != 0) & ((r < 0) ^ (y < 0))) & (M_##T)one);                        \
+        V_##T whole = floor_of_##T(quotient);                                                      \
+        whole += (V_##T)((quotient - whole > (E_##T)0.5) & (M_##T)one);                            \
+        M_##T zero = quotient == 0, by_zero = y == 0;                                              \
+        whole =                                                                                    \
+            (V_##T)((zero & (M_##T)copysign_of_##T(quotient, exact)) | (~zero & (M_##T)whole));    \
+        return (V_##T)((by_zero & (M_##T)exact) | (~by_zero & (M_##T)whole));                      \
+    }
+#if VB == 64
+DEFINE_REMAINDERS(f32, Sleef_fmodf16_avx512f, fmodf, sleef_f32)
+DEFINE_REMAINDERS(f64, Sleef_fmodd8_avx512f, fmod, sleef_f64)
+#elif VB == 32
+DEFINE_REMAINDERS(f32, Sleef_fmodf8_avx2, fmodf, sleef_f32)
+DEFINE_REMAINDERS(f64, Sleef_fmodd4_avx2, fmod, sleef_f64)
+#else
+DEFINE_REMAINDERS(f32, Sleef_fmodf4_sse2, fmodf, sleef_f32)
+DEFINE_REMAINDERS(f64, Sleef_fmodd2_sse2, fmod, sleef_f64)
+#endif
+
+/* Whole numbers: wrapping, and 0 where y is 0. */
+static inline int64_t divide_i64(int64_t x, int64_t y)
+{
+    return y == 0 ? 0 : y == -1 ? (int64_t)(0 - (uint64_t)x) : x / y;
+}
+
+static inline int64_t fmod_i64(int64_t x, int64_t y)
+{
+    return y == 0 || y == -1 ? 0 : x % y;
+}
+
+static inline int64_t remainder_i64(int64_t x, int64_t y)
+{
+    int64_t r = fmod_i64(x, y);
+    return r != 0 && (r < 0) != (y < 0) ? r + y : r;
+}
+
+static inline int64_t floor_divide_i64(int64_t x, int64_t y)
+{
+    int64_t r = fmod_i64(x, y);
+    return divide_i64(x, y) - (r != 0 && (r < 0) != (y < 0));
+}
+
+#endif

@@ -1,0 +1,156 @@
+/* Kernel lines of further shapes: three operands, tests that yield bool, whole numbers one by one,
+ * ops that are for bool or for integers alone.
+ */
+#ifndef SP_CPU_LANES_MORE_H
+#define SP_CPU_LANES_MORE_H
+
+#include "backends/cpu/lanes_loop.h"
+#include "backends/cpu/lanes_math.h"
+
+/* ---- three operands of one dtype ----- */
+
+#define DEFINE_LOOP3(T)                                                                            \
+    ALWAYS_INLINE void loop3_##T(void *dst, const void *a, const void *b, const void *c,           \
+                                 int64_t n, unsigned splat, V_##T (*f)(V_##T, V_##T, V_##T))       \
+    {                                                                                              \
+        enum { SIZE = sizeof(E_##T) };                                                             \
+        char *d = dst;                                                                             \
+        if (n < N_##T) {                                                                           \
+            V_##T r = f(splat & 1 ? splat_at_##T(a) : pad_##T(a, n),                               \
+                        splat & 2 ? splat_at_##T(b) : pad_##T(b, n),                               \
+                        splat & 4 ? splat_at_##T(c) : pad_##T(c, n));                              \
+            store_some_##T(d, r, n);                                                               \
+            return;                                                                                \
+        }                                                                                          \
+        CURSOR(T, x, a, 1, one_a);                                                                 \
+        CURSOR(T, y, b, 2, one_b);                                                                 \
+        CURSOR(T, z, c, 4, one_c);                                                                 \
+        V_##T last = {0};                                                                          \
+        int64_t rest = n % N_##T;                                                                  \
+        if (rest) last = f(load_##T(x.last), load_##T(y.last), load_##T(z.last));                  \
+        for (int64_t i = n / N_##T; i > 0; i--) {                                                  \
+            store_##T(d, f(load_##T(x.at), load_##T(y.at), load_##T(z.at)));                       \
+            x.at += x.step, y.at += y.step, z.at += z.step, d += VB;                               \
+        }                                                                                          \
+        if (rest) store_##T(d - (N_##T - rest) * SIZE, last);                                      \
+    }
+DEFINE_LOOP3(f32)
+DEFINE_LOOP3(f64)
+DEFINE_LOOP3(i64)
+
+#define LANE3(T, name, expr)                                                                       \
+    ALWAYS_INLINE V_##T f_##name##_##T(V_##T x, V_##T y, V_##T z)                                  \
+    {                                                                                              \
+        LOCAL_TYPES(T, V_##T);                                                                     \
+        (void)x, (void)y, (void)z;                                                                 \
+        return (V_##T)(expr);                                                                      \
+    }                                                                                              \
+    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
+                                  unsigned splat)                                                  \
+    {                                                                                              \
+        loop3_##T(d, a, b, c, n, splat, f_##name##_##T);                                           \
+    }
+
+/* ---- x to bool ----- */
+
+#define LANE_TEST(T, name, expr)                                                                   \
+    ALWAYS_INLINE B_##T f_##name##_##T(V_##T x)                                                    \
+    {                                                                                              \
+        LOCAL_TYPES(T, V_##T);                                                                     \
+        return mask_bytes_##T((M_##T)(expr));                                                      \
+    }                                                                                              \
+    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
+                                  unsigned splat)                                                  \
+    {                                                                                              \
+        (void)b, (void)c;                                                                          \
+        loop1_##T##_bool(d, a, n, splat, f_##name##_##T);                                          \
+    }
+
+/* ---- int64 one by one: there are no vector instructions for it ----- */
+
+#define LANE_WHOLE2(name, f)                                                                       \
+    static void lane_##name##_i64(void *d, const void *a, const void *b, const void *c, int64_t n, \
+                                  unsigned splat)                                                  \
+    {                                                                                              \
+        (void)c;                                                                                   \
+        const E_i64 *x = a, *y = b;                                                                \
+        E_i64 *to = d;                                                                             \
+        for (int64_t i = 0; i < n; i++) to[i] = f(x[splat & 1 ? 0 : i], y[splat & 2 ? 0 : i]);     \
+    }
+
+/* ---- kernel lines; x, y, z are the operands in the order that the line ends with ----- */
+
+#define FN_BOOL(name)                                                                              \
+    {                                                                                              \
+        [SP_BOOL] = lane_##name##_b8                                                               \
+    }
+#define FN_I64(name)                                                                               \
+    {                                                                                              \
+        [SP_INT64] = lane_##name##_i64                                                             \
+    }
+#define FN_INTEGRAL(name)                                                                          \
+    {                                                                                              \
+        [SP_INT64] = lane_##name##_i64, [SP_BOOL] = lane_##name##_b8                               \
+    }
+#define SCALAR0 SP_LANE_SCALAR0
+#define SCALAR1 (SP_LANE_SCALAR0 + 1)
+
+/* clang-format off */
+#define FLOAT3(name, ns, o0, o1, o2, expr)                                                         \
+    LANE3(f32, name, expr)                                                                         \
+    LANE3(f64, name, expr)                                                                         \
+    LANES_ROW(name, FN_FLOAT(name), 3, o0, o1, o2, false, false, ns)
+#define ORDERED3(name, ns, o0, o1, o2, expr)                                                       \
+    LANE3(f32, name, expr)                                                                         \
+    LANE3(f64, name, expr)                                                                         \
+    LANE3(i64, name, expr)                                                                         \
+    LANES_ROW(name, FN_NUMBER(name), 3, o0, o1, o2, false, false, ns)
+/* int64 as it is. */
+#define ROUNDING1(name, ns, expr)                                                                  \
+    LANE1(f32, V_f32, name, expr)                                                                  \
+    LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i64, V_i64, name, x)                                                                     \
+    ROW1(name, FN_NUMBER, ns)
+#define WHOLE2(name, ns, expr, one)                                                                \
+    LANE2(f32, V_f32, name, expr)                                                                  \
+    LANE2(f64, V_f64, name, expr)                                                                  \
+    LANE_WHOLE2(name, one)                                                                         \
+    ROW2(name, FN_NUMBER, false, ns)
+#define ANY1(name, ns, expr, bool_expr)                                                            \
+    LANE1(f32, V_f32, name, expr)                                                                  \
+    LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i64, V_i64, name, expr)                                                                  \
+    LANE1(b8, V_b8, name, bool_expr)                                                               \
+    ROW1(name, FN_ANY, ns)
+/* A number by one expression for floats and another for integers. */
+#define EITHER1(name, ns, expr, whole_expr)                                                        \
+    LANE1(f32, V_f32, name, expr)                                                                  \
+    LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i64, V_u64, name, whole_expr)                                                            \
+    ROW1(name, FN_NUMBER, ns)
+#define TEST1(name, ns, expr, whole_expr)                                                          \
+    LANE_TEST(f32, name, expr)                                                                     \
+    LANE_TEST(f64, name, expr)                                                                     \
+    LANE_TEST(i64, name, whole_expr)                                                               \
+    LANE_TEST(b8, name, whole_expr)                                                                \
+    LANES_ROW(name, FN_ANY(name), 1, 0, 0, 0, true, false, ns)
+#define BOOL1(name, ns, expr)                                                                      \
+    LANE1(b8, V_b8, name, expr)                                                                    \
+    ROW1(name, FN_BOOL, ns)
+#define BOOL2(name, ns, expr)                                                                      \
+    LANE2(b8, V_b8, name, expr)                                                                    \
+    ROW2(name, FN_BOOL, false, ns)
+#define BITS1(name, ns, expr, bool_expr)                                                           \
+    LANE1(i64, V_u64, name, expr)                                                                  \
+    LANE1(b8, V_b8, name, bool_expr)                                                               \
+    ROW1(name, FN_INTEGRAL, ns)
+#define BITS2(name, ns, expr)                                                                      \
+    LANE2(i64, V_u64, name, expr)                                                                  \
+    LANE2(b8, V_b8, name, expr)                                                                    \
+    ROW2(name, FN_INTEGRAL, false, ns)
+#define SHIFT2(name, ns, C, expr)                                                                  \
+    LANE2(i64, C, name, expr)                                                                      \
+    ROW2(name, FN_I64, false, ns)
+/* clang-format on */
+
+#endif

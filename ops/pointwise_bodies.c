@@ -1,0 +1,160 @@
+/* Composites of the elementwise family: what other ops compute as fast.
+ *
+ * Errors come from the ops that they are made of, but for what those could not say.
+ */
+#include <math.h>
+
+#include "ops/attr.h"
+#include "ops/infer.h"
+#include "ops_gen.h"
+
+/* ---- clamp ----- */
+
+static sp_status no_bounds(const sp_call *c)
+{
+    return sp_fail(SP_EVALUE, "%s: min and max are both None, expected at least one of them",
+                   sp__op_name(c));
+}
+
+sp_status sp__body_clamp_open(sp_call *c)
+{
+    const sp_attr *min = &c->attr[SP_CLAMP_OPEN_MIN], *max = &c->attr[SP_CLAMP_OPEN_MAX];
+    if (min->absent && max->absent) return no_bounds(c);
+    if (max->absent) return sp_clamp_min_scalar(c->in[0], sp__attr_to_scalar(min), &c->out[0]);
+    if (min->absent) return sp_clamp_max_scalar(c->in[0], sp__attr_to_scalar(max), &c->out[0]);
+    return sp_clamp(c->in[0], sp__attr_to_scalar(min), sp__attr_to_scalar(max), &c->out[0]);
+}
+
+sp_status sp__body_clamp_tensor(sp_call *c)
+{
+    const sp_tensor *x = c->in[0], *min = c->in[1], *max = c->in[2];
+    sp_tensor *above = NULL;
+    sp_status status = SP_OK;
+    if (!min && !max) return no_bounds(c);
+    if (!min) return sp_clamp_max(x, max, &c->out[0]);
+    if (!max) return sp_clamp_min(x, min, &c->out[0]);
+    SP_TRY(sp_clamp_min(x, min, &above));
+    SP_TRY(sp_clamp_max(above, max, &c->out[0]));
+out:
+    sp_drop(&above);
+    return status;
+}
+
+/* ---- quotients ----- */
+
+static bool is_whole(const sp_tensor *x)
+{
+    return x->dtype < SP_FLOAT32;
+}
+
+/* Towards zero. Whole numbers stay whole: what is left over goes first, the rest divides evenly. */
+static sp_status divide_truncated(const sp_tensor *x, const sp_tensor *y, sp_tensor **out)
+{
+    sp_tensor *part = NULL, *even = NULL;
+    sp_status status = SP_OK;
+    if (is_whole(x) && is_whole(y)) {
+        SP_TRY(sp_fmod(x, y, &part));
+        SP_TRY(sp_sub(x, part, &even));
+        SP_TRY(sp_floor_divide(even, y, out));
+    } else {
+        SP_TRY(sp_div(x, y, &part));
+        SP_TRY(sp_trunc(part, out));
+    }
+out:
+    sp_drop(&part);
+    sp_drop(&even);
+    return status;
+}
+
+static sp_status divide_truncated_by(const sp_tensor *x, sp_scalar y, sp_tensor **out)
+{
+    sp_tensor *part = NULL, *even = NULL;
+    sp_status status = SP_OK;
+    if (is_whole(x) && y.kind != SP_FLOAT64) {
+        SP_TRY(sp_fmod_scalar(x, y, &part));
+        SP_TRY(sp_sub(x, part, &even));
+        SP_TRY(sp_floor_divide_scalar(even, y, out));
+    } else {
+        SP_TRY(sp_div_scalar(x, y, &part));
+        SP_TRY(sp_trunc(part, out));
+    }
+out:
+    sp_drop(&part);
+    sp_drop(&even);
+    return status;
+}
+
+sp_status sp__body_div_mode(sp_call *c)
+{
+    const sp_attr *mode = &c->attr[SP_DIV_MODE_ROUNDING_MODE];
+    if (mode->absent) return sp_div(c->in[0], c->in[1], &c->out[0]);
+    if (mode->v.i == SP_ROUNDING_MODE_FLOOR) return sp_floor_divide(c->in[0], c->in[1], &c->out[0]);
+    return divide_truncated(c->in[0], c->in[1], &c->out[0]);
+}
+
+sp_status sp__body_div_scalar_mode(sp_call *c)
+{
+    const sp_attr *mode = &c->attr[SP_DIV_SCALAR_MODE_ROUNDING_MODE];
+    sp_scalar y = sp__attr_to_scalar(&c->attr[SP_DIV_SCALAR_MODE_Y]);
+    if (mode->absent) return sp_div_scalar(c->in[0], y, &c->out[0]);
+    if (mode->v.i == SP_ROUNDING_MODE_FLOOR) return sp_floor_divide_scalar(c->in[0], y, &c->out[0]);
+    return divide_truncated_by(c->in[0], y, &c->out[0]);
+}
+
+/* ---- sums of products ----- */
+
+static sp_status plus_scaled(const sp_tensor *x, const sp_tensor *t, sp_scalar value,
+                             sp_tensor **out)
+{
+    bool one = value.kind == SP_FLOAT64 ? value.v.f == 1 : value.v.i == 1;
+    return one ? sp_add(x, t, out) : sp_add_alpha(x, t, value, out);
+}
+
+sp_status sp__body_addcmul(sp_call *c)
+{
+    sp_tensor *product = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_mul(c->in[1], c->in[2], &product));
+    SP_TRY(
+        plus_scaled(c->in[0], product, sp__attr_to_scalar(&c->attr[SP_ADDCMUL_VALUE]), &c->out[0]));
+out:
+    sp_drop(&product);
+    return status;
+}
+
+sp_status sp__body_addcdiv(sp_call *c)
+{
+    sp_tensor *quotient = NULL;
+    sp_status status = SP_OK;
+    if (is_whole(c->in[1]) && is_whole(c->in[2]))
+        return sp_fail(SP_EDTYPE,
+                       "%s: tensor1 and tensor2 are of integers, expected a floating one; convert "
+                       "one with .float(), or use addcmul",
+                       sp__op_name(c));
+    SP_TRY(sp_div(c->in[1], c->in[2], &quotient));
+    SP_TRY(plus_scaled(c->in[0], quotient, sp__attr_to_scalar(&c->attr[SP_ADDCDIV_VALUE]),
+                       &c->out[0]));
+out:
+    sp_drop(&quotient);
+    return status;
+}
+
+/* ---- rounding ----- */
+
+/* Multiplied or divided by a power of ten, whichever is a whole number and so exact. */
+sp_status sp__body_round_decimals(sp_call *c)
+{
+    int64_t places = c->attr[SP_ROUND_DECIMALS_DECIMALS].v.i;
+    sp_tensor *scaled = NULL, *rounded = NULL;
+    sp_status status = SP_OK;
+    SP_RETURN_IF(sp__check_floating(c, c->in[0], "x"));
+    sp_scalar ten = SP_FLOAT(pow(10, fabs((double)places)));
+    if (places == 0) return sp_round(c->in[0], &c->out[0]);
+    SP_TRY((places > 0 ? sp_mul_scalar : sp_div_scalar)(c->in[0], ten, &scaled));
+    SP_TRY(sp_round(scaled, &rounded));
+    SP_TRY((places > 0 ? sp_div_scalar : sp_mul_scalar)(rounded, ten, &c->out[0]));
+out:
+    sp_drop(&scaled);
+    sp_drop(&rounded);
+    return status;
+}
