@@ -15,8 +15,19 @@ static _Atomic uint64_t stream_offset;
 
 void sp_manual_seed(uint64_t seed)
 {
+    sp_random_state_set(seed, 0);
+}
+
+void sp_random_state(uint64_t *seed, uint64_t *offset)
+{
+    *seed = atomic_load(&stream_seed);
+    *offset = atomic_load(&stream_offset);
+}
+
+void sp_random_state_set(uint64_t seed, uint64_t offset)
+{
     atomic_store(&stream_seed, seed);
-    atomic_store(&stream_offset, 0);
+    atomic_store(&stream_offset, offset);
 }
 
 void sp__random_take(uint64_t blocks, uint64_t *seed, uint64_t *offset)

@@ -149,6 +149,28 @@ static PyObject *deepcopy(PyObject *self, PyObject *memo)
     return sp__py_object(out);
 }
 
+/* copy.copy: a leaf over the same memory, with the class and the attributes. */
+static PyObject *shallow_copy(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    const sp_tensor *t = sp__py_handle(self);
+    sp_tensor *out = NULL;
+    sp_status status = sp_detach(t, &out);
+    if (status == SP_OK && sp_requires_grad(t)) status = sp_set_requires_grad(out, true);
+    if (status) {
+        sp_drop(&out);
+        return sp__py_raise(status);
+    }
+    int result = sp__py_retype(out, Py_TYPE(self));
+    PyObject *dict = t->binding[0] ? PyDict_Copy(t->binding[0]) : NULL;
+    if (t->binding[0] && !dict) result = -1;
+    if (result == 0 && dict) result = PyObject_GenericSetDict(sp__py_object(out), dict, NULL);
+    if (result == 0 && dict) sp__py_track(out);
+    Py_XDECREF(dict);
+    if (result < 0) sp_drop(&out);
+    return sp__py_object(out);
+}
+
 /* ---- pickle: (class, dtype, shape, bytes, requires_grad, __dict__) ----- */
 
 static PyObject *bytes_of(const sp_tensor *t)
@@ -160,6 +182,23 @@ static PyObject *bytes_of(const sp_tensor *t)
     if (status == SP_OK) return bytes;
     Py_DECREF(bytes);
     return sp__py_raise(status);
+}
+
+static PyObject *dense_bytes(PyObject *module, PyObject *tensor)
+{
+    (void)module;
+    const sp_tensor *t = sp__py_tensor_arg(tensor, "save", "tensor");
+    return t ? bytes_of(t) : NULL;
+}
+
+/* What two tensors have in common that are over the same elements: not an address, which would have
+ * to be kept valid for whoever reads there. */
+static PyObject *memory_of(PyObject *module, PyObject *tensor)
+{
+    (void)module;
+    const sp_tensor *t = sp__py_tensor_arg(tensor, "save", "tensor");
+    if (!t) return NULL;
+    return Py_BuildValue("KL", (unsigned long long)(uintptr_t)t->storage, (long long)t->offset);
 }
 
 static PyObject *reduce_ex(PyObject *self, PyObject *protocol)
@@ -195,34 +234,18 @@ static sp_status of_bytes(sp_dtype dtype, const int64_t *sizes, int rank, const 
         return sp_fail(SP_EFORMAT, "unpickle: %zd bytes for shape %s of %s", n,
                        sp__shape_text(rank, sizes, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT),
                        sp_dtype_name(dtype));
+    /* Kernels count on truth values being 0 or 1. */
+    for (Py_ssize_t i = 0; dtype == SP_BOOL && i < n; i++)
+        if (bytes[i] & ~1)
+            return sp_fail(SP_EFORMAT, "unpickle: a bool tensor with a byte other than 0 and 1");
     return sp_from_data(bytes, dtype, rank, sizes, out);
 }
 
-static PyObject *rebuild(PyObject *module, PyObject *args)
+static PyObject *rebuilt(PyTypeObject *class, sp_tensor *out, int requires_grad, PyObject *dict)
 {
-    (void)module;
-    PyTypeObject *class;
-    PyObject *dtype_object, *shape, *dict;
-    const char *bytes;
-    Py_ssize_t n;
-    int requires_grad, rank;
-    sp_dtype dtype;
-    int64_t sizes[SP_MAX_RANK];
-    sp_tensor *out = NULL;
-    if (!PyArg_ParseTuple(args, "O!OO!y#pO:_rebuild", &PyType_Type, &class, &dtype_object,
-                          &PyTuple_Type, &shape, &bytes, &n, &requires_grad, &dict))
-        return NULL;
-    if (!PyType_IsSubtype(class, &sp__py_tensor_type))
-        return PyErr_Format(PyExc_TypeError, "unpickle: %s is no Tensor", class->tp_name);
-    if (sp__py_dtype(dtype_object, "unpickle", "dtype", &dtype) < 0) return NULL;
-    if (sp__py_ints(shape, "unpickle", "shape", sizes, &rank) < 0) return NULL;
-    sp_status status = of_bytes(dtype, sizes, rank, bytes, n, &out);
-    if (status == SP_OK && requires_grad) status = sp_set_requires_grad(out, true);
-    if (status) {
-        sp_drop(&out);
-        return sp__py_raise(status);
-    }
-    int result = sp__py_retype(out, class);
+    sp_status status = requires_grad ? sp_set_requires_grad(out, true) : SP_OK;
+    int result = status ? -1 : sp__py_retype(out, class);
+    if (status) sp__py_raise(status);
     if (result == 0 && dict != Py_None) {
         result = PyObject_GenericSetDict(sp__py_object(out), dict, NULL);
         sp__py_track(out);
@@ -231,7 +254,35 @@ static PyObject *rebuild(PyObject *module, PyObject *args)
     return sp__py_object(out);
 }
 
+static PyObject *rebuild(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyTypeObject *class;
+    PyObject *dtype_object, *shape, *dict, *result = NULL;
+    Py_buffer bytes;
+    int requires_grad, rank;
+    sp_dtype dtype;
+    int64_t sizes[SP_MAX_RANK];
+    sp_tensor *out = NULL;
+    if (!PyArg_ParseTuple(args, "O!OO!y*pO:_rebuild", &PyType_Type, &class, &dtype_object,
+                          &PyTuple_Type, &shape, &bytes, &requires_grad, &dict))
+        return NULL;
+    if (!PyType_IsSubtype(class, &sp__py_tensor_type)) {
+        PyErr_Format(PyExc_TypeError, "unpickle: %s is no Tensor", class->tp_name);
+    } else if (sp__py_dtype(dtype_object, "unpickle", "dtype", &dtype) == 0 &&
+               sp__py_ints(shape, "unpickle", "shape", sizes, &rank) == 0) {
+        sp_status status = of_bytes(dtype, sizes, rank, bytes.buf, bytes.len, &out);
+        result = status ? sp__py_raise(status) : rebuilt(class, out, requires_grad, dict);
+    }
+    PyBuffer_Release(&bytes);
+    return result;
+}
+
 PyMethodDef sp__py_copy_functions[] = {
+    {"_bytes", dense_bytes, METH_O,
+     "_bytes(tensor)\n--\n\nThe elements of a tensor in row-major order."},
+    {"_memory", memory_of, METH_O,
+     "_memory(tensor)\n--\n\nA storage's number and a place in it, for telling tensors apart."},
     {"_rebuild", rebuild, METH_VARARGS,
      "_rebuild(class, dtype, shape, bytes, requires_grad, dict)\n--\n\nHow pickles are read."},
     {NULL, NULL, 0, NULL},
@@ -251,6 +302,7 @@ PyMethodDef sp__py_copy_methods[] = {
     {"type", type, METH_VARARGS,
      "type($self, dtype=None)\n--\n\nThe name of self's type, or self in another dtype."},
     {"type_as", type_as, METH_O, "type_as($self, other)\n--\n\nself in other's dtype."},
+    {"__copy__", shallow_copy, METH_NOARGS, NULL},
     {"__deepcopy__", deepcopy, METH_O, NULL},
     {"__reduce_ex__", reduce_ex, METH_O, NULL},
     {NULL, NULL, 0, NULL},

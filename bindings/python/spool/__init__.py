@@ -6,8 +6,8 @@
     (x * x).sum().backward()
     print(x.grad)  # tensor([2., 4., 6.])
 
-Names and meanings follow PyTorch. What is not loaded at once (``spool.nn``, ``spool.optim``, ``spool.data``, ``spool.func``,
-``spool.onnx``) is loaded when it is first used.
+Names and meanings follow PyTorch. What is not loaded at once (``spool.nn``, ``spool.optim``, ``spool.data``, ``spool.save``,
+``spool.func``, ``spool.onnx``) is loaded when it is first used.
 """
 
 import importlib as _importlib
@@ -23,11 +23,19 @@ from ._C import __version__  # noqa: E402
 
 TYPE_CHECKING = False  # typing's own costs an import
 if TYPE_CHECKING:
-    from . import data, func, nn, onnx, optim
+    from . import data, func, nn, onnx, optim, safetensors, serialization
     from ._jit import Explanation, explain, hot, jit
+    from .serialization import load, save
 
-_LAZY_MODULES = ("data", "func", "nn", "onnx", "optim")
-_LAZY_NAMES = {"jit": "_jit", "explain": "_jit", "hot": "_jit", "Explanation": "_jit"}
+_LAZY_MODULES = ("data", "func", "nn", "onnx", "optim", "safetensors", "serialization")
+_LAZY_NAMES = {
+    "Explanation": "_jit",
+    "explain": "_jit",
+    "hot": "_jit",
+    "jit": "_jit",
+    "load": "serialization",
+    "save": "serialization",
+}
 
 
 def __getattr__(name):

@@ -23,15 +23,6 @@ class Identity(Module):
         return input
 
 
-def _dimension(op, dim, rank):
-    if not -max(rank, 1) <= dim < max(rank, 1):
-        raise IndexError(
-            f"{op}: dimension {dim} is out of range for {rank} dimensions; expected one in "
-            f"[{-max(rank, 1)}, {max(rank, 1) - 1}]"
-        )
-    return dim % max(rank, 1)
-
-
 class Flatten(Module):
     """Dimensions ``start_dim`` to ``end_dim`` as one.
 
@@ -46,7 +37,7 @@ class Flatten(Module):
     ------
     IndexError
         A dimension is out of range.
-    ShapeError
+    ValueError
         ``start_dim`` is behind ``end_dim``.
     """
 
@@ -55,13 +46,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input):
-        rank = input.ndim
-        start = _dimension("Flatten: start_dim", self.start_dim, rank)
-        end = _dimension("Flatten: end_dim", self.end_dim, rank)
-        if start > end:
-            raise _C.ShapeError(f"Flatten: start_dim {start} is behind end_dim {end}")
-        shape = tuple(input.shape)
-        return input.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+        return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -86,15 +71,7 @@ class Unflatten(Module):
         self.dim, self.unflattened_size = dim, tuple(unflattened_size)
 
     def forward(self, input):
-        dim = _dimension("Unflatten: dim", self.dim, input.ndim)
-        shape = tuple(input.shape)
-        known = math.prod(size for size in self.unflattened_size if size != -1)
-        sizes = [shape[dim] // known if s == -1 and known else s for s in self.unflattened_size]
-        if math.prod(sizes) != shape[dim] or any(s < 0 for s in sizes):
-            raise _C.ShapeError(
-                f"Unflatten: sizes {self.unflattened_size} do not fit dimension {dim} of shape {shape}"
-            )
-        return input.reshape(*shape[:dim], *sizes, *shape[dim + 1 :])
+        return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self):
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

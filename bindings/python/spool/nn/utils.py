@@ -171,7 +171,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     Parameters
     ----------
     parameters : iterable of Tensor
-        Of one dtype.
+        One or more; dtypes are promoted.
 
     Returns
     -------
@@ -181,12 +181,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     parameters = _list(parameters)
     if not parameters:
         raise ValueError("parameters_to_vector: there are no parameters")
-    vector = _C.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
-    at = 0
-    for p in parameters:
-        vector[at : at + p.numel()] = p.reshape(-1) if p.numel() else p.reshape(0)
-        at += p.numel()
-    return vector
+    return _C.cat([p.ravel() for p in parameters])
 
 
 @_C._boundary
