@@ -97,6 +97,71 @@ def test_losses(loss, reduction, shape):
     assert_same(lambda n: getattr(n, loss)(reduction=reduction), array(*shape), np.asarray(target))
 
 
+DISTANCES = {
+    "MSELoss": {},
+    "L1Loss": {},
+    "SmoothL1Loss": {"beta": 0.5},
+    "SmoothL1Loss of 0": {"beta": 0.0},
+    "HuberLoss": {"delta": 0.7},
+}
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize("shape", [(), (3, 4), (2, 0)])
+def test_distances(name, reduction, shape):
+    def make(n):
+        return getattr(n, name.split()[0])(reduction=reduction, **DISTANCES[name])
+
+    if 0 in shape and reduction == "mean":
+        return assert_same_nan(make, array(*shape))
+    same_place = array(*shape) + np.float32(2.0)
+    assert_same(make, same_place, np.round(same_place * 2, 0) / np.float32(2))
+    assert_same(make, same_place, same_place)
+
+
+def assert_same_nan(make, x):
+    assert math.isnan(make(nn)(spool.tensor(x), spool.tensor(x)).item())
+    assert math.isnan(make(torch.nn)(torch.tensor(x), torch.tensor(x)).item())
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "smooth_l1_loss", "huber_loss"])
+def test_distances_of_second_order(name):
+    x, y = array(5) * 3, array(3, 5)[1]
+    results = []
+    for library, tensor in ((spool, spool.tensor), (torch, torch.tensor)):
+        loss = getattr(library.nn.functional, name)
+        a, b = tensor(x, requires_grad=True), tensor(y)
+        (grad,) = library.autograd.grad(loss(a, b), a, create_graph=True)
+        (second,) = library.autograd.grad((grad * grad).sum(), a)
+        results.append([grad.tolist(), second.tolist()])
+    np.testing.assert_allclose(results[0], results[1], 1e-5, 1e-7)
+
+
+def test_distances_under_jit_and_vmap():
+    x, y = spool.tensor(array(4, 3)), spool.tensor(array(3, 4)).T
+    for loss in (nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(delta=0.3)):
+        jitted = spool.jit(loss)
+        for _ in range(3):
+            assert jitted(x, y).tolist() == loss(x, y).tolist()
+        rows = spool.func.vmap(loss)(x, y)
+        np.testing.assert_allclose(rows.tolist(), [loss(x[i], y[i]).item() for i in range(4)], 1e-6)
+
+
+def test_distances_warn_and_refuse():
+    with pytest.warns(UserWarning, match="broadcast"):
+        nn.MSELoss()(spool.ones(3, 1), spool.ones(3))
+    with pytest.raises(spool.ShapeError), pytest.warns(UserWarning):
+        nn.functional.l1_loss(spool.ones(3), spool.ones(4))
+    for call in (
+        lambda f, x: f.huber_loss(x, x, delta=0),
+        lambda f, x: f.smooth_l1_loss(x, x, beta=-1),
+        lambda f, x: f.mse_loss(x, x, reduction="max"),
+    ):
+        with pytest.raises(ValueError):
+            call(nn.functional, spool.ones(2))
+
+
 def test_relu_in_place():
     x = spool.tensor([-1.0, 2.0])
     layer = nn.ReLU(inplace=True)

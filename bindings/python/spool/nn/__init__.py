@@ -8,7 +8,7 @@ from . import functional, init, utils
 from .activation import LogSoftmax, ReLU, Tanh
 from .container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from .linear import Bilinear, Flatten, Identity, Linear, Unflatten
-from .loss import CrossEntropyLoss, NLLLoss
+from .loss import CrossEntropyLoss, HuberLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from .module import Module
 from .parameter import Parameter
 
@@ -16,9 +16,12 @@ __all__ = [
     "Bilinear",
     "CrossEntropyLoss",
     "Flatten",
+    "HuberLoss",
     "Identity",
+    "L1Loss",
     "Linear",
     "LogSoftmax",
+    "MSELoss",
     "Module",
     "ModuleDict",
     "ModuleList",
@@ -28,6 +31,7 @@ __all__ = [
     "ParameterList",
     "ReLU",
     "Sequential",
+    "SmoothL1Loss",
     "Tanh",
     "Unflatten",
     "functional",

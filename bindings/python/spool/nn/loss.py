@@ -5,7 +5,14 @@ from __future__ import annotations
 from . import functional as F
 from .module import Module
 
-__all__ = ["CrossEntropyLoss", "NLLLoss"]
+__all__ = [
+    "CrossEntropyLoss",
+    "HuberLoss",
+    "L1Loss",
+    "MSELoss",
+    "NLLLoss",
+    "SmoothL1Loss",
+]
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -56,3 +63,63 @@ class CrossEntropyLoss(_Loss):
 
     def forward(self, input, target):
         return F.cross_entropy(input, target, reduction=self.reduction)
+
+
+class MSELoss(_Loss):
+    """The mean (or sum) of ``(input - target)**2``; shapes are equal.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}
+    """
+
+    def forward(self, input, target):
+        return F.mse_loss(input, target, reduction=self.reduction)
+
+
+class L1Loss(_Loss):
+    """The mean (or sum) of ``abs(input - target)``; shapes are equal.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}
+    """
+
+    def forward(self, input, target):
+        return F.l1_loss(input, target, reduction=self.reduction)
+
+
+class SmoothL1Loss(_Loss):
+    """With ``d = abs(input - target)``: ``d**2 / (2 * beta)`` below ``beta``, ``d - beta / 2`` from there on.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}
+    beta : float
+        Where the parabola ends; 0 for none.
+    """
+
+    def __init__(self, *, reduction: str = "mean", beta: float = 1.0):
+        super().__init__(reduction=reduction)
+        self.beta = beta
+
+    def forward(self, input, target):
+        return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
+
+
+class HuberLoss(_Loss):
+    """With ``d = abs(input - target)``: ``d**2 / 2`` up to ``delta``, ``delta * (d - delta / 2)`` from there on (Huber, 1964).
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}
+    delta : float
+        Where the parabola ends, positive.
+    """
+
+    def __init__(self, *, reduction: str = "mean", delta: float = 1.0):
+        super().__init__(reduction=reduction)
+        self.delta = delta
+
+    def forward(self, input, target):
+        return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)

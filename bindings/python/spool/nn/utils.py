@@ -26,18 +26,14 @@ def _grads(parameters) -> list:
     return [p.grad for p in _list(parameters) if p.grad is not None]
 
 
-def _absolute(x):
-    return _C.maximum(x, -x)
-
-
 def _norm(x, p):
     if math.isinf(p):
-        return _absolute(x).amax() if x.numel() else _C.zeros((), dtype=x.dtype)
+        return x.abs().amax() if x.numel() else _C.zeros((), dtype=x.dtype)
     if p == 2.0:
         return (x * x).sum().sqrt()
     if p == 1.0:
-        return _absolute(x).sum()
-    return (_absolute(x) ** p).sum() ** (1.0 / p)
+        return x.abs().sum()
+    return (x.abs() ** p).sum() ** (1.0 / p)
 
 
 @_C._boundary
@@ -104,7 +100,7 @@ def clip_grads_with_norm_(
     """
     with _C.no_grad():
         factor = float(max_norm) / (total_norm + 1e-6)
-        factor = _C.where(factor > 1.0, _C.ones_like(factor), factor)  # NaN stays
+        factor = factor.clamp(max=1.0)  # NaN stays
         for grad in _grads(parameters):
             grad.mul_(factor.to(grad.dtype))
 
@@ -160,8 +156,7 @@ def clip_grad_value_(parameters: Union[Tensor, Iterable[Tensor]], clip_value: fl
     bound = float(clip_value)
     with _C.no_grad():
         for grad in _grads(parameters):
-            upper = _C.full_like(grad, bound)
-            grad.copy_(_C.where(grad > bound, upper, _C.where(grad < -bound, -upper, grad)))
+            grad.clamp_(-bound, bound)
 
 
 @_C._boundary

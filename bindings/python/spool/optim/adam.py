@@ -82,7 +82,7 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         step = state["step"] = state.get("step", 0) + 1
         mean, square = entry(state, "exp_avg", p), entry(state, "exp_avg_sq", p)
-        mean.add_(g - mean, alpha=1 - beta1)
+        mean.lerp_(g, 1 - beta1)
         square.mul_(beta2).add_(g * g, alpha=1 - beta2)
         if group["amsgrad"]:
             largest = entry(state, "max_exp_avg_sq", p)

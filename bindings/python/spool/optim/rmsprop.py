@@ -75,7 +75,7 @@ class RMSprop(Optimizer):
         square.mul_(alpha).add_(g * g, alpha=1 - alpha)
         if group["centered"]:
             mean = entry(state, "grad_avg", p)
-            mean.add_(g - mean, alpha=1 - alpha)
+            mean.lerp_(g, 1 - alpha)
             square = square - mean * mean
         change = g / (square.sqrt() + group["eps"])
         if group["momentum"] > 0:
