@@ -531,6 +531,19 @@ static void issuing_advances(void)
     CHECK(sp__random_blocks(5, SP_FLOAT64) == 3 && sp__random_blocks(0, SP_FLOAT32) == 0);
 }
 
+static void a_stream_goes_on_from_its_state(void)
+{
+    uint64_t seed, offset, again, at;
+    sp_manual_seed(11);
+    sp__random_take(3, &again, &at);
+    sp_random_state(&seed, &offset);
+    CHECK(seed == 11 && offset == 3);
+    sp__random_take(5, &again, &at);
+    sp_random_state_set(seed, offset);
+    sp__random_take(1, &again, &at);
+    CHECK(again == 11 && at == 3);
+}
+
 static void attributes_copy_and_compare(void)
 {
     int64_t sizes[] = {2, 3};
@@ -555,4 +568,4 @@ SUITE("ops/infer", TEST(pointwise_broadcasts), TEST(tensors_promote), TEST(numbe
       TEST(product_mistakes), TEST(shapes_follow), TEST(dimensions_move), TEST(expanding),
       TEST(slices_and_elements), TEST(replacing_parts), TEST(strides_by_hand), TEST(indexing),
       TEST(losses), TEST(creation), TEST(philox_known_answers), TEST(issuing_advances),
-      TEST(attributes_copy_and_compare))
+      TEST(a_stream_goes_on_from_its_state), TEST(attributes_copy_and_compare))
