@@ -176,7 +176,8 @@ static sp_status batch_index_select(sp_batch *b)
     return spread_index(b, 1, dim, b->out[0].shape, rank);
 }
 
-static sp_status batch_index_add(sp_batch *b)
+/* index_add, index_copy; `each` is what they are with an index for every element. */
+static sp_status index_write(sp_batch *b, int each)
 {
     int dim, rank = b->c->in[0]->rank;
     SP_RETURN_IF(sp__dim_normalize(op_name(b), b->c->attr[SP_INDEX_ADD_DIM].v.i, rank, &dim));
@@ -184,8 +185,24 @@ static sp_status batch_index_add(sp_batch *b)
     SP_RETURN_IF(sp__batch_everywhere(b, 0));
     SP_RETURN_IF(sp__batch_everywhere(b, 2));
     if (!sp__batched(b, 1)) return SP_OK;
-    b->low.op = SP_OP_SCATTER_ADD;
+    b->low.op = (uint16_t)each;
     return spread_index(b, 1, dim, b->c->in[2]->shape, rank);
+}
+
+static sp_status batch_index_add(sp_batch *b)
+{
+    return index_write(b, SP_OP_SCATTER_ADD);
+}
+
+static sp_status batch_index_copy(sp_batch *b)
+{
+    return index_write(b, SP_OP_SCATTER);
+}
+
+static sp_status batch_ravel_multi_index(sp_batch *b)
+{
+    for (int i = 0; i < b->c->n_in; i++) SP_RETURN_IF(sp__batch_align(b, i, b->out[0].rank));
+    return SP_OK;
 }
 
 /* ---- tensors joined ----- */
@@ -278,6 +295,8 @@ sp_batch_rule sp__batch_rule_of(int op)
     case SP_OP_MATMUL: return batch_matmul;
     case SP_OP_CAT: return batch_cat;
     case SP_OP_INDEX_SELECT: return batch_index_select;
+    case SP_OP_INDEX_COPY: return batch_index_copy;
+    case SP_OP_RAVEL_MULTI_INDEX: return batch_ravel_multi_index;
     case SP_OP_INDEX_ADD: return batch_index_add;
     case SP_OP_NLL_LOSS: return batch_nll_loss;
     default: return NULL;

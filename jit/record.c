@@ -376,9 +376,13 @@ static verdict judge(const sp_region *r, const sp_call *c)
     if (any(r, c->out, n_given, is_foreign) || any(r, c->in, c->n_in, is_large_foreign))
         return begun ? END : RUN;
     if (!(sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA)) return TAKE;
-    const sp_tensor *index = c->in[sp_op_table[c->op].index_in];
-    if (index->dtype != SP_INT64) return begun ? END : RUN;
-    return begun && is_pending(r, index) ? END : TAKE;
+    int first = sp_op_table[c->op].index_in,
+        end = sp_op_table[c->op].n_in < 0 ? c->n_in : first + 1;
+    for (int i = first; i < end; i++) {
+        if (c->in[i]->dtype != SP_INT64) return begun ? END : RUN;
+        if (begun && is_pending(r, c->in[i])) return END;
+    }
+    return TAKE;
 }
 
 sp_status sp__region_stray(sp_region *r, sp_call *c)

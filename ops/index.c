@@ -5,7 +5,10 @@
 
 #include "ops/infer.h"
 #include "ops/queue_int.h"
+#include "ops/dispatch.h"
+#include "ops/index.h"
 #include "ops_gen.h"
+#include "tensor/memory.h"
 
 static const sp_attr *dim_attr(const sp_call *c)
 {
@@ -96,6 +99,255 @@ sp_status sp__infer_index_add(const sp_call *c, sp_meta *out)
     return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
 }
 
+sp_status sp__infer_scatter_value(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0], *index = c->in[1];
+    int dim;
+    SP_RETURN_IF(common_checks(c, index, &dim));
+    SP_RETURN_IF(check_index_shape(c, index, dim));
+    return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
+}
+
+/* ---- several indices made one ----- */
+
+static sp_status no_broadcast(const sp_call *c, int i)
+{
+    return sp_fail(SP_ESHAPE,
+                   "%s: index %d has shape %s, which does not broadcast with those before it",
+                   sp__op_name(c), i, SP_SHAPE(c->in[i]));
+}
+
+sp_status sp__infer_ravel_multi_index(const sp_call *c, sp_meta *out)
+{
+    const sp_attr *dims = &c->attr[SP_RAVEL_MULTI_INDEX_DIMS];
+    if (c->n_in != dims->n || c->n_in == 0)
+        return sp_fail(SP_EVALUE, "%s: %d indices for %d dimensions, expected one each",
+                       sp__op_name(c), c->n_in, dims->n);
+    out->rank = 0;
+    for (int i = 0; i < c->n_in; i++) {
+        SP_RETURN_IF(sp__check_index_dtype(c, c->in[i], "index"));
+        if (c->in[i]->rank > out->rank) out->rank = c->in[i]->rank;
+    }
+    SP_RETURN_IF(sp__check_devices(c));
+    for (int d = 0; d < out->rank; d++) out->shape[d] = 1;
+    for (int i = 0; i < c->n_in; i++) {
+        int64_t *to = out->shape + out->rank - c->in[i]->rank;
+        for (int d = 0; d < c->in[i]->rank; d++) {
+            int64_t size = c->in[i]->shape[d];
+            if (size != to[d] && size != 1 && to[d] != 1) return no_broadcast(c, i);
+            if (to[d] == 1) to[d] = size;
+        }
+    }
+    return sp__infer_dense(c, SP_INT64, c->in[0]->device, out);
+}
+
+sp_status sp__infer_one_hot(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    int64_t classes = c->attr[SP_ONE_HOT_NUM_CLASSES].v.i;
+    SP_RETURN_IF(sp__check_index_dtype(c, x, "x"));
+    if (classes < 1 || x->rank == SP_MAX_RANK)
+        return sp_fail(SP_EVALUE, "%s: num_classes is %lld for x of shape %s, expected 1 or more",
+                       sp__op_name(c), (long long)classes, SP_SHAPE(x));
+    out->rank = (uint8_t)(x->rank + 1);
+    for (int d = 0; d < x->rank; d++) out->shape[d] = x->shape[d];
+    out->shape[x->rank] = classes;
+    return sp__infer_dense(c, SP_INT64, x->device, out);
+}
+
+/* ---- composites ----- */
+
+sp_status sp__body_one_hot(sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    int64_t classes = c->attr[SP_ONE_HOT_NUM_CLASSES].v.i;
+    sp_tensor *largest = NULL;
+    sp_scalar top;
+    if (classes != -1) return sp_one_hot_classes(x, classes, &c->out[0]);
+    SP_RETURN_IF(sp__check_index_dtype(c, x, "x"));
+    if (x->numel == 0)
+        return sp_fail(SP_EVALUE,
+                       "%s: x of shape %s has no class to say how many there are; give "
+                       "num_classes",
+                       sp__op_name(c), SP_SHAPE(x));
+    SP_RETURN_IF(sp_amax(x, NULL, &largest));
+    sp_status status = sp_item(largest, &top);
+    sp_drop(&largest);
+    SP_RETURN_IF(status);
+    return sp_one_hot_classes(x, top.v.i < 0 ? 1 : top.v.i + 1, &c->out[0]);
+}
+
+/* table's row x[...], in x's shape. */
+static sp_status rows_at(const sp_tensor *table, const sp_tensor *x, sp_tensor **out)
+{
+    sp_tensor *flat = NULL, *rows = NULL;
+    int64_t shape[SP_MAX_RANK + 1];
+    sp_status status = SP_OK;
+    if (x->rank == 1) return sp_index_select(table, 0, x, out);
+    for (int d = 0; d < x->rank; d++) shape[d] = x->shape[d];
+    shape[x->rank] = table->shape[1];
+    SP_TRY(sp_reshape(x, &x->numel, 1, &flat));
+    SP_TRY(sp_index_select(table, 0, flat, &rows));
+    SP_TRY(sp_reshape(rows, shape, x->rank + 1, out));
+out:
+    sp_drop(&flat), sp_drop(&rows);
+    return status;
+}
+
+/* Rows that are not trained are those of a detached copy. */
+static sp_status without_padding(const sp_tensor *rows, const sp_tensor *x, int64_t padding,
+                                 sp_tensor **out)
+{
+    sp_tensor *at = NULL, *column = NULL, *fixed = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_eq_scalar(x, SP_INT(padding), &at));
+    SP_TRY(sp_unsqueeze(at, -1, &column));
+    SP_TRY(sp_detach(rows, &fixed));
+    SP_TRY(sp_where(column, fixed, rows, out));
+out:
+    sp_drop(&at), sp_drop(&column), sp_drop(&fixed);
+    return status;
+}
+
+sp_status sp__body_embedding(sp_call *c)
+{
+    const sp_tensor *x = c->in[0], *weight = c->in[1];
+    const sp_attr *padding = &c->attr[SP_EMBEDDING_PADDING_IDX];
+    sp_tensor *rows = NULL;
+    SP_RETURN_IF(sp__check_index_dtype(c, x, "x"));
+    if (weight->rank != 2 || x->rank == SP_MAX_RANK)
+        return sp_fail(SP_ESHAPE,
+                       "%s: x has shape %s and weight %s, expected two dimensions of weight",
+                       sp__op_name(c), SP_SHAPE(x), SP_SHAPE(weight));
+    if (padding->absent) return rows_at(weight, x, &c->out[0]);
+    int64_t row = padding->v.i, size = weight->shape[0];
+    if (row < -size || row >= size)
+        return sp_fail(SP_EINDEX, "%s: padding_idx %lld is out of range for %lld rows",
+                       sp__op_name(c), (long long)row, (long long)size);
+    SP_RETURN_IF(rows_at(weight, x, &rows));
+    sp_status status = without_padding(rows, x, row < 0 ? row + size : row, &c->out[0]);
+    sp_drop(&rows);
+    return status;
+}
+
+/* t with the sizes of both but its own in dim. */
+static sp_status widen(const sp_call *c, const sp_tensor *t, const sp_tensor *other, int dim,
+                       sp_tensor **out)
+{
+    int64_t shape[SP_MAX_RANK];
+    if (t->rank != other->rank)
+        return sp_fail(SP_ESHAPE, "%s: shapes %s and %s, expected as many dimensions",
+                       sp__op_name(c), SP_SHAPE(t), SP_SHAPE(other));
+    for (int d = 0; d < t->rank; d++)
+        shape[d] = d == dim || t->shape[d] != 1 ? t->shape[d] : other->shape[d];
+    return sp_expand(t, shape, t->rank, out);
+}
+
+sp_status sp__body_take_along_dim(sp_call *c)
+{
+    const sp_attr *dim = &c->attr[SP_TAKE_ALONG_DIM_DIM];
+    sp_tensor *x = NULL, *indices = NULL;
+    int64_t all = -1;
+    int d = 0;
+    sp_status status = SP_OK;
+    if (dim->absent) {
+        SP_TRY(sp_reshape(c->in[0], c->in[0]->numel ? &all : &c->in[0]->numel, 1, &x));
+        SP_TRY(sp_reshape(c->in[1], c->in[1]->numel ? &all : &c->in[1]->numel, 1, &indices));
+    } else {
+        SP_TRY(sp__dim_normalize(sp__op_name(c), dim->v.i, c->in[0]->rank, &d));
+        SP_TRY(widen(c, c->in[0], c->in[1], d, &x));
+        SP_TRY(widen(c, c->in[1], c->in[0], d, &indices));
+    }
+    SP_TRY(sp_gather(x, d, indices, &c->out[0]));
+out:
+    sp_drop(&x), sp_drop(&indices);
+    return status;
+}
+
+sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out)
+{
+    while (mask->wrap && mask->wrap->kind != SP_LEVEL_VMAP) mask = mask->wrap->inner;
+    size_t bytes = (size_t)mask->numel, room = bytes * sizeof(int64_t);
+    uint8_t *truth = sp__alloc(bytes);
+    int64_t *places = sp__alloc(room), n = 0;
+    sp_status status = truth && places ? sp_copy_out(mask, truth, bytes)
+                                       : sp_fail(SP_EMEMORY, "no memory for the places of a mask");
+    for (size_t i = 0; status == SP_OK && i < bytes; i++)
+        if (truth[i]) places[n++] = (int64_t)i;
+    if (status == SP_OK) status = sp_from_data(places, SP_INT64, 1, &n, out);
+    if (truth) sp__free(truth, bytes);
+    if (places) sp__free(places, room);
+    return status;
+}
+
+static sp_status check_mask(const sp_call *c, const sp_tensor *mask)
+{
+    if (mask->dtype == SP_BOOL) return SP_OK;
+    return sp_fail(SP_EDTYPE, "%s: mask is %s, expected bool", sp__op_name(c),
+                   sp_dtype_name((sp_dtype)mask->dtype));
+}
+
+/* t as a vector, broadcast to m's shape before. */
+static sp_status spread_flat(const sp_tensor *t, const sp_meta *m, sp_tensor **out)
+{
+    sp_tensor *wide = NULL;
+    SP_RETURN_IF(sp_expand(t, m->shape, m->rank, &wide));
+    sp_status status = sp_reshape(wide, &m->numel, 1, out);
+    sp_drop(&wide);
+    return status;
+}
+
+sp_status sp__body_masked_select(sp_call *c)
+{
+    const sp_tensor *x = c->in[0], *mask = c->in[1];
+    sp_tensor *flat = NULL, *flat_mask = NULL, *places = NULL;
+    sp_tensor *both[2] = {c->in[0], c->in[1]};
+    sp_call shapes = {.op = SP_OP_EQ, .n_out = 1, .n_in = 2, .in = both};
+    sp_meta m = {.view_of = -1};
+    sp_status status = SP_OK;
+    SP_RETURN_IF(check_mask(c, mask));
+    SP_RETURN_IF(sp_op_table[SP_OP_EQ].infer(&shapes, &m));
+    SP_TRY(spread_flat(mask, &m, &flat_mask));
+    SP_TRY(sp__mask_places(flat_mask, &places));
+    SP_TRY(spread_flat(x, &m, &flat));
+    SP_TRY(sp_index_select(flat, 0, places, &c->out[0]));
+out:
+    sp_drop(&flat), sp_drop(&flat_mask), sp_drop(&places);
+    return status;
+}
+
+/* The first n elements of source, for the n places. */
+static sp_status first_of(const sp_call *c, const sp_tensor *source, int64_t n, sp_tensor **out)
+{
+    sp_tensor *flat = NULL;
+    if (source->numel < n)
+        return sp_fail(SP_ESHAPE, "%s: source has %lld elements, mask names %lld", sp__op_name(c),
+                       (long long)source->numel, (long long)n);
+    SP_RETURN_IF(sp_reshape(source, &source->numel, 1, &flat));
+    sp_status status = sp_slice(flat, 0, 0, n, NULL, out);
+    sp_drop(&flat);
+    return status;
+}
+
+sp_status sp__body_masked_scatter(sp_call *c)
+{
+    const sp_tensor *x = c->in[0], *mask = c->in[1];
+    sp_tensor *flat = NULL, *flat_mask = NULL, *places = NULL, *src = NULL, *put = NULL;
+    sp_meta m;
+    sp_status status = SP_OK;
+    SP_RETURN_IF(check_mask(c, mask));
+    sp__meta_of(x, &m);
+    SP_TRY(spread_flat(mask, &m, &flat_mask));
+    SP_TRY(sp__mask_places(flat_mask, &places));
+    SP_TRY(first_of(c, c->in[2], places->numel, &src));
+    SP_TRY(sp_reshape(x, &x->numel, 1, &flat));
+    SP_TRY(sp_index_copy(flat, 0, places, src, &put));
+    SP_TRY(sp_reshape(put, x->shape, x->rank, &c->out[0]));
+out:
+    sp_drop(&flat), sp_drop(&flat_mask), sp_drop(&places), sp_drop(&src), sp_drop(&put);
+    return status;
+}
+
 /* ---- values ----- */
 
 static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high)
@@ -125,15 +377,31 @@ static bool indexed_dim(const sp_call *c, int *dim)
     return true;
 }
 
+/* An index whose values can be looked at, once what writes them has run. */
+static bool is_readable(const sp_tensor *index)
+{
+    if (index->dtype != SP_INT64 || index->device != SP_DEVICE_CPU || !index->storage->data)
+        return false;
+    sp__queue_wait(index->device, atomic_load(&index->storage->write_ticket));
+    return true;
+}
+
+static bool all_fit(const sp_call *c, const int64_t *sizes)
+{
+    for (int i = 0; i < c->n_in; i++)
+        if (!is_readable(c->in[i]) || !in_bounds(c->in[i], -sizes[i], sizes[i])) return false;
+    return true;
+}
+
 bool sp__index_fits(const sp_call *c)
 {
     const sp_op_info *info = &sp_op_table[c->op];
     const sp_tensor *x = c->in[0], *index = c->in[info->index_in];
     int dim;
-    if (index->dtype != SP_INT64 || index->device != SP_DEVICE_CPU || !indexed_dim(c, &dim))
-        return false;
-    if (!index->storage->data) return false;
-    sp__queue_wait(index->device, atomic_load(&index->storage->write_ticket));
+    if (info->n_in < 0) return all_fit(c, c->attr[0].v.ints);
+    if (!is_readable(index)) return false;
+    if (info->index_in == 0) return in_bounds(index, 0, c->attr[0].v.i);
+    if (!indexed_dim(c, &dim)) return false;
     int64_t size = x->rank ? x->shape[dim] : 1;
     bool classes = !strcmp(info->in_names[info->index_in], "target"); /* -1 is the last position, */
     return in_bounds(index, classes ? 0 : -size, size);               /* but not a class */

@@ -13,7 +13,8 @@
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
-#include "backends/cpu/tile.h"
+#include "backends/cpu/tile_int.h"
+#include "ops/attr.h"
 #include "ops/op.h"
 #include "ops_gen.h"
 
@@ -165,6 +166,109 @@ sp_status sp__cpu_scatter_add(const sp_kargs *args)
     return SP_OK;
 }
 
+/* attributes: dim; inputs: x, index, src. Sequential: the last of several at one place counts. */
+sp_status sp__cpu_scatter(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
+    at_least_one_dim(&out), at_least_one_dim(&index), at_least_one_dim(&src);
+    int dim = dim_of(args, out.rank);
+    int64_t size = sp__size_of(out.dtype);
+    SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
+    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
+    walk w = {.index = &index, .dense = &src, .indexed = &out, .dim = dim};
+    int last = index.rank - 1;
+    for (int64_t row = 0; row < rows_of(&index); row++) {
+        walk_to_row(&w, row);
+        for (int64_t i = 0; i < index.shape[last]; i++)
+            memcpy(out.data + indexed_offset(&w, last, i) * size,
+                   src.data + (w.at_dense + i * src.stride[last]) * size, (size_t)size);
+    }
+    return SP_OK;
+}
+
+/* attributes: dim, value; inputs: x, index. A src of one element, everywhere. */
+sp_status sp__cpu_scatter_value(const sp_kargs *args)
+{
+    char value[16];
+    sp_kargs spread = *args;
+    sp_operand *src = &spread.room[3];
+    spread.arg = spread.room, spread.n_arg = 4;
+    for (int i = 0; i < 3; i++) spread.room[i] = args->arg[i];
+    *src = args->arg[2];
+    src->data = value, src->dtype = args->arg[0].dtype;
+    for (int d = 0; d < src->rank; d++) src->stride[d] = 0;
+    sp__scalar_to(sp__attr_to_scalar(&args->attr[1]), src->dtype, value);
+    return sp__cpu_scatter(&spread);
+}
+
+/* ---- several indices made one ----- */
+
+static sp_status check_each(const sp_kargs *args)
+{
+    for (int i = 1; i < args->n_arg; i++) {
+        const sp_status status =
+            check_indices(args, &args->arg[i], i - 1, args->attr[0].v.ints[i - 1]);
+        if (status != SP_OK) return status;
+    }
+    return SP_OK;
+}
+
+/* x broadcast to out's shape. */
+static sp_operand spread_to(const sp_operand *x, const sp_operand *out)
+{
+    sp_operand s = *x;
+    int lead = out->rank - x->rank;
+    for (int d = 0; d < out->rank; d++) {
+        s.shape[d] = out->shape[d];
+        s.stride[d] = d < lead || x->shape[d - lead] == 1 ? 0 : x->stride[d - lead];
+    }
+    s.rank = out->rank, s.numel = out->numel;
+    return s;
+}
+
+/* attributes: dims; the output is dense */
+sp_status sp__cpu_ravel_multi_index(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0];
+    const int64_t *sizes = args->attr[0].v.ints;
+    SP_RETURN_IF(check_each(args));
+    if (out.numel > 0) memset(out.data, 0, (size_t)out.numel * 8);
+    for (int i = 1; i < args->n_arg; i++) {
+        sp_operand x = spread_to(&args->arg[i], &out);
+        int64_t room[CHECKED], size = sizes[i - 1];
+        for (int64_t at = 0; at < out.numel; at += CHECKED) {
+            int64_t n = out.numel - at < CHECKED ? out.numel - at : CHECKED;
+            int64_t *to = (int64_t *)(void *)out.data + at;
+            sp__gather(room, &x, at, n);
+            for (int64_t k = 0; k < n; k++)
+                to[k] = to[k] * size + (room[k] < 0 ? room[k] + size : room[k]);
+        }
+    }
+    return SP_OK;
+}
+
+/* attributes: num_classes; the output is dense */
+sp_status sp__cpu_one_hot(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0], *x = &args->arg[1];
+    int64_t classes = args->attr[0].v.i, room[CHECKED];
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t at = 0; at < x->numel; at += CHECKED) {
+            int64_t n = x->numel - at < CHECKED ? x->numel - at : CHECKED;
+            sp__gather(room, x, at, n);
+            for (int64_t i = 0; i < n; i++) {
+                if (room[i] < 0 || room[i] >= classes)
+                    return sp_fail(SP_EINDEX, "%s: class %lld is out of range: there are %lld",
+                                   sp_op_table[args->op].name, (long long)room[i],
+                                   (long long)classes);
+                int64_t one = 1, *row = (int64_t *)(void *)out->data + (at + i) * classes;
+                if (pass) memset(row, 0, (size_t)classes * 8), row[room[i]] = one;
+            }
+        }
+    }
+    return SP_OK;
+}
+
 /* ---- one index a slice ----- */
 
 /* The slice of x at place i of dim, that dimension gone. */
@@ -210,6 +314,22 @@ sp_status sp__cpu_index_select(const sp_kargs *args)
     for (int64_t i = 0; i < index.numel && out.numel > 0; i++) {
         sp_operand to = slice_at(&out, dim, i),
                    from = slice_at(&x, dim, index_at(&index, i, x.shape[dim]));
+        sp__copy_strided(&to, &from);
+    }
+    return SP_OK;
+}
+
+/* attributes: dim; inputs: x, index, src. Sequential, as scatter. */
+sp_status sp__cpu_index_copy(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
+    at_least_one_dim(&out), at_least_one_dim(&src);
+    int dim = dim_of(args, out.rank);
+    SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
+    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
+    for (int64_t i = 0; i < index.numel && src.numel > 0; i++) {
+        sp_operand to = slice_at(&out, dim, index_at(&index, i, out.shape[dim])),
+                   from = slice_at(&src, dim, i);
         sp__copy_strided(&to, &from);
     }
     return SP_OK;

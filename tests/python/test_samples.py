@@ -24,6 +24,7 @@ import spool
 
 SAMPLES = load()
 RANDOM = {"rand", "randn"}
+READING = {"masked_select", "masked_scatter"}  # their result depends on values
 VIEWS = {"view", "may_view", "composite"}  # a composite may be nothing but views
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 smooth = pytest.mark.parametrize(
@@ -34,6 +35,14 @@ smooth = pytest.mark.parametrize(
 
 # Ops whose PyTorch spelling is not a function of the same name.
 TORCH = {
+    "embedding": torch.nn.functional.embedding,
+    "ravel_multi_index": lambda xs, dims: torch.from_numpy(
+        np.asarray(
+            np.ravel_multi_index(
+                np.broadcast_arrays(*[x.numpy() % d for x, d in zip(xs, dims)]), dims
+            )
+        )
+    ),
     "cast": lambda x, dtype: x.to(dtype),
     "copy": lambda x, src: x.clone().copy_(src),
     "fill": lambda x, value: torch.full_like(x, value),
@@ -75,6 +84,8 @@ def expected(sample, dtype):
     if sample.op in (
         "gather",
         "index_select",
+        "index_copy",
+        "scatter",
     ):  # PyTorch refuses the negative indices that Spool counts from the end
         args[2] = args[2] % max(1, args[0].shape[args[1]] if args[0].ndim else 1)
     return outputs(torch_op(sample)(*map(to_torch, args), **python_kwargs(kwargs, torch)))
@@ -283,8 +294,8 @@ def test_forward_mode(sample):
 def test_vmap_is_a_loop(sample):
     args, kwargs = arrays_of(sample)
     tensors = tensor_positions(args)
-    if not tensors or sample.op in RANDOM:
-        pytest.skip("no tensor argument, or random")
+    if not tensors or sample.op in RANDOM or sample.op in READING:
+        pytest.skip("no tensor argument, random, or of a shape that values decide")
     for batched in [tensors] + ([[tensors[0]]] if len(tensors) > 1 else []):
         rng = np.random.default_rng(3)
         stacks = {p: np.stack([np.asarray(tensor_at(args, p))] * 3) for p in batched}
@@ -331,7 +342,7 @@ def test_compiled_bits_are_eagers(sample):
             assert bits(jitted(*tensors)) == wanted
     report = spool.explain(jitted, quiet=True)
     assert report.compiled_ops >= 0.9 * report.ops, report.reasons
-    assert report.breaks == 0, report.reasons
+    assert report.breaks == 0 or sample.op in READING, report.reasons
     assert report.ops > 0 or not VIEWS.isdisjoint(sample.entry["flags"])
 
 

@@ -308,7 +308,6 @@ def test_assignment_broadcasts_casts_and_records():
         ([5], IndexError),
         ([0.5], IndexError),
         ((Ellipsis, Ellipsis), IndexError),
-        (True, NotImplementedError),
         (slice(None, None, 0), ValueError),
         (2**70, OverflowError),
     ],

@@ -370,8 +370,11 @@ def _check_flags(op, problem):
         problem(
             "'infer' is missing: the name of a function sp__infer_<name>() in the family's C file"
         )
-    if "checks" in keys and keys["checks"] not in [p.name for p in op.inputs[1:]]:
-        problem("'checks' must name an input, not the first one")
+    own_sizes = {"dims", "num_classes"} & {p.name for p in op.attrs}
+    if "checks" in keys and keys["checks"] not in [p.name for p in op.inputs[not own_sizes :]]:
+        problem(
+            "'checks' must name an input; the first one only if 'dims' or 'num_classes' bound it"
+        )
     for variant in op.variants:
         if variant not in VARIANTS:
             problem(f"unknown variant '{variant}'; known are {', '.join(VARIANTS)}")

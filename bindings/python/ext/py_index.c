@@ -3,26 +3,26 @@
  * Ints, slices, None and ... become views, one op each. What tensors, lists and arrays name is left
  * for after these:
  *
- *     one int64 tensor of any rank      index_select, then reshape
- *     two of one dimension, side by side index_select along the first, gather along the second
- *     one bool mask                     its places as an int64 tensor (this reads the mask's
- * values)
+ *     masks              become their places in the dimensions they cover (this reads their values)
+ *     not side by side   the dimensions named are moved to the front
+ *     several            ravel_multi_index makes them one index into these dimensions made one
+ *     reading            index_select along that dimension, then the index's shape in its place
+ *     writing            index_copy_ into that view, or index_add_; of equal places the last counts
  *
- * so that all of it is differentiable, and all but the mask can be traced. Assignment writes into
- * the view; where places are named, one slice after the other, so that the last of equal indices
- * counts.
+ * so that all of it is differentiable, and all but masks can be traced.
  */
 #include "bindings/python/ext/py_int.h"
 
+#include "ops/index.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
-enum { MAX_NAMED = 2, MAX_ITEMS = 4 * SP_MAX_RANK };
+enum { MAX_NAMED = SP_MAX_RANK, MAX_ITEMS = 4 * SP_MAX_RANK };
 
 /* A tensor in an index, and where it stands among the dimensions that are left. */
 typedef struct named {
     sp_tensor *index; /* owned; int64 or bool */
-    int dim;
+    int dim, covers;  /* its first dimension of the view, and how many: a mask's all */
 } named;
 
 typedef struct place {
@@ -65,7 +65,7 @@ static bool is_named(PyObject *item)
 {
     if (sp__py_is_tensor(item))
         return sp__py_handle(item)->rank > 0 || (sp__py_handle(item)->flags & SP_T_WRAPPED);
-    return PyList_Check(item) || is_array(item);
+    return PyList_Check(item) || PyTuple_Check(item) || PyRange_Check(item) || is_array(item);
 }
 
 static int named_tensor(PyObject *item, sp_tensor **out)
@@ -92,11 +92,7 @@ static int consumed_by(PyObject *item)
 {
     if (item == Py_None || item == Py_Ellipsis) return 0;
     if (PyLong_CheckExact(item) || PySlice_Check(item)) return 1;
-    if (PyBool_Check(item)) {
-        PyErr_SetString(PyExc_NotImplementedError,
-                        "index: True and False are no indices here; use None or a mask");
-        return -1;
-    }
+    if (PyBool_Check(item)) return 0;
     if (sp__py_is_tensor(item) && sp__py_handle(item)->dtype == SP_BOOL)
         return sp__py_handle(item)->rank;
     if (is_named(item) || PyIndex_Check(item)) return 1;
@@ -135,16 +131,50 @@ static int apply_slice(place *p, PyObject *item, int dim)
 static int apply_named(place *p, PyObject *item, int *dim)
 {
     if (p->n_named == MAX_NAMED) {
-        PyErr_SetString(PyExc_NotImplementedError,
-                        "index: more than two index tensors; combine them into one first");
+        PyErr_Format(PyExc_IndexError, "index: more than %d index tensors", MAX_NAMED);
         return -1;
     }
     named *n = &p->named[p->n_named];
     if (named_tensor(item, &n->index) < 0) return -1;
     n->dim = *dim;
     p->n_named++;
-    *dim += n->index->dtype == SP_BOOL ? n->index->rank : 1;
+    n->covers = n->index->dtype == SP_BOOL ? n->index->rank : 1;
+    *dim += n->covers;
     return 0;
+}
+
+/* True and False, and tensors that are one of them: all of a new dimension of size 1, or nothing.
+ */
+static int apply_truth(place *p, bool truth, int *dim)
+{
+    int64_t zero = 0, n = truth;
+    sp_tensor *made = NULL;
+    if (p->n_named == MAX_NAMED) {
+        PyErr_Format(PyExc_IndexError, "index: more than %d index tensors", MAX_NAMED);
+        return -1;
+    }
+    if (step(&p->view, sp_unsqueeze(p->view, *dim, &made), made) < 0) return -1;
+    named *at = &p->named[p->n_named];
+    sp_status status = sp_from_data(&zero, SP_INT64, 1, &n, &at->index);
+    if (status) return sp__py_raise(status), -1;
+    at->dim = (*dim)++, at->covers = 1;
+    p->n_named++;
+    return 0;
+}
+
+/* 1: item is a truth value, in *truth; 0: it is not; -1: an exception. */
+static int is_truth(PyObject *item, bool *truth)
+{
+    *truth = item == Py_True;
+    if (PyBool_Check(item)) return 1;
+    if (!sp__py_is_tensor(item)) return 0;
+    const sp_tensor *t = sp__py_handle(item);
+    sp_scalar value;
+    if (t->dtype != SP_BOOL || t->rank > 0 || (t->flags & SP_T_WRAPPED)) return 0;
+    sp_status status = sp_item(t, &value);
+    if (status) return sp__py_raise(status), -1;
+    *truth = value.v.i != 0;
+    return 1;
 }
 
 static int apply_item(place *p, PyObject *item, int *dim, int skipped)
@@ -157,6 +187,9 @@ static int apply_item(place *p, PyObject *item, int *dim, int skipped)
     }
     if (item == Py_None) return step(&p->view, sp_unsqueeze(p->view, (*dim)++, &made), made);
     if (PySlice_Check(item)) return apply_slice(p, item, (*dim)++);
+    bool truth;
+    int found = is_truth(item, &truth);
+    if (found) return found < 0 ? -1 : apply_truth(p, truth, dim);
     if (is_named(item)) return apply_named(p, item, dim);
     if (sp__py_int(item, "index", "index", &at) < 0) return -1;
     return step(&p->view, sp_select(p->view, *dim, at, &made), made);
@@ -196,130 +229,152 @@ static int resolve_key(const sp_tensor *x, PyObject *key, place *p)
 
 /* ---- places named by tensors ----- */
 
-/* The positions of a mask's true elements, in row-major order. */
-static int mask_places(const sp_tensor *mask, sp_tensor **out)
-{
-    size_t bytes = (size_t)mask->numel;
-    uint8_t *truth = sp__alloc(bytes);
-    int64_t *places = sp__alloc(bytes * sizeof *places), n = 0;
-    sp_status status = truth && places ? sp_copy_out(mask, truth, bytes)
-                                       : sp_fail(SP_EMEMORY, "index: no memory for a mask");
-    for (size_t i = 0; status == SP_OK && i < bytes; i++)
-        if (truth[i]) places[n++] = (int64_t)i;
-    if (status == SP_OK) status = sp_from_data(places, SP_INT64, 1, &n, out);
-    if (truth) sp__free(truth, bytes);
-    if (places) sp__free(places, bytes * sizeof *places);
-    if (status) sp__py_raise(status);
-    return status ? -1 : 0;
-}
-
 static int check_mask(const sp_tensor *view, const named *n)
 {
     const sp_tensor *mask = n->index;
     bool fits = n->dim + mask->rank <= view->rank;
     for (int i = 0; fits && i < mask->rank; i++) fits = mask->shape[i] == view->shape[n->dim + i];
     if (fits) return 0;
-    PyErr_Format(PyExc_IndexError, "index: a mask of shape %s for a tensor of shape %s",
-                 SP_SHAPE(mask), SP_SHAPE(view));
+    PyErr_Format(PyExc_IndexError,
+                 "index: a mask of shape %s at dimension %d of a tensor of shape %s",
+                 SP_SHAPE(mask), n->dim, SP_SHAPE(view));
     return -1;
 }
 
-/* Makes the mask's dimensions one, as a view when `in_place`, and the mask its places. */
-static int flatten_mask(place *p, bool in_place)
+/* Masks become their places in their dimensions made one. */
+static int read_masks(place *p)
 {
-    named *n = &p->named[0];
-    int64_t shape[SP_MAX_RANK];
-    int rank = 0, covered = n->index->rank;
-    sp_tensor *places, *made = NULL;
-    if (check_mask(p->view, n) < 0) return -1;
-    for (int i = 0; i < p->view->rank; i++)
-        if (i <= n->dim || i >= n->dim + covered) shape[rank++] = p->view->shape[i];
-    shape[n->dim] = n->index->numel;
-    if (covered != 1) {
-        sp_status status = in_place ? sp_view(p->view, shape, rank, &made)
-                                    : sp_reshape(p->view, shape, rank, &made);
-        if (step(&p->view, status, made) < 0) return -1;
+    for (int i = 0; i < p->n_named; i++) {
+        named *n = &p->named[i];
+        if (n->index->dtype != SP_BOOL) continue;
+        sp_tensor *places = NULL;
+        if (check_mask(p->view, n) < 0) return -1;
+        if (step(&n->index, sp__mask_places(n->index, &places), places) < 0) return -1;
     }
-    if (mask_places(n->index, &places) < 0) return -1;
-    sp_drop(&n->index);
-    n->index = places;
     return 0;
 }
 
-static int check_named(place *p)
+/* How many elements the dimensions of one index have. */
+static int64_t size_of(const place *p, const named *n)
 {
-    if (p->n_named < 2) return 0;
-    const named *a = &p->named[0], *b = &p->named[1];
-    if (a->dim + 1 == b->dim && a->index->rank == 1 && b->index->rank == 1 &&
-        a->index->dtype == SP_INT64 && b->index->dtype == SP_INT64 &&
-        a->index->numel == b->index->numel)
-        return 0;
-    PyErr_Format(PyExc_NotImplementedError,
-                 "index: two index tensors of shapes %s and %s; two int64 ones of one dimension "
-                 "and equal size that stand side by "
-                 "side are supported",
-                 SP_SHAPE(a->index), SP_SHAPE(b->index));
+    int64_t size = 1;
+    for (int d = n->dim; d < n->dim + n->covers; d++) size *= p->view->shape[d];
+    return size;
+}
+
+/* Indices that do not stand side by side have their dimensions moved to the front, and so are those
+ * of the result. */
+static int bring_together(place *p)
+{
+    int64_t dims[SP_MAX_RANK];
+    uint32_t taken = 0;
+    int rank = 0;
+    bool together = true;
+    sp_tensor *made = NULL;
+    for (int i = 1; i < p->n_named; i++)
+        together = together && p->named[i - 1].dim + p->named[i - 1].covers == p->named[i].dim;
+    if (together) return 0;
+    for (int i = 0; i < p->n_named; i++) {
+        named *n = &p->named[i];
+        int first = rank;
+        for (int d = n->dim; d < n->dim + n->covers; d++) dims[rank++] = d, taken |= 1u << d;
+        n->dim = first;
+    }
+    for (int d = 0; d < p->view->rank; d++)
+        if (!(taken & 1u << d)) dims[rank++] = d;
+    return step(&p->view, sp_permute(p->view, dims, rank, &made), made);
+}
+
+/* The named dimensions as one, and one index of any shape into it. */
+typedef struct merged {
+    sp_tensor *index, *flat_index; /* owned; the second has one dimension */
+    int64_t shape[SP_MAX_RANK];    /* of the view with those dimensions made one */
+    int rank, dim, covers;
+} merged;
+
+static void merged_drop(merged *m)
+{
+    sp_drop(&m->index), sp_drop(&m->flat_index);
+}
+
+static sp_status one_index(const place *p, sp_tensor **out)
+{
+    const sp_tensor *in[SP_MAX_RANK];
+    int64_t sizes[SP_MAX_RANK];
+    if (p->n_named == 1) {
+        *out = sp__retain(p->named[0].index);
+        return SP_OK;
+    }
+    for (int i = 0; i < p->n_named; i++)
+        in[i] = p->named[i].index, sizes[i] = size_of(p, &p->named[i]);
+    return sp_ravel_multi_index(in, p->n_named, sizes, p->n_named, out);
+}
+
+static int merge(place *p, merged *m)
+{
+    *m = (merged){.index = NULL};
+    if (read_masks(p) < 0 || bring_together(p) < 0) return -1;
+    int64_t joined = 1;
+    m->dim = p->named[0].dim;
+    for (int i = 0; i < p->n_named; i++)
+        m->covers += p->named[i].covers, joined *= size_of(p, &p->named[i]);
+    for (int d = 0; d < m->dim; d++) m->shape[m->rank++] = p->view->shape[d];
+    m->shape[m->rank++] = joined;
+    for (int d = m->dim + m->covers; d < p->view->rank; d++)
+        m->shape[m->rank++] = p->view->shape[d];
+    sp_status status = one_index(p, &m->index);
+    if (status == SP_OK && m->index->rank == 1)
+        m->flat_index = sp__retain(m->index);
+    else if (status == SP_OK)
+        status = sp_reshape(m->index, &m->index->numel, 1, &m->flat_index);
+    if (status == SP_OK) return 0;
+    merged_drop(m);
+    sp__py_raise(status);
     return -1;
 }
 
-/* view[index] for an index of any rank: its dimensions take the place of dim. */
-static int take_one(place *p, sp_tensor **out)
+/* The shape of view[index]: the index's in place of the merged dimension. */
+static sp_status result_shape(const merged *m, int64_t *shape, int *rank)
 {
-    const named *n = &p->named[0];
-    sp_tensor *flat = NULL, *picked = NULL;
-    int64_t shape[SP_MAX_RANK], every = -1;
-    int rank = 0;
-    if (n->index->rank == 1) {
-        sp_status status = sp_index_select(p->view, n->dim, n->index, out);
-        return status ? (sp__py_raise(status), -1) : 0;
-    }
-    if (p->view->rank - 1 + n->index->rank > SP_MAX_RANK) {
-        PyErr_Format(sp__py_shape_error, "index: the result would have more than %d dimensions",
-                     SP_MAX_RANK);
-        return -1;
-    }
-    for (int i = 0; i < n->dim; i++) shape[rank++] = p->view->shape[i];
-    for (int i = 0; i < n->index->rank; i++) shape[rank++] = n->index->shape[i];
-    for (int i = n->dim + 1; i < p->view->rank; i++) shape[rank++] = p->view->shape[i];
-    if (n->index->numel == 0) every = 0;
-    sp_status status = sp_reshape(n->index, &every, 1, &flat);
-    if (status == SP_OK) status = sp_index_select(p->view, n->dim, flat, &picked);
-    if (status == SP_OK) status = sp_reshape(picked, shape, rank, out);
-    sp_drop(&flat);
-    sp_drop(&picked);
-    return status ? (sp__py_raise(status), -1) : 0;
+    const sp_tensor *index = m->index;
+    *rank = 0;
+    if (m->rank - 1 + index->rank > SP_MAX_RANK)
+        return sp_fail(SP_ESHAPE, "index: the result would have more than %d dimensions",
+                       SP_MAX_RANK);
+    for (int d = 0; d < m->dim; d++) shape[(*rank)++] = m->shape[d];
+    for (int d = 0; d < index->rank; d++) shape[(*rank)++] = index->shape[d];
+    for (int d = m->dim + 1; d < m->rank; d++) shape[(*rank)++] = m->shape[d];
+    return SP_OK;
 }
 
-/* view[a, b], element by element: rows by a, then one element of each by b. */
-static int take_two(place *p, sp_tensor **out)
+static sp_status take_merged(const place *p, const merged *m, sp_tensor **out)
 {
-    const named *a = &p->named[0], *b = &p->named[1];
-    sp_tensor *rows = NULL, *shaped = NULL, *wide = NULL, *picked = NULL;
-    int64_t ones[SP_MAX_RANK], shape[SP_MAX_RANK], dim = b->dim;
-    sp_squeeze_opt opt = {.size = sizeof opt, .dim = &dim, .n_dim = 1};
-    sp_status status;
-    SP_TRY(sp_index_select(p->view, a->dim, a->index, &rows));
-    for (int i = 0; i < rows->rank; i++)
-        ones[i] = i == a->dim ? b->index->numel : 1, shape[i] = rows->shape[i];
-    shape[b->dim] = 1;
-    SP_TRY(sp_reshape(b->index, ones, rows->rank, &shaped));
-    SP_TRY(sp_expand(shaped, shape, rows->rank, &wide));
-    SP_TRY(sp_gather(rows, b->dim, wide, &picked));
-    SP_TRY(sp_squeeze(picked, &opt, out));
+    int64_t shape[SP_MAX_RANK];
+    int rank;
+    sp_tensor *whole = NULL, *picked = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(result_shape(m, shape, &rank));
+    if (m->covers == 1)
+        whole = sp__retain(p->view);
+    else
+        SP_TRY(sp_reshape(p->view, m->shape, m->rank, &whole));
+    SP_TRY(sp_index_select(whole, m->dim, m->flat_index, &picked));
+    if (m->index->rank == 1)
+        *out = sp__retain(picked);
+    else
+        SP_TRY(sp_reshape(picked, shape, rank, out));
 out:
-    sp_drop(&rows);
-    sp_drop(&shaped);
-    sp_drop(&wide);
-    sp_drop(&picked);
-    return status ? (sp__py_raise(status), -1) : 0;
+    sp_drop(&whole), sp_drop(&picked);
+    return status;
 }
 
 static int take_named(place *p, sp_tensor **out)
 {
-    if (check_named(p) < 0) return -1;
-    if (p->n_named == 2) return take_two(p, out);
-    if (p->named[0].index->dtype == SP_BOOL && flatten_mask(p, false) < 0) return -1;
-    return take_one(p, out);
+    merged m;
+    if (merge(p, &m) < 0) return -1;
+    sp_status status = take_merged(p, &m, out);
+    merged_drop(&m);
+    return status ? (sp__py_raise(status), -1) : 0;
 }
 
 /* ---- reading ----- */
@@ -434,88 +489,148 @@ out:
     return status;
 }
 
-/* The values broadcast to what view[index] is, so that slice k belongs to index k. */
-static sp_status spread_source(const place *p, int64_t n, int removed, const sp_tensor *t,
-                               sp_tensor **out)
+/* What is assigned, in the shape that the merged view has with one slice an index, and in its
+ * dtype. */
+static sp_status spread_source(const place *p, const merged *m, const source *from, sp_tensor **out)
 {
-    int64_t shape[SP_MAX_RANK];
-    int rank = 0;
-    for (int i = 0; i < p->view->rank; i++) {
-        if (i == p->named[0].dim)
-            shape[rank++] = n;
-        else if (i < p->named[0].dim || i >= p->named[0].dim + removed)
-            shape[rank++] = p->view->shape[i];
-    }
-    return sp_expand(t, shape, rank, out);
-}
-
-static sp_status read_index(const sp_tensor *t, int64_t **out)
-{
-    size_t bytes = (size_t)t->numel * sizeof(int64_t);
-    *out = sp__alloc(bytes);
-    if (!*out) return sp_fail(SP_EMEMORY, "setitem: no memory for an index");
-    sp_status status = sp_copy_out(t, *out, bytes);
-    if (status) {
-        sp__free(*out, bytes);
-        *out = NULL;
-    }
-    return status;
-}
-
-static sp_status write_slice(const place *p, int64_t *const *at, int64_t k, const source *from,
-                             const sp_tensor *spread)
-{
-    sp_tensor *first = NULL, *second = NULL, *part = NULL;
-    source one = *from;
-    sp_status status;
-    SP_TRY(sp_select(p->view, p->named[0].dim, at[0][k], &first));
-    if (p->n_named == 2) SP_TRY(sp_select(first, p->named[0].dim, at[1][k], &second));
-    if (spread) {
-        SP_TRY(sp_select(spread, p->named[0].dim, k, &part));
-        one.tensor = part;
-    }
-    SP_TRY(write_view(second ? second : first, &one));
+    int64_t shape[SP_MAX_RANK], lined[SP_MAX_RANK];
+    int rank, extra = 0;
+    sp_dtype dtype = (sp_dtype)p->view->dtype;
+    sp_tensor *cast = NULL, *lean = NULL, *wide = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(result_shape(m, shape, &rank));
+    if (!from->tensor)
+        SP_TRY(sp_full(
+            NULL, 0, from->number,
+            &(sp_full_opt){.size = sizeof(sp_full_opt), .has_dtype = true, .dtype = dtype}, &cast));
+    else if (from->tensor->dtype != dtype)
+        SP_TRY(sp_cast(from->tensor, dtype, &cast));
+    else
+        cast = sp__retain(from->tensor);
+    while (cast->rank - extra > rank && cast->shape[extra] == 1) extra++;
+    if (extra)
+        SP_TRY(sp_reshape(cast, cast->shape + extra, cast->rank - extra, &lean));
+    else
+        lean = sp__retain(cast);
+    SP_TRY(sp_expand(lean, shape, rank, &wide));
+    for (int d = 0; d < m->rank; d++) lined[d] = d == m->dim ? m->index->numel : m->shape[d];
+    SP_TRY(sp_reshape(wide, lined, m->rank, out));
 out:
-    sp_drop(&part);
-    sp_drop(&second);
-    sp_drop(&first);
+    sp_drop(&cast), sp_drop(&lean), sp_drop(&wide);
     return status;
 }
 
-static sp_status write_slices(const place *p, const source *from)
+static sp_status put_into(sp_tensor *whole, const merged *m, const sp_tensor *values,
+                          bool accumulate)
 {
-    int64_t *at[MAX_NAMED] = {NULL}, n = p->named[0].index->numel;
-    sp_tensor *spread = NULL;
-    sp_status status;
-    for (int i = 0; i < p->n_named; i++) {
-        if (p->named[i].index->rank != 1)
-            SP_TRY(sp_fail(SP_EUNSUPPORTED,
-                           "setitem: an index of shape %s; one of one dimension is supported",
-                           SP_SHAPE(p->named[i].index)));
-        SP_TRY(read_index(p->named[i].index, &at[i]));
-    }
-    if (from->tensor) SP_TRY(spread_source(p, n, p->n_named, from->tensor, &spread));
-    for (int64_t k = 0; k < n; k++) SP_TRY(write_slice(p, at, k, from, spread));
+    return accumulate ? sp_index_add_(whole, m->dim, m->flat_index, values)
+                      : sp_index_copy_(whole, m->dim, m->flat_index, values);
+}
+
+/* Dimensions that no view makes one: into a copy, which is then written back. */
+static sp_status put_by_copy(const place *p, const merged *m, const sp_tensor *values,
+                             bool accumulate)
+{
+    sp_tensor *whole = NULL, *put = NULL, *back = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_reshape(p->view, m->shape, m->rank, &whole));
+    if (accumulate)
+        SP_TRY(sp_index_add(whole, m->dim, m->flat_index, values, &put));
+    else
+        SP_TRY(sp_index_copy(whole, m->dim, m->flat_index, values, &put));
+    SP_TRY(sp_reshape(put, p->view->shape, p->view->rank, &back));
+    SP_TRY(sp_copy_(p->view, back));
 out:
-    for (int i = 0; i < p->n_named; i++)
-        if (at[i]) sp__free(at[i], (size_t)n * sizeof(int64_t));
-    sp_drop(&spread);
+    sp_drop(&whole), sp_drop(&put), sp_drop(&back);
     return status;
 }
 
-static int write_named(place *p, const source *from)
+static sp_status put_merged(const place *p, const merged *m, const source *from, bool accumulate)
 {
-    if (check_named(p) < 0) return -1;
+    sp_tensor *values = NULL, *whole = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(spread_source(p, m, from, &values));
+    if (m->covers == 1)
+        SP_TRY(put_into(p->view, m, values, accumulate));
+    else if (sp_view(p->view, m->shape, m->rank, &whole) == SP_OK)
+        SP_TRY(put_into(whole, m, values, accumulate));
+    else
+        SP_TRY(put_by_copy(p, m, values, accumulate));
+out:
+    sp_drop(&values), sp_drop(&whole);
+    return status;
+}
+
+static int write_named(place *p, const source *from, bool accumulate)
+{
+    merged m;
+    bool one = !from->tensor || from->tensor->rank == 0;
     sp_status status;
-    if (p->named[0].index->dtype == SP_BOOL && (!from->tensor || from->tensor->rank == 0)) {
+    if (p->n_named == 1 && p->named[0].index->dtype == SP_BOOL && one && !accumulate) {
         if (check_mask(p->view, &p->named[0]) < 0) return -1;
         status = write_masked(p, from);
     } else {
-        if (p->named[0].index->dtype == SP_BOOL && flatten_mask(p, true) < 0) return -1;
-        status = write_slices(p, from);
+        if (merge(p, &m) < 0) return -1;
+        status = put_merged(p, &m, from, accumulate);
+        merged_drop(&m);
     }
     return status ? (sp__py_raise(status), -1) : 0;
 }
+
+/* x.index_put_((i, j), values): as x[i, j] = values, or, with accumulate, added there. */
+static int index_put(const sp_tensor *x, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    PyObject *value[3] = {NULL, NULL, NULL};
+    static const char *const words[] = {"indices", "values", "accumulate"};
+    bool accumulate = false;
+    source from = {.tensor = NULL};
+    place p;
+    if (sp__py_take("index_put", words, 3, NULL, args, n, names, value) < 0) return -1;
+    if (!value[0] || !value[1]) {
+        PyErr_SetString(PyExc_TypeError, "index_put: expected indices and values");
+        return -1;
+    }
+    if (value[2] && sp__py_bool(value[2], "index_put", "accumulate", &accumulate) < 0) return -1;
+    PyObject *key = PySequence_Tuple(value[0]);
+    if (!key) return -1;
+    int result = resolve_key(x, key, &p);
+    Py_DECREF(key);
+    if (result < 0) return -1;
+    result = source_of(value[1], x, &from);
+    if (result == 0 && p.n_named == 0) {
+        PyErr_SetString(PyExc_TypeError, "index_put: expected int64 or bool tensors as indices");
+        result = -1;
+    }
+    if (result == 0) result = write_named(&p, &from, accumulate);
+    sp_drop(&from.tensor);
+    place_drop(&p);
+    return result;
+}
+
+static PyObject *index_put_inplace(PyObject *self, PyObject *const *args, Py_ssize_t n,
+                                   PyObject *names)
+{
+    return index_put(sp__py_handle(self), args, n, names) < 0 ? NULL : Py_NewRef(self);
+}
+
+static PyObject *index_put_copy(PyObject *self, PyObject *const *args, Py_ssize_t n,
+                                PyObject *names)
+{
+    sp_tensor *copy = NULL;
+    sp_status status = sp_clone(sp__py_handle(self), &copy);
+    if (status) return sp__py_raise(status);
+    if (index_put(copy, args, n, names) < 0) sp_drop(&copy);
+    return copy ? sp__py_object(copy) : NULL;
+}
+
+PyMethodDef sp__py_index_methods[] = {
+    {"index_put_", (PyCFunction)(void *)index_put_inplace, METH_FASTCALL | METH_KEYWORDS,
+     "index_put_($self, indices, values, accumulate=False)\n--\n\nself[indices] = values; with "
+     "accumulate, the values are added, as often as a place is named."},
+    {"index_put", (PyCFunction)(void *)index_put_copy, METH_FASTCALL | METH_KEYWORDS,
+     "index_put($self, indices, values, accumulate=False)\n--\n\nindex_put_() on a copy."},
+    {NULL, NULL, 0, NULL},
+};
 
 static int set_item(PyObject *self, PyObject *key, PyObject *value)
 {
@@ -528,7 +643,7 @@ static int set_item(PyObject *self, PyObject *key, PyObject *value)
     if (resolve_key(sp__py_handle(self), key, &p) < 0) return -1;
     int result = source_of(value, sp__py_handle(self), &from);
     if (result == 0 && p.n_named) {
-        result = write_named(&p, &from);
+        result = write_named(&p, &from, false);
     } else if (result == 0) {
         sp_status status = write_view(p.view, &from);
         if (status) sp__py_raise(status);

@@ -16,7 +16,7 @@ void sp__py_hooks_start(void);
 
 /* Tables that module.c and py_tensor.c join; each ends with an empty row. */
 extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_grad_methods[],
-    sp__py_interop_methods[], sp__py_join_methods[], sp__py_new_methods[];
+    sp__py_index_methods[], sp__py_interop_methods[], sp__py_join_methods[], sp__py_new_methods[];
 extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_create_functions[],
     sp__py_grad_functions[], sp__py_interop_functions[], sp__py_level_functions[],
     sp__py_join_functions[], sp__py_launch_functions[], sp__py_mode_functions[],
@@ -49,6 +49,10 @@ static inline PyObject *sp__py_none(sp_status status)
 
 /* The tensor behind o (borrowed), or NULL with TypeError "op: arg must be a Tensor, not ...". */
 sp_tensor *sp__py_tensor_arg(PyObject *o, const char *op, const char *arg);
+/* Positional and keyword arguments into value[], by words; NULL where one is not given. `self`, of
+ * a method, is the first. */
+int sp__py_take(const char *op, const char *const *words, int n_words, PyObject *self,
+                PyObject *const *args, Py_ssize_t n, PyObject *names, PyObject **value);
 /* None and 'cpu' pass. */
 int sp__py_device_check(PyObject *o, const char *op);
 PyObject *sp__py_device_object(void); /* borrowed */

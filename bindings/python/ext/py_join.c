@@ -13,9 +13,7 @@
 
 enum { MAX_WORDS = 3 };
 
-/* Positional and keyword arguments into value[], by words; NULL where one is not given. `self`, of
- * a method, is the first. */
-static int take(const char *op, const char *const *words, int n_words, PyObject *self,
+int sp__py_take(const char *op, const char *const *words, int n_words, PyObject *self,
                 PyObject *const *args, Py_ssize_t n, PyObject *names, PyObject **value)
 {
     int at = 0;
@@ -163,7 +161,7 @@ static PyObject *split_call(PyObject *self, PyObject *const *args, Py_ssize_t n,
 {
     static const char *const words[] = {"x", "split_size", "dim"};
     PyObject *v[MAX_WORDS];
-    if (take("split", words, 3, self, args, n, names, v) < 0) return NULL;
+    if (sp__py_take("split", words, 3, self, args, n, names, v) < 0) return NULL;
     return split_of("split", v[0], v[1], v[2]);
 }
 
@@ -173,7 +171,7 @@ static PyObject *chunk_call(PyObject *self, PyObject *const *args, Py_ssize_t n,
     PyObject *v[MAX_WORDS];
     parts p;
     int64_t chunks, step;
-    if (take("chunk", words, 3, self, args, n, names, v) < 0) return NULL;
+    if (sp__py_take("chunk", words, 3, self, args, n, names, v) < 0) return NULL;
     if (parts_of(&p, "chunk", v[0], v[2]) < 0) return NULL;
     if (!v[1]) return PyErr_Format(PyExc_TypeError, "chunk: argument 'chunks' is missing");
     if (sp__py_int(v[1], "chunk", "chunks", &chunks) < 0) return NULL;
@@ -237,7 +235,7 @@ static PyObject *tensor_split_call(PyObject *self, PyObject *const *args, Py_ssi
     static const char *const words[] = {"x", "indices_or_sections", "dim"};
     PyObject *v[MAX_WORDS];
     parts p;
-    if (take("tensor_split", words, 3, self, args, n, names, v) < 0) return NULL;
+    if (sp__py_take("tensor_split", words, 3, self, args, n, names, v) < 0) return NULL;
     if (parts_of(&p, "tensor_split", v[0], v[2]) < 0) return NULL;
     if (!v[1])
         return PyErr_Format(PyExc_TypeError,
@@ -261,7 +259,7 @@ static PyObject *unbind_call(PyObject *self, PyObject *const *args, Py_ssize_t n
     static const char *const words[] = {"x", "dim"};
     PyObject *v[MAX_WORDS];
     parts p;
-    if (take("unbind", words, 2, self, args, n, names, v) < 0) return NULL;
+    if (sp__py_take("unbind", words, 2, self, args, n, names, v) < 0) return NULL;
     if (parts_of(&p, "unbind", v[0], v[1]) < 0) return NULL;
     return tuple_of(&p, p.size, element, NULL);
 }
@@ -389,7 +387,7 @@ static PyObject *meshgrid(PyObject *module, PyObject *const *args, Py_ssize_t n,
     PyObject *v[1], *tuple = NULL;
     listed l;
     common_shape shape;
-    if (take("meshgrid", words, 1, NULL, args + n, 0, names, v) < 0) return NULL;
+    if (sp__py_take("meshgrid", words, 1, NULL, args + n, 0, names, v) < 0) return NULL;
     bool xy = v[0] && PyUnicode_Check(v[0]) && !PyUnicode_CompareWithASCIIString(v[0], "xy");
     bool ij = !v[0] || (PyUnicode_Check(v[0]) && !PyUnicode_CompareWithASCIIString(v[0], "ij"));
     if (!xy && !ij)
