@@ -385,6 +385,31 @@ out:
     return status;
 }
 
+/* ---- convolutions ----- */
+
+sp_status sp__rule_channel_sum(const sp_tensor *g, sp_tensor **out)
+{
+    int64_t dim[SP_MAX_RANK] = {0};
+    for (int d = 2; d < g->rank; d++) dim[d - 1] = d;
+    const sp_sum_opt opt = {.size = sizeof opt, .dim = dim, .n_dim = g->rank - 1};
+    *out = NULL;
+    return sp_sum(g, &opt, out);
+}
+
+sp_status sp__rule_channel_expand(const sp_tensor *t, const sp_meta *m, sp_tensor **out)
+{
+    int64_t shape[SP_MAX_RANK] = {t->shape[0]};
+    sp_tensor *tall = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    for (int d = 1; d < m->rank - 1; d++) shape[d] = 1;
+    SP_TRY(sp_reshape(t, shape, m->rank - 1, &tall));
+    SP_TRY(sp_expand(tall, m->shape, m->rank, out));
+out:
+    sp_drop(&tall);
+    return status;
+}
+
 /* ---- losses ----- */
 
 sp_status sp__rule_nll_loss_vjp(const sp_tensor *gy, const sp_meta *x, const sp_tensor *target,

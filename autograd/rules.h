@@ -88,6 +88,13 @@ SP_MUST_USE sp_status sp__rule_cat_jvp(sp_tensor *const *ts, sp_tensor *const *x
                                        const sp_tensor *y, int64_t dim, sp_tensor **out);
 SP_MUST_USE sp_status sp__rule_stack_jvp(sp_tensor *const *ts, sp_tensor *const *xs, int n,
                                          const sp_tensor *y, int64_t dim, sp_tensor **out);
+/* ---- convolutions ----- */
+
+/* g (N, C, ...) summed to (C): what a bias gets. */
+SP_MUST_USE sp_status sp__rule_channel_sum(const sp_tensor *g, sp_tensor **out);
+/* t (C) repeated to m's shape (N, C, ...). */
+SP_MUST_USE sp_status sp__rule_channel_expand(const sp_tensor *t, const sp_meta *m,
+                                              sp_tensor **out);
 
 /* ---- losses ----- */
 

@@ -56,10 +56,28 @@ TORCH = {
     "alias": lambda x: x.clone(),
     "threshold_backward": lambda grad, x, threshold: torch.where(x > threshold, grad, 0),
     "linear": torch.nn.functional.linear,
+    "convolution": lambda x, w, stride, padding, dilation, groups, b=None: torch.convolution(
+        x, w, b, *spread(x, stride, padding, dilation), False, spread(x, 0)[0], groups
+    ),
+    "convolution_input": lambda y, w, size, stride, padding, dilation, groups: (
+        torch.nn.grad.conv2d_input(size, w, y, stride, padding, dilation, groups)
+    ),
+    "convolution_weight": lambda y, x, size, stride, padding, dilation, groups: (
+        torch.nn.grad.conv2d_weight(x, size, y, stride, padding, dilation, groups)
+    ),
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
 }
+
+
+def spread(x, *numbers):
+    """Each number for every dimension after batch and channels."""
+    n = x.dim() - 2
+    return [
+        v * n if isinstance(v, list) and len(v) == 1 else v if isinstance(v, list) else [v] * n
+        for v in numbers
+    ]
 
 
 def torch_op(sample):

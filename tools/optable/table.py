@@ -96,7 +96,7 @@ KEYS = {
     "python": str,
     "sample": list,
 }
-LIMITS = {"inputs": 32, "attrs": 8, "outputs": 4, "lists": 3}
+LIMITS = {"inputs": 32, "attrs": 8, "outputs": 4, "lists": 4}
 C_WORDS = set(
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool".split()

@@ -21,7 +21,7 @@
 #include "ops/attr.h"
 #include "ops_gen.h"
 
-enum { SP_PY_MAX_PARAMS = 16, SP_PY_MAX_LISTS = 3 };
+enum { SP_PY_MAX_PARAMS = 16, SP_PY_MAX_LISTS = 4 };
 
 typedef enum sp__py_kind {
     SP_PY_TENSOR,

@@ -1,0 +1,329 @@
+/* convolution and its two transposes, on BLAS and columns (conv.h).
+ */
+#include "backends/cpu/conv.h"
+
+#include <limits.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "backends/cpu/blas.h"
+#include "backends/cpu/copy.h"
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/lanes.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
+#include "ops_gen.h"
+#include "tensor/memory.h"
+#include "tensor/status.h"
+
+enum { PARTS = 16 }; /* that the gradient of w is summed in, at most */
+
+typedef struct job {
+    columns c;
+    int64_t examples, groups, outs; /* outs: channels of the result, of one group */
+    int64_t tiles;                  /* of an example and group */
+    int64_t parts, examples_a_part;
+    char *x, *w, *y; /* dense */
+    const char *b;
+    char *sums; /* parts of w's gradient, part after part */
+    sp_lane_fn add;
+    _Atomic bool failed;
+} job;
+
+/* ---- operands ----- */
+
+/* A dense version of an operand, and the copy that it is, if it is one. */
+typedef struct dense {
+    char *data, *copy;
+    size_t bytes;
+} dense;
+
+static sp_status dense_new(const sp_operand *x, bool fill, const char *op, dense *d)
+{
+    *d = (dense){.data = x->data};
+    if (sp__is_dense(x)) return SP_OK;
+    d->bytes = (size_t)(x->numel * sp__size_of(x->dtype));
+    d->data = d->copy = sp__alloc(d->bytes);
+    if (!d->copy)
+        return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of a dense copy", op, d->bytes);
+    if (fill) sp__gather(d->copy, x, 0, x->numel);
+    return SP_OK;
+}
+
+static void dense_free(dense *d)
+{
+    if (d->copy) sp__free(d->copy, d->bytes);
+}
+
+typedef struct operands { /* in the order of the op's arguments */
+    dense out, first, second, bias;
+} operands;
+
+static void operands_free(operands *o, const sp_kargs *args)
+{
+    if (o->out.copy) sp__scatter(&args->arg[0], o->out.copy, 0, args->arg[0].numel);
+    dense_free(&o->out), dense_free(&o->first), dense_free(&o->second), dense_free(&o->bias);
+}
+
+static sp_status operands_new(const sp_kargs *args, const char *op, operands *o)
+{
+    bool has_bias = args->n_arg > 3 && args->arg[3].data != NULL;
+    *o = (operands){0};
+    SP_RETURN_IF(dense_new(&args->arg[0], false, op, &o->out));
+    SP_RETURN_IF(dense_new(&args->arg[1], true, op, &o->first));
+    SP_RETURN_IF(dense_new(&args->arg[2], true, op, &o->second));
+    return has_bias ? dense_new(&args->arg[3], true, op, &o->bias) : SP_OK;
+}
+
+/* ---- jobs ----- */
+
+static sp_status job_of(const sp_kargs *args, const sp_operand *x, const sp_operand *w,
+                        const sp_attr *attr, job *j)
+{
+    const sp_call call = {.op = args->op};
+    sp_conv g;
+    SP_RETURN_IF(sp__conv_of(&call, x->rank - 2, x->shape, w->shape, attr, &g));
+    *j = (job){.examples = g.x[0], .groups = g.groups, .outs = g.w[0] / g.groups};
+    sp__columns_of(&g, x->dtype, &j->c);
+    j->tiles = j->c.rows > 0 ? (j->c.rows + j->c.rows_a_tile - 1) / j->c.rows_a_tile : 0;
+    j->add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[x->dtype];
+    if (j->c.k < INT_MAX && j->c.positions < INT_MAX && j->c.in_positions < INT_MAX &&
+        j->outs < INT_MAX)
+        return SP_OK;
+    return sp_fail(SP_EUNSUPPORTED, "%s: more than %d positions or kernel elements",
+                   sp_op_table[args->op].name, INT_MAX - 1);
+}
+
+static double predict_us(const job *j)
+{
+    double one = (double)j->outs * (double)j->c.k * (double)j->c.positions;
+    return (double)(j->examples * j->groups) *
+           (sp__gemm_predict_us(j->c.dtype, one) +
+            (double)(j->c.k * j->c.positions * j->c.size) * 0.1e-3);
+}
+
+static sp_status end_of(const job *j, const sp_kargs *args)
+{
+    return j->failed ? sp_fail(SP_EMEMORY, "%s: no memory to work in", sp_op_table[args->op].name)
+                     : SP_OK;
+}
+
+/* ---- one tile ----- */
+
+typedef struct tile {
+    int64_t row, rows, first, n; /* rows of the result; positions */
+    char *columns;
+    size_t bytes; /* of columns, and of whatever else the caller asked for behind them */
+} tile;
+
+static bool tile_new(const job *j, int64_t index, size_t more, tile *t)
+{
+    const columns *c = &j->c;
+    t->row = index * c->rows_a_tile;
+    t->rows = c->rows - t->row < c->rows_a_tile ? c->rows - t->row : c->rows_a_tile;
+    t->first = t->row * c->out[2], t->n = t->rows * c->out[2];
+    t->bytes = (c->plain ? 0 : (size_t)(c->k * t->n * c->size)) + more;
+    t->columns = t->bytes ? sp__alloc(t->bytes) : NULL;
+    return t->bytes == 0 || t->columns != NULL;
+}
+
+static void tile_free(tile *t)
+{
+    if (t->columns) sp__free(t->columns, t->bytes);
+}
+
+/* The tile's columns of x (one example and group): made, or x itself. */
+static sp_blas_matrix columns_of(const columns *c, const char *x, tile *t)
+{
+    if (c->plain) return (sp_blas_matrix){x + t->first * c->size, (int)c->positions, false};
+    sp__columns_take(c, x, t->row, t->rows, t->columns);
+    return (sp_blas_matrix){t->columns, (int)t->n, false};
+}
+
+static char *x_at(const job *j, int64_t unit)
+{
+    return j->x + unit * j->c.channels * j->c.in_positions * j->c.size;
+}
+
+static char *y_at(const job *j, int64_t unit)
+{
+    return j->y + unit * j->outs * j->c.positions * j->c.size;
+}
+
+static char *w_at(const job *j, int64_t group)
+{
+    return j->w + group * j->outs * j->c.k * j->c.size;
+}
+
+/* ---- convolution ----- */
+
+static void forward_chunk(void *ctx, int64_t chunk)
+{
+    job *j = ctx;
+    const columns *c = &j->c;
+    int64_t unit = chunk / j->tiles, group = unit % j->groups;
+    tile t;
+    if (!tile_new(j, chunk % j->tiles, 0, &t)) {
+        atomic_store(&j->failed, true);
+        return;
+    }
+    sp_blas_matrix w = {w_at(j, group), (int)c->k, false}, x = columns_of(c, x_at(j, unit), &t);
+    char *y = y_at(j, unit) + t.first * c->size;
+    if (!sp__blas_gemm(c->dtype, (int)j->outs, (int)t.n, (int)c->k, w, x, y, (int)c->positions))
+        atomic_store(&j->failed, true);
+    tile_free(&t);
+    for (int64_t o = 0; j->b && o < j->outs; o++, y += c->positions * c->size)
+        j->add(y, y, j->b + (group * j->outs + o) * c->size, NULL, t.n, 2);
+}
+
+/* A convolution over no channels: the bias alone. */
+static void fill_bias(const job *j)
+{
+    int64_t n = j->c.positions, channels = j->outs * j->groups;
+    memset(j->y, 0, (size_t)(j->examples * channels * n * j->c.size));
+    for (int64_t i = 0; j->b && i < j->examples * channels; i++) {
+        char *y = j->y + i * n * j->c.size;
+        j->add(y, y, j->b + i % channels * j->c.size, NULL, n, 2);
+    }
+}
+
+sp_status sp__cpu_convolution(const sp_kargs *args)
+{
+    operands o;
+    job j;
+    sp_status status = SP_OK;
+    if (args->arg[0].numel == 0) return SP_OK;
+    SP_TRY(operands_new(args, "convolution", &o));
+    SP_TRY(job_of(args, &args->arg[1], &args->arg[2], args->attr, &j));
+    j.y = o.out.data, j.x = o.first.data, j.w = o.second.data, j.b = o.bias.data;
+    if (j.c.k == 0)
+        fill_bias(&j);
+    else
+        sp__pool_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
+    SP_TRY(end_of(&j, args));
+out:
+    operands_free(&o, args);
+    return status;
+}
+
+/* ---- with respect to x ----- */
+
+static bool input_tile(const job *j, int64_t unit, int64_t index)
+{
+    const columns *c = &j->c;
+    tile t;
+    if (!tile_new(j, index, 0, &t)) return false;
+    sp_blas_matrix w = {w_at(j, unit % j->groups), (int)c->k, true},
+                   y = {y_at(j, unit) + t.first * c->size, (int)c->positions, false};
+    char *x = x_at(j, unit), *to = c->plain ? x + t.first * c->size : t.columns;
+    bool done = sp__blas_gemm(c->dtype, (int)c->k, (int)t.n, (int)j->outs, w, y, to,
+                              (int)(c->plain ? c->positions : t.n));
+    if (done && !c->plain) sp__columns_add(c, t.columns, t.row, t.rows, x);
+    tile_free(&t);
+    return done;
+}
+
+static void input_chunk(void *ctx, int64_t unit)
+{
+    job *j = ctx;
+    if (!j->c.plain)
+        memset(x_at(j, unit), 0, (size_t)(j->c.channels * j->c.in_positions * j->c.size));
+    for (int64_t i = 0; i < j->tiles; i++)
+        if (!input_tile(j, unit, i)) atomic_store(&j->failed, true);
+}
+
+sp_status sp__cpu_convolution_input(const sp_kargs *args)
+{
+    operands o;
+    job j;
+    sp_status status = SP_OK;
+    if (args->arg[0].numel == 0) return SP_OK;
+    SP_TRY(operands_new(args, "convolution_input", &o));
+    SP_TRY(job_of(args, &args->arg[0], &args->arg[2], args->attr + 1, &j));
+    j.x = o.out.data, j.y = o.first.data, j.w = o.second.data;
+    if (j.outs == 0)
+        memset(j.x, 0, (size_t)(args->arg[0].numel * j.c.size));
+    else
+        sp__pool_for(j.examples * j.groups, predict_us(&j), input_chunk, &j);
+    SP_TRY(end_of(&j, args));
+out:
+    operands_free(&o, args);
+    return status;
+}
+
+/* ---- with respect to w ----- */
+
+/* One tile's share of w's gradient, added to `sum`, or put there if it is the first. */
+static bool weight_tile(const job *j, int64_t unit, int64_t index, char *sum, bool first)
+{
+    const columns *c = &j->c;
+    int64_t n = j->outs * c->k;
+    tile t;
+    if (!tile_new(j, index, first ? 0 : (size_t)(n * c->size), &t)) return false;
+    char *share = first ? sum : t.columns + t.bytes - n * c->size;
+    sp_blas_matrix y = {y_at(j, unit) + t.first * c->size, (int)c->positions, false},
+                   x = columns_of(c, x_at(j, unit), &t);
+    x.transposed = true;
+    bool done = sp__blas_gemm(c->dtype, (int)j->outs, (int)c->k, (int)t.n, y, x, share, (int)c->k);
+    if (done && !first) j->add(sum, sum, share, NULL, n, 0);
+    tile_free(&t);
+    return done;
+}
+
+static void weight_chunk(void *ctx, int64_t chunk)
+{
+    job *j = ctx;
+    int64_t part = chunk / j->groups, group = chunk % j->groups,
+            end = (part + 1) * j->examples_a_part;
+    char *sum = j->sums + chunk * j->outs * j->c.k * j->c.size;
+    bool first = true;
+    for (int64_t i = part * j->examples_a_part; i < end && i < j->examples; i++) {
+        for (int64_t index = 0; index < j->tiles; index++, first = false)
+            if (!weight_tile(j, i * j->groups + group, index, sum, first))
+                atomic_store(&j->failed, true);
+    }
+}
+
+static void plan_parts(job *j)
+{
+    int64_t parts = j->examples < PARTS ? j->examples : PARTS;
+    j->examples_a_part = (j->examples + parts - 1) / parts;
+    j->parts = (j->examples + j->examples_a_part - 1) / j->examples_a_part;
+}
+
+static sp_status sum_parts(job *j, const char *op)
+{
+    int64_t n = j->groups * j->outs * j->c.k;
+    size_t bytes = (size_t)(j->parts * n * j->c.size);
+    j->sums = j->parts == 1 ? j->w : sp__alloc(bytes);
+    if (!j->sums) return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of sums", op, bytes);
+    sp__pool_for(j->parts * j->groups, predict_us(j), weight_chunk, j);
+    if (j->parts == 1) return SP_OK;
+    j->add(j->w, j->sums, j->sums + n * j->c.size, NULL, n, 0);
+    for (int64_t p = 2; p < j->parts; p++)
+        j->add(j->w, j->w, j->sums + p * n * j->c.size, NULL, n, 0);
+    sp__free(j->sums, bytes);
+    return SP_OK;
+}
+
+sp_status sp__cpu_convolution_weight(const sp_kargs *args)
+{
+    operands o;
+    job j;
+    sp_status status = SP_OK;
+    if (args->arg[0].numel == 0) return SP_OK;
+    SP_TRY(operands_new(args, "convolution_weight", &o));
+    SP_TRY(job_of(args, &args->arg[2], &args->arg[0], args->attr + 1, &j));
+    j.w = o.out.data, j.y = o.first.data, j.x = o.second.data;
+    if (j.examples == 0 || j.tiles == 0) {
+        memset(j.w, 0, (size_t)(args->arg[0].numel * j.c.size));
+    } else {
+        plan_parts(&j);
+        SP_TRY(sum_parts(&j, "convolution_weight"));
+    }
+    SP_TRY(end_of(&j, args));
+out:
+    operands_free(&o, args);
+    return status;
+}
