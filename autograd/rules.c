@@ -1,5 +1,5 @@
 /* Rules for formulas: summing back, reductions, products, losses. Those of strided views are in
- * rules_strided.c. */
+ * rules_strided.c, those of running results in rules_scan.c. */
 #include "autograd/rules.h"
 
 #include <math.h>

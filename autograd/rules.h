@@ -46,6 +46,40 @@ SP_MUST_USE sp_status sp__rule_keep_dims(const sp_tensor *t, const sp_meta *m, c
 SP_MUST_USE sp_status sp__rule_expand_reduced(const sp_tensor *gy, const sp_meta *m,
                                               const sp_attr *dim, bool keepdim, sp_tensor **out);
 
+/* gy at the places along dim that `indices` names, in zeros of geometry m; and its transpose, the
+ * elements of tx there. Without keepdim, dim is missing from gy, indices and the result. */
+SP_MUST_USE sp_status sp__rule_place_along(const sp_tensor *gy, const sp_meta *m, int64_t dim,
+                                           bool keepdim, const sp_tensor *indices, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_pick_along(const sp_tensor *tx, int64_t dim, bool keepdim,
+                                          const sp_tensor *indices, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_prod_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_attr *dim,
+                                        bool keepdim, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_prod_jvp(const sp_tensor *tx, const sp_tensor *x, const sp_tensor *y,
+                                        const sp_attr *dim, bool keepdim, sp_tensor **out);
+
+/* ---- running results y along dim ----- */
+
+SP_MUST_USE sp_status sp__rule_cumsum_vjp(const sp_tensor *gy, const sp_meta *x, int64_t dim,
+                                          sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_cumprod_vjp(const sp_tensor *gy, const sp_tensor *x, int64_t dim,
+                                           sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_cumprod_jvp(const sp_tensor *tx, const sp_tensor *x,
+                                           const sp_tensor *y, int64_t dim, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_logcumsumexp_vjp(const sp_tensor *gy, const sp_tensor *x,
+                                                const sp_tensor *y, int64_t dim, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_logcumsumexp_jvp(const sp_tensor *tx, const sp_tensor *x,
+                                                const sp_tensor *y, int64_t dim, sp_tensor **out);
+/* linear_scan with respect to x and to the factors, and the part of its tangent that theirs makes.
+ */
+SP_MUST_USE sp_status sp__rule_linear_scan_x(const sp_tensor *gy, const sp_tensor *factor,
+                                             int64_t dim, bool reverse, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_linear_scan_factor(const sp_tensor *gy, const sp_tensor *factor,
+                                                  const sp_tensor *y, int64_t dim, bool reverse,
+                                                  sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_linear_scan_tangent(const sp_tensor *tfactor,
+                                                   const sp_tensor *factor, const sp_tensor *y,
+                                                   int64_t dim, bool reverse, sp_tensor **out);
+
 /* ---- products ----- */
 
 /* x @ y, with respect to x and to y; the meta is that of the one asked for. */

@@ -122,6 +122,18 @@ static sp_status flatten(sp_batch *b, sp_attr *attr)
     return SP_OK;
 }
 
+/* Inputs without dimensions, all of them batched by now, get one. */
+static sp_status numbers_to_lines(sp_batch *b)
+{
+    for (int i = 0; i < b->c->n_in; i++) {
+        sp_tensor *t;
+        if (!b->c->in[i] || b->c->in[i]->rank > 0) continue;
+        SP_RETURN_IF(sp_unsqueeze(b->low.in[i], 1, &t));
+        sp__batch_set(b, i, t);
+    }
+    return SP_OK;
+}
+
 static sp_status batch_dims(sp_batch *b)
 {
     const sp_op_info *info = &sp_op_table[b->c->op];
@@ -134,7 +146,7 @@ static sp_status batch_dims(sp_batch *b)
         !(b->c->flags &
           SP_CALL_INPLACE)) { /* dim 0 or -1 of a number: a dimension to stand for it */
         rank = 1;
-        SP_RETURN_IF(sp__batch_align(b, 0, rank));
+        SP_RETURN_IF(numbers_to_lines(b));
     }
     if (info->attr_kinds[info->dims_attr] == SP_ATTR_INTS) return shift_dims_list(b, attr, rank);
     if (attr->absent) return flatten(b, attr);

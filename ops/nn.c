@@ -1,4 +1,4 @@
-/* Inference for losses, and cross_entropy by other ops. */
+/* Inference for losses and softmax, and what other ops compute. */
 #include "ops/infer.h"
 #include "ops_gen.h"
 
@@ -9,6 +9,25 @@ sp_status sp__infer_log_softmax(const sp_call *c, sp_meta *out)
     SP_RETURN_IF(sp__check_floating(c, x, "x"));
     SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), c->attr[SP_LOG_SOFTMAX_DIM].v.i, x->rank, &dim));
     return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
+}
+
+sp_status sp__body_softmax_dtype(sp_call *c)
+{
+    sp_tensor *x = NULL;
+    SP_RETURN_IF(sp_cast(c->in[0], (sp_dtype)c->attr[SP_SOFTMAX_DTYPE_DTYPE].v.i, &x));
+    sp_status status = sp_softmax(x, c->attr[SP_SOFTMAX_DTYPE_DIM].v.i, &c->out[0]);
+    sp_drop(&x);
+    return status;
+}
+
+sp_status sp__body_softmin(sp_call *c)
+{
+    sp_tensor *minus = NULL;
+    SP_RETURN_IF(sp__check_floating(c, c->in[0], "x"));
+    SP_RETURN_IF(sp_neg(c->in[0], &minus));
+    sp_status status = sp_softmax(minus, c->attr[SP_SOFTMIN_DIM].v.i, &c->out[0]);
+    sp_drop(&minus);
+    return status;
 }
 
 /* (C) goes with (), (N, C, d1, ...) with (N, d1, ...). */

@@ -27,26 +27,53 @@ static sp_status check_not_empty(const sp_call *c, uint32_t mask)
         if (!(mask >> d & 1) && x->shape[d] == 0) return SP_OK;
     for (int d = 0; d < x->rank; d++)
         if ((mask >> d & 1) && x->shape[d] == 0)
-            return sp_fail(SP_EVALUE,
-                           "%s: dimension %d of x of shape %s is empty and has no largest element",
-                           sp__op_name(c), d, SP_SHAPE(x));
+            return sp_fail(
+                SP_EVALUE,
+                "%s: dimension %d of x of shape %s is empty: there is no element to choose",
+                sp__op_name(c), d, SP_SHAPE(x));
+    return SP_OK;
+}
+
+/* The dtype that sums and products of x are computed in. */
+static sp_status total_dtype(const sp_call *c, const sp_attr *asked, sp_dtype *out)
+{
+    const sp_tensor *x = c->in[0];
+    *out = x->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)x->dtype;
+    if (!asked->absent) *out = (sp_dtype)asked->v.i;
+    if (*out != SP_BOOL) return SP_OK;
+    return sp_fail(SP_EDTYPE,
+                   "%s: dtype is bool, expected int64 or a floating one; any() tells whether "
+                   "an element is true, all() whether all are",
+                   sp__op_name(c));
+}
+
+/* The dimension of an attribute that names one or, absent, all. */
+static sp_status one_dim_mask(const sp_call *c, const sp_attr *dim, uint32_t *mask)
+{
+    int rank = c->in[0]->rank, d;
+    *mask = (1u << rank) - 1;
+    if (dim->absent) return SP_OK;
+    SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), dim->v.i, rank, &d));
+    *mask &= 1u << d;
     return SP_OK;
 }
 
 sp_status sp__infer_sum(const sp_call *c, sp_meta *out)
 {
-    const sp_tensor *x = c->in[0];
-    const sp_attr *asked = &c->attr[SP_SUM_DTYPE];
-    sp_dtype dtype = x->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)x->dtype;
     uint32_t mask;
-    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_SUM_DIM], x->rank, &mask));
-    if (!asked->absent) dtype = (sp_dtype)asked->v.i;
-    if (dtype == SP_BOOL)
-        return sp_fail(SP_EDTYPE,
-                       "%s: dtype is bool, expected int64 or a floating one; any() tells whether "
-                       "an element is true",
-                       sp__op_name(c));
+    sp_dtype dtype;
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_SUM_DIM], c->in[0]->rank, &mask));
+    SP_RETURN_IF(total_dtype(c, &c->attr[SP_SUM_DTYPE], &dtype));
     return reduced(c, mask, c->attr[SP_SUM_KEEPDIM].v.i != 0, dtype, out);
+}
+
+sp_status sp__infer_prod(const sp_call *c, sp_meta *out)
+{
+    uint32_t mask;
+    sp_dtype dtype;
+    SP_RETURN_IF(one_dim_mask(c, &c->attr[SP_PROD_DIM], &mask));
+    SP_RETURN_IF(total_dtype(c, &c->attr[SP_PROD_DTYPE], &dtype));
+    return reduced(c, mask, c->attr[SP_PROD_KEEPDIM].v.i != 0, dtype, out);
 }
 
 sp_status sp__infer_amax(const sp_call *c, sp_meta *out)
@@ -61,18 +88,41 @@ sp_status sp__infer_amax(const sp_call *c, sp_meta *out)
 sp_status sp__infer_argmax(const sp_call *c, sp_meta *out)
 {
     const sp_tensor *x = c->in[0];
-    const sp_attr *dim = &c->attr[SP_ARGMAX_DIM];
-    uint32_t mask = (1u << x->rank) - 1;
+    uint32_t mask;
     if (x->dtype == SP_BOOL)
         return sp_fail(SP_EDTYPE, "%s: x is bool, expected numbers; convert it with .long()",
                        sp__op_name(c));
-    if (!dim->absent) {
-        int d;
-        SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), dim->v.i, x->rank, &d));
-        mask &= 1u << d;
-    }
+    SP_RETURN_IF(one_dim_mask(c, &c->attr[SP_ARGMAX_DIM], &mask));
     SP_RETURN_IF(check_not_empty(c, mask));
     return reduced(c, mask, c->attr[SP_ARGMAX_KEEPDIM].v.i != 0, SP_INT64, out);
+}
+
+/* max and min along one dimension: values and indices. */
+sp_status sp__infer_extremum_dim(const sp_call *c, sp_meta *out)
+{
+    uint32_t mask;
+    bool keepdim = c->attr[SP_MAX_DIM_KEEPDIM].v.i != 0;
+    SP_RETURN_IF(one_dim_mask(c, &c->attr[SP_MAX_DIM_DIM], &mask));
+    SP_RETURN_IF(check_not_empty(c, mask));
+    SP_RETURN_IF(reduced(c, mask, keepdim, (sp_dtype)c->in[0]->dtype, &out[0]));
+    return reduced(c, mask, keepdim, SP_INT64, &out[1]);
+}
+
+/* ---- forms of max and min that other ops compute ----- */
+
+sp_status sp__body_max(sp_call *c)
+{
+    return sp_amax(c->in[0], NULL, &c->out[0]);
+}
+
+sp_status sp__body_min(sp_call *c)
+{
+    return sp_amin(c->in[0], NULL, &c->out[0]);
+}
+
+sp_status sp__body_max_other(sp_call *c)
+{
+    return sp_maximum(c->in[0], c->in[1], &c->out[0]);
 }
 
 /* ---- mean: the sum divided by the count ----- */

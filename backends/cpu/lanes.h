@@ -49,7 +49,13 @@ typedef struct sp_reduce_lanes {
     void (*columns)(const void *const *row, int n_row, int64_t n, void *out);
 } sp_reduce_lanes;
 
-typedef enum sp_reduce_kind { SP_REDUCE_SUM, SP_REDUCE_MAX, SP_REDUCE_KINDS } sp_reduce_kind;
+typedef enum sp_reduce_kind {
+    SP_REDUCE_SUM,
+    SP_REDUCE_MAX,
+    SP_REDUCE_MIN,
+    SP_REDUCE_PROD,
+    SP_REDUCE_KINDS
+} sp_reduce_kind;
 
 /* c = a b for sizes at which a call of BLAS costs more than the product; strides in elements, c
  * dense. Each element is the sum over k in order, by fused multiply-adds where the instruction set

@@ -1,8 +1,8 @@
-/* log_softmax and nll_loss.
+/* log_softmax, softmax and nll_loss.
  *
- * log_softmax of a row is (x - max) - log(sum(exp(x - max))): every step is the vector function of
- * that op, the maximum and the sum are the rows trees of amax and sum. So it has the bits of the
- * composition, whatever computes that.
+ * log_softmax of a row is (x - max) - log(sum(exp(x - max))), softmax exp(x - max) / sum(exp(x -
+ * max)): every step is the vector function of that op, the maximum and the sum are the rows trees
+ * of amax and sum. So they have the bits of the compositions, whatever computes those.
  */
 #include <string.h>
 
@@ -15,7 +15,7 @@
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
-/* ---- log_softmax ----- */
+/* ---- log_softmax and softmax ----- */
 
 enum {
     SHORT = 256,
@@ -27,6 +27,7 @@ typedef struct softmax_job {
     char *out, *room; /* room: as large as out, for the exponentials of long rows */
     int64_t rows, n, size, rows_a_chunk;
     int dtype;
+    bool plain; /* softmax itself, not its logarithm; needs no room */
 } softmax_job;
 
 /* out = x - max; the sum of its exponentials */
@@ -37,6 +38,17 @@ static void softmax_row(const softmax_job *j, const char *x, char *out, char *ro
     sp__isa->pointwise[SP_OP_SUB_SCALAR]->fn[j->dtype](out, x, &max, NULL, j->n, 2);
     sp__isa->pointwise[SP_OP_EXP]->fn[j->dtype](room, out, NULL, NULL, j->n, 0);
     sp__reduce_row(SP_REDUCE_SUM, j->dtype, room, j->n, sum);
+}
+
+/* One row of softmax. A sum of 0 or infinity comes from a row of NaN alone. */
+static void plain_softmax_row(const softmax_job *j, const char *x, char *out)
+{
+    double max, sum;
+    sp__reduce_row(SP_REDUCE_MAX, j->dtype, x, j->n, &max);
+    sp__isa->pointwise[SP_OP_SUB_SCALAR]->fn[j->dtype](out, x, &max, NULL, j->n, 2);
+    sp__isa->pointwise[SP_OP_EXP]->fn[j->dtype](out, out, NULL, NULL, j->n, 0);
+    sp__reduce_row(SP_REDUCE_SUM, j->dtype, out, j->n, &sum);
+    sp__isa->pointwise[SP_OP_DIV_SCALAR]->fn[j->dtype](out, out, &sum, NULL, j->n, 2);
 }
 
 static void softmax_some(const softmax_job *j, int64_t first, int64_t rows)
@@ -59,7 +71,9 @@ static void softmax_chunk(void *ctx, int64_t chunk)
 {
     const softmax_job *j = ctx;
     int64_t end = (chunk + 1) * j->rows_a_chunk < j->rows ? (chunk + 1) * j->rows_a_chunk : j->rows;
-    for (int64_t i = chunk * j->rows_a_chunk; i < end; i += ROWS)
+    for (int64_t i = chunk * j->rows_a_chunk; j->plain && i < end; i++)
+        plain_softmax_row(j, j->x + i * j->n * j->size, j->out + i * j->n * j->size);
+    for (int64_t i = chunk * j->rows_a_chunk; !j->plain && i < end; i += ROWS)
         softmax_some(j, i, end - i < ROWS ? end - i : ROWS);
 }
 
@@ -91,13 +105,14 @@ static sp_operand dense_like(const sp_operand *x, char *data)
 }
 
 /* attributes: dim */
-sp_status sp__cpu_log_softmax(const sp_kargs *args)
+static sp_status softmax(const sp_kargs *args, bool plain_softmax)
 {
     const sp_operand *out = &args->arg[0], *in = &args->arg[1];
     if (out->numel == 0) return SP_OK;
     softmax_job j = {.x = in->data,
                      .out = out->data,
                      .dtype = out->dtype,
+                     .plain = plain_softmax,
                      .rows = 1,
                      .n = 1,
                      .size = sp__size_of(out->dtype)};
@@ -107,11 +122,11 @@ sp_status sp__cpu_log_softmax(const sp_kargs *args)
     if (in->rank > 0) j.n = in->shape[dim], j.rows = out->numel / j.n;
     /* Strided rows are made dense first, and brought to their places afterwards. */
     size_t values = plain ? 0 : (size_t)(out->numel * j.size),
-           exps = j.n <= SHORT ? 0 : (size_t)(out->numel * j.size);
+           exps = j.n <= SHORT || j.plain ? 0 : (size_t)(out->numel * j.size);
     char *room = values + exps > 0 ? sp__alloc(values + exps) : NULL;
     if (values + exps > 0 && room == NULL) {
-        return sp_fail(SP_EMEMORY, "log_softmax: no memory for %zu bytes of intermediate values",
-                       values + exps);
+        return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of intermediate values",
+                       sp_op_table[args->op].name, values + exps);
     }
     j.room = exps > 0 ? room + values : NULL;
     if (plain) {
@@ -126,6 +141,16 @@ sp_status sp__cpu_log_softmax(const sp_kargs *args)
     }
     if (room != NULL) sp__free(room, values + exps);
     return SP_OK;
+}
+
+sp_status sp__cpu_log_softmax(const sp_kargs *args)
+{
+    return softmax(args, false);
+}
+
+sp_status sp__cpu_softmax(const sp_kargs *args)
+{
+    return softmax(args, true);
 }
 
 /* ---- nll_loss ----- */

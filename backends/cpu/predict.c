@@ -42,7 +42,10 @@ double sp__cpu_predict_us(const sp_kargs *args)
     case SP_OP_MATMUL:
     case SP_OP_LINEAR: return gemm_us(args);
     case SP_OP_SUM:
-    case SP_OP_AMAX: return 0.1 + n * 0.1e-3;
+    case SP_OP_PROD:
+    case SP_OP_AMAX:
+    case SP_OP_AMIN: return 0.1 + n * 0.1e-3;
+    case SP_OP_SOFTMAX:
     case SP_OP_LOG_SOFTMAX: return 0.2 + n * 2e-3;
     case SP_OP_RANDN: return 0.1 + n * 15e-3;
     case SP_OP_RAND: return 0.1 + n * 4e-3;

@@ -1,4 +1,5 @@
-/* sum and amax: canonical form, blocks, and the two ways of cutting the work for threads.
+/* sum, prod, amax and amin: canonical form, blocks, and the two ways of cutting the work for
+ * threads.
  */
 #include "backends/cpu/reduce.h"
 
@@ -393,4 +394,14 @@ sp_status sp__cpu_sum(const sp_kargs *args)
 sp_status sp__cpu_amax(const sp_kargs *args)
 {
     return reduce(args, SP_REDUCE_MAX);
+}
+
+sp_status sp__cpu_amin(const sp_kargs *args)
+{
+    return reduce(args, SP_REDUCE_MIN);
+}
+
+sp_status sp__cpu_prod(const sp_kargs *args)
+{
+    return reduce(args, SP_REDUCE_PROD);
 }

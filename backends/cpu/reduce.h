@@ -18,16 +18,16 @@
  * Cutting a sequence at multiples of 2^k blocks and combining the parts' results as blocks gives
  * the same tree: so threads do not change bits.
  *
- * Sums of bool and int64 are computed in int64, maxima of bool too; other dtypes in the output's
- * dtype.
+ * Sums and products of bool and int64 are computed in int64, extrema of bool too; other dtypes in
+ * the output's dtype.
  */
 #ifndef SP_CPU_REDUCE_H
 #define SP_CPU_REDUCE_H
 
 #include "backends/cpu/lanes.h"
 
-/* The rows tree over n contiguous elements of one dtype; one element to out. n = 0: 0, or the
- * smallest value. */
+/* The rows tree over n contiguous elements of one dtype; one element to out. n = 0: 0 for
+ * sums, 1 for products, the smallest (largest) value for maxima (minima). */
 static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p, int64_t n,
                                   void *out)
 {
@@ -38,7 +38,9 @@ static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p,
 }
 
 SP_MUST_USE sp_status sp__cpu_sum(const sp_kargs *args);
+SP_MUST_USE sp_status sp__cpu_prod(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_amax(const sp_kargs *args);
+SP_MUST_USE sp_status sp__cpu_amin(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_argmax(const sp_kargs *args);
 
 #endif

@@ -9,15 +9,20 @@
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/vec.h"
 
-#define STEP_SUM(x, y) ((x) + (y))
+#define STEP_SUM(x, y)  ((x) + (y))
+#define STEP_PROD(x, y) ((x) * (y))
 /* NaN wins, from either side. */
-#define STEP_MAX(x, y)                                                                             \
+#define STEP_CHOOSE(x, y, before)                                                                  \
     ({                                                                                             \
-        __typeof__((x) > (y)) m_ = ((x) > (y)) | ((x) != (x));                                     \
+        __typeof__((x) > (y)) m_ = ((x)before(y)) | ((x) != (x));                                  \
         (__typeof__(x))((m_ & (__typeof__(m_))(x)) | (~m_ & (__typeof__(m_))(y)));                 \
     })
-#define SCALAR_SUM(x, y) ((x) + (y))
-#define SCALAR_MAX(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))
+#define STEP_MAX(x, y)    STEP_CHOOSE(x, y, >)
+#define STEP_MIN(x, y)    STEP_CHOOSE(x, y, <)
+#define SCALAR_SUM(x, y)  ((x) + (y))
+#define SCALAR_PROD(x, y) ((x) * (y))
+#define SCALAR_MAX(x, y)  ((x) > (y) || (x) != (x) ? (x) : (y))
+#define SCALAR_MIN(x, y)  ((x) < (y) || (x) != (x) ? (x) : (y))
 
 /* n < N elements, the other lanes from `none`. */
 #define DEFINE_PAD_OR(T)                                                                           \
@@ -43,7 +48,8 @@ DEFINE_HALVES(f64, double)
 DEFINE_HALVES(i64, int64_t)
 DEFINE_HALVES(u64, uint64_t)
 
-/* C, V: element and vector type to compute in (unsigned for sums of integers, which wrap). */
+/* C, V: element and vector type to compute in (unsigned for sums and products of integers, which
+ * wrap). */
 #define DEFINE_REDUCE(name, T, C, V, STEP, SCALAR, identity)                                       \
     static void block_##name##_##T(const void *p, int64_t n, void *lane)                           \
     {                                                                                              \
@@ -136,6 +142,12 @@ DEFINE_REDUCE(sum, i64, E_u64, V_u64, STEP_SUM, SCALAR_SUM, 0)
 DEFINE_REDUCE(max, f32, E_f32, V_f32, STEP_MAX, SCALAR_MAX, -__builtin_inff())
 DEFINE_REDUCE(max, f64, E_f64, V_f64, STEP_MAX, SCALAR_MAX, -__builtin_inf())
 DEFINE_REDUCE(max, i64, E_i64, V_i64, STEP_MAX, SCALAR_MAX, INT64_MIN)
+DEFINE_REDUCE(min, f32, E_f32, V_f32, STEP_MIN, SCALAR_MIN, __builtin_inff())
+DEFINE_REDUCE(min, f64, E_f64, V_f64, STEP_MIN, SCALAR_MIN, __builtin_inf())
+DEFINE_REDUCE(min, i64, E_i64, V_i64, STEP_MIN, SCALAR_MIN, INT64_MAX)
+DEFINE_REDUCE(prod, f32, E_f32, V_f32, STEP_PROD, SCALAR_PROD, 1)
+DEFINE_REDUCE(prod, f64, E_f64, V_f64, STEP_PROD, SCALAR_PROD, 1)
+DEFINE_REDUCE(prod, i64, E_u64, V_u64, STEP_PROD, SCALAR_PROD, 1)
 
 #define REDUCE_ROW(name, T)                                                                        \
     {                                                                                              \

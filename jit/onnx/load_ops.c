@@ -74,12 +74,12 @@ typedef struct given { /* an attribute by name */
 #define GIVEN(...)                                                                                 \
     (const given[]){__VA_ARGS__}, (int)(sizeof((const given[]){__VA_ARGS__}) / sizeof(given))
 
-static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, int n_in,
-                         const given *list, int n_given, sp_vid *out)
+/* `results` receives all of the op's results, SP_MAX_OUT at most. */
+static sp_status node_of_many(sp_loader *l, const char *op_name, const sp_vid *in, int n_in,
+                              const given *list, int n_given, sp_vid *results)
 {
     int op = sp__op_by_name(op_name);
     sp_attr attrs[SP_MAX_ATTR];
-    sp_vid results[SP_MAX_OUT];
     if (op < 0) return unsupported(l, "this build has no op for it");
     const sp_op_info *info = &sp_op_table[op];
     for (int i = 0; i < info->n_attr; i++) {
@@ -91,7 +91,14 @@ static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, in
             attrs[i].kind = info->attr_kinds[i];
         }
     }
-    SP_RETURN_IF(sp__graph_node(l->g, op, in, n_in, attrs, info->n_attr, NULL, NULL, results));
+    return sp__graph_node(l->g, op, in, n_in, attrs, info->n_attr, NULL, NULL, results);
+}
+
+static sp_status node_of(sp_loader *l, const char *op_name, const sp_vid *in, int n_in,
+                         const given *list, int n_given, sp_vid *out)
+{
+    sp_vid results[SP_MAX_OUT];
+    SP_RETURN_IF(node_of_many(l, op_name, in, n_in, list, n_given, results));
     *out = results[0];
     return SP_OK;
 }
@@ -259,13 +266,63 @@ static sp_status load_max(sp_loader *l)
     return load_reduction(l, "amax");
 }
 
-static sp_status load_argmax(sp_loader *l)
+static sp_status load_min(sp_loader *l)
+{
+    return load_reduction(l, "amin");
+}
+
+/* Of several axes one after the other, in the order of the file. */
+static sp_status load_prod(sp_loader *l)
+{
+    int64_t axes[SP_MAX_RANK];
+    sp_vid v = l->node->in[0];
+    int n;
+    SP_RETURN_IF(need_inputs(l, 1));
+    SP_RETURN_IF(read_axes(l, 1, axes, &n));
+    if (n <= 0 && attr_int(l, "noop_with_empty_axes", 0) != 0)
+        return make1(l, "alias", v, NULL, 0, &l->node->out[0]);
+    int rank = type_of(l, v)->rank;
+    if (n <= 0)
+        for (n = 0; n < rank; n++) axes[n] = n;
+    for (int i = 0; i < n; i++)
+        SP_RETURN_IF(
+            make1(l, "prod", v, GIVEN(GIVE_INT("dim", axes[i]), GIVE_INT("keepdim", 1)), &v));
+    if (attr_int(l, "keepdims", 1) != 0) {
+        l->node->out[0] = v;
+        return SP_OK;
+    }
+    return make1(l, "squeeze", v, GIVEN(GIVE_INTS("dim", axes, n)), &l->node->out[0]);
+}
+
+static sp_status load_cumsum(sp_loader *l)
+{
+    int64_t axis;
+    int n;
+    SP_RETURN_IF(need_inputs(l, 2));
+    if (attr_int(l, "exclusive", 0) != 0 || attr_int(l, "reverse", 0) != 0)
+        return unsupported(l, "exclusive or reverse");
+    SP_RETURN_IF(const_ints(l, 1, &axis, 1, &n));
+    if (n != 1) return malformed(l, "one axis was expected");
+    return make1(l, "cumsum", l->node->in[0], GIVEN(GIVE_INT("dim", axis)), &l->node->out[0]);
+}
+
+static sp_status load_position(sp_loader *l, const char *op)
 {
     SP_RETURN_IF(need_inputs(l, 1));
     if (attr_int(l, "select_last_index", 0) != 0) return unsupported(l, "select_last_index");
     given list[2] = {GIVE_INT("dim", attr_int(l, "axis", 0)),
                      GIVE_INT("keepdim", attr_int(l, "keepdims", 1) != 0)};
-    return make1(l, "argmax", l->node->in[0], list, 2, &l->node->out[0]);
+    return make1(l, op, l->node->in[0], list, 2, &l->node->out[0]);
+}
+
+static sp_status load_argmax(sp_loader *l)
+{
+    return load_position(l, "argmax");
+}
+
+static sp_status load_argmin(sp_loader *l)
+{
+    return load_position(l, "argmin");
 }
 
 /* ---- products ---- */
@@ -527,11 +584,9 @@ static sp_status load_log_softmax(sp_loader *l)
 
 static sp_status load_softmax(sp_loader *l)
 {
-    sp_vid logs;
     SP_RETURN_IF(need_inputs(l, 1));
-    SP_RETURN_IF(make1(l, "log_softmax", l->node->in[0],
-                       GIVEN(GIVE_INT("dim", attr_int(l, "axis", -1))), &logs));
-    return make1(l, "exp", logs, NULL, 0, &l->node->out[0]);
+    return make1(l, "softmax", l->node->in[0], GIVEN(GIVE_INT("dim", attr_int(l, "axis", -1))),
+                 &l->node->out[0]);
 }
 
 static sp_status load_nll(sp_loader *l)
@@ -678,7 +733,7 @@ static sp_status load_own(sp_loader *l)
         count++;
     }
     if (n->n_out < 1) return malformed(l, "it has no output");
-    return node_of(l, name, n->in, n->n_in, list, count, &n->out[0]);
+    return node_of_many(l, name, n->in, n->n_in, list, count, n->out);
 }
 
 /* ---- which loader ---- */
@@ -693,7 +748,11 @@ static const struct {
     {"ReduceSum", load_sum},
     {"ReduceMean", load_mean},
     {"ReduceMax", load_max},
+    {"ReduceMin", load_min},
+    {"ReduceProd", load_prod},
+    {"CumSum", load_cumsum},
     {"ArgMax", load_argmax},
+    {"ArgMin", load_argmin},
     {"Gemm", load_gemm},
     {"Reshape", load_reshape},
     {"Flatten", load_flatten},

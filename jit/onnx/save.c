@@ -104,8 +104,13 @@ void sp__save_attr_text(sp_saver *s, const char *name, const char *text)
 
 void sp__save_end(sp_saver *s, sp_name out)
 {
+    sp__save_end_many(s, &out, 1);
+}
+
+void sp__save_end_many(sp_saver *s, const sp_name *out, int n)
+{
     char where[256] = "";
-    sp__out_text(&s->node, NODE_OUTPUT, out.text);
+    for (int i = 0; i < n; i++) sp__out_text(&s->node, NODE_OUTPUT, out[i].text);
     sp__where_text(&s->current->where, where, sizeof where);
     if (where[0] != '\0') sp__out_text(&s->node, NODE_DOC, where);
     sp__out_message(&s->graph, GRAPH_NODE, &s->node);

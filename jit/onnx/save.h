@@ -36,6 +36,7 @@ void sp__save_attr_float(sp_saver *s, const char *name, float value);
 void sp__save_attr_ints(sp_saver *s, const char *name, const int64_t *values, int n);
 void sp__save_attr_text(sp_saver *s, const char *name, const char *text);
 void sp__save_end(sp_saver *s, sp_name out);
+void sp__save_end_many(sp_saver *s, const sp_name *out, int n);
 
 /* Initializers: a 1-D int64 list; a 0-D number of a dtype. */
 sp_name sp__save_const_ints(sp_saver *s, const int64_t *values, int n);

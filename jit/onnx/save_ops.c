@@ -382,9 +382,10 @@ static sp_status save_reduce(sp_saver *s, const sp_ir_node *n, const char *op_ty
     const sp_meta *x = type_of(s, n->in[0]);
     const sp_attr *dim = attr(n, "dim");
     int64_t dims[SP_MAX_RANK];
-    int n_dims = dim != NULL && dim->n > 0 ? dim->n : x->rank;
+    bool one = dim != NULL && dim->kind == SP_ATTR_INT, some = dim != NULL && dim->n > 0;
+    int n_dims = one ? 1 : some ? dim->n : x->rank;
     for (int i = 0; i < n_dims; i++) {
-        dims[i] = dim != NULL && dim->n > 0 ? dim->v.ints[i] : i;
+        dims[i] = one ? dim->v.i : some ? dim->v.ints[i] : i;
         if (dims[i] < 0) dims[i] += x->rank;
     }
     if (x->rank == 0) return save_cast(s, n);
@@ -412,6 +413,26 @@ static sp_status save_amax(sp_saver *s, const sp_ir_node *n)
     return save_reduce(s, n, "ReduceMax");
 }
 
+static sp_status save_amin(sp_saver *s, const sp_ir_node *n)
+{
+    return save_reduce(s, n, "ReduceMin");
+}
+
+static sp_status save_prod(sp_saver *s, const sp_ir_node *n)
+{
+    return save_reduce(s, n, "ReduceProd");
+}
+
+static sp_status save_cumsum(sp_saver *s, const sp_ir_node *n)
+{
+    const sp_meta *y = result_type(s, n);
+    if (y->rank == 0) return save_cast(s, n);
+    sp_name axis = sp__save_const_scalar(s, SP_INT(dim_of(n, "dim", y->rank)), SP_INT64);
+    emit2(s, "CumSum", input_as(s, n, 0, y->dtype), axis, result(s, n));
+    return SP_OK;
+}
+
+/* argmax, argmin */
 static sp_status save_argmax(sp_saver *s, const sp_ir_node *n)
 {
     const sp_meta *x = type_of(s, n->in[0]), *y = result_type(s, n);
@@ -419,7 +440,7 @@ static sp_status save_argmax(sp_saver *s, const sp_ir_node *n)
     sp_name in = input_as(s, n, 0, x->dtype == SP_BOOL ? SP_INT64 : x->dtype);
     if (whole) in = reshaped(s, in, &x->numel, 1);
     sp_name out = whole ? sp__save_temp(s) : result(s, n);
-    sp__save_begin(s, "ArgMax", "");
+    sp__save_begin(s, n->op == SP_OP_ARGMIN ? "ArgMin" : "ArgMax", "");
     sp__save_in(s, in);
     sp__save_attr_int(s, "axis", whole ? 0 : dim_of(n, "dim", x->rank));
     sp__save_attr_int(s, "keepdims", whole ? 0 : attr_int(n, "keepdim", 0));
@@ -782,15 +803,19 @@ static sp_status save_stack(sp_saver *s, const sp_ir_node *n)
 
 /* ---- networks ---- */
 
+/* log_softmax, softmax */
 static sp_status save_log_softmax(sp_saver *s, const sp_ir_node *n)
 {
     const sp_meta *y = result_type(s, n);
     sp_name x = input_as(s, n, 0, y->dtype);
-    if (y->rank == 0) {
-        emit2(s, "Sub", x, x, result(s, n));
+    bool logs = n->op == SP_OP_LOG_SOFTMAX;
+    if (y->rank == 0) { /* ONNX has none of these for a number: x - x, or exp of that */
+        sp_name zero = logs ? result(s, n) : sp__save_temp(s);
+        emit2(s, "Sub", x, x, zero);
+        if (!logs) emit1(s, "Exp", zero, result(s, n));
         return SP_OK;
     }
-    sp__save_begin(s, "LogSoftmax", "");
+    sp__save_begin(s, logs ? "LogSoftmax" : "Softmax", "");
     sp__save_in(s, x);
     sp__save_attr_int(s, "axis", dim_of(n, "dim", y->rank));
     sp__save_end(s, result(s, n));
@@ -884,7 +909,6 @@ static void put_attr(sp_saver *s, const char *name, const sp_attr *a)
 static sp_status save_own_domain(sp_saver *s, const sp_ir_node *n)
 {
     const sp_op_info *info = &sp_op_table[n->op];
-    if (n->n_out != 1) return unsupported(n, "ops with several results have no form in a file yet");
     sp__save_begin(s, info->name, ONNX_SPOOL_DOMAIN);
     for (int i = 0; i < n->n_in; i++) {
         if (n->in[i] >= 0)
@@ -894,7 +918,9 @@ static sp_status save_own_domain(sp_saver *s, const sp_ir_node *n)
     }
     for (int i = 0; i < n->n_attr; i++)
         if (!n->attr[i].absent) put_attr(s, info->attr_names[i], &n->attr[i]);
-    sp__save_end(s, result(s, n));
+    sp_name out[SP_MAX_OUT];
+    for (int i = 0; i < n->n_out; i++) out[i] = sp__save_value(s, n->out[i]);
+    sp__save_end_many(s, out, n->n_out);
     return SP_OK;
 }
 
@@ -948,7 +974,11 @@ static const struct {
     {"sum", save_sum},
     {"mean", save_mean},
     {"amax", save_amax},
+    {"amin", save_amin},
+    {"prod", save_prod},
+    {"cumsum", save_cumsum},
     {"argmax", save_argmax},
+    {"argmin", save_argmax},
     {"matmul", save_matmul},
     {"linear", save_linear},
     {"view", save_reshape},
@@ -973,6 +1003,7 @@ static const struct {
     {"cat", save_cat},
     {"stack", save_stack},
     {"log_softmax", save_log_softmax},
+    {"softmax", save_log_softmax},
     {"nll_loss", save_nll_loss},
     {"full", save_full},
     {"fill.scalar", save_full},

@@ -103,6 +103,9 @@ def _parameters(ops):
                 lines.append(
                     f"static const int64_t default_{op.c_name}_{param.name}[] = {{{values}}};"
                 )
+        if len(op.outputs) > 1:
+            fields = ", ".join(f"{{{c_string(name)}, NULL}}" for name in op.outputs)
+            lines.append(f"static sp__py_outputs outputs_{op.c_name} = {{.fields = {{{fields}}}}};")
         if op.params:
             lines += [
                 f"static sp__py_param params_{op.c_name}[] = {{",
@@ -118,7 +121,8 @@ def _signature(op, name):
     out = "true" if "out" in op.variants and not name.endswith("_") else "false"
     counts = [len(op.params), len(op.attrs) + len(op.hidden_attrs), len(op.outputs)]
     counts = [str(n) for n in counts]
-    return wrap_list("    {", [op.opcode, *counts, out, params, c_string(text)], "},")
+    outputs = [f"&outputs_{op.c_name}"] if len(op.outputs) > 1 else []
+    return wrap_list("    {", [op.opcode, *counts, out, params, c_string(text), *outputs], "},")
 
 
 def _group(symbol, name, members):

@@ -482,11 +482,31 @@ static int convert(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mod
 
 /* ---- calls ----- */
 
-static PyObject *finish(sp_call *c)
+/* Steals the tensors. */
+static PyObject *named_results(const sp__py_group *g, sp__py_outputs *o, sp_tensor **t, int n)
+{
+    char name[80];
+    if (!o->type) {
+        snprintf(name, sizeof name, "spool.return_types.%s", g->name);
+        PyStructSequence_Desc desc = {name, NULL, o->fields, n};
+        o->type = PyStructSequence_NewType(&desc);
+    }
+    PyObject *results = o->type ? PyStructSequence_New(o->type) : NULL;
+    for (int i = 0; i < n; i++) {
+        if (results)
+            PyStructSequence_SetItem(results, i, sp__py_object(t[i]));
+        else
+            sp_drop(&t[i]);
+    }
+    return results;
+}
+
+static PyObject *finish(const sp__py_group *g, const sp__py_sig *sig, sp_call *c)
 {
     if (c->n_out == 1) return sp__py_finish(c);
     sp_status status = sp__dispatch(c);
-    return status == SP_OK ? sp__py_tuple(c->out, c->n_out) : sp__py_raise(status);
+    if (status != SP_OK) return sp__py_raise(status);
+    return named_results(g, sig->outputs, c->out, c->n_out);
 }
 
 static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mode, bound *b)
@@ -496,7 +516,7 @@ static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode m
     if (convert(g, sig, mode, b) < 0)
         add_signature(sig);
     else
-        result = finish(&b->call);
+        result = finish(g, sig, &b->call);
     PyMem_Free(b->many);
     Py_XDECREF(b->sequence);
     return result;
@@ -527,7 +547,8 @@ PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const
     if (!names) {
         bound b;
         for (int i = 0; i < group->n_sigs; i++) {
-            if (plain_call(&group->sigs[i], self, args, n_args, mode, &b)) return finish(&b.call);
+            const sp__py_sig *sig = &group->sigs[i];
+            if (plain_call(sig, self, args, n_args, mode, &b)) return finish(group, sig, &b.call);
         }
     }
     return general_call(group, self, args, n_args, names, mode);

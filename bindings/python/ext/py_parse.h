@@ -50,12 +50,19 @@ typedef struct sp__py_param {
     PyObject *word;             /* the interned name, from the first call with keywords on; owned */
 } sp__py_param;
 
+/* A result of several tensors: a tuple whose fields have the names of the outputs. */
+typedef struct sp__py_outputs {
+    PyStructSequence_Field fields[SP_MAX_OUT + 1]; /* a name each, then an end */
+    PyTypeObject *type;                            /* from the first call on; owned */
+} sp__py_outputs;
+
 typedef struct sp__py_sig {
     uint16_t op;
     uint8_t n_params, n_attr, n_out; /* n_attr: of the op, hidden ones included */
     bool has_out;                    /* takes out= */
     sp__py_param *params;
-    const char *text; /* "sum(Tensor x, int[]? dim=None, ...)" */
+    const char *text;        /* "sum(Tensor x, int[]? dim=None, ...)" */
+    sp__py_outputs *outputs; /* of an op with several */
 } sp__py_sig;
 
 typedef struct sp__py_group {

@@ -7,7 +7,7 @@
     print(x.grad)  # tensor([2., 4., 6.])
 
 Names and meanings follow PyTorch. What is not loaded at once (``spool.nn``, ``spool.optim``, ``spool.data``, ``spool.save``,
-``spool.func``, ``spool.onnx``) is loaded when it is first used.
+``spool.linalg``, ``spool.func``, ``spool.onnx``) is loaded when it is first used.
 """
 
 import importlib as _importlib
@@ -23,11 +23,20 @@ from ._C import __version__  # noqa: E402
 
 TYPE_CHECKING = False  # typing's own costs an import
 if TYPE_CHECKING:
-    from . import data, func, nn, onnx, optim, safetensors, serialization
+    from . import data, func, linalg, nn, onnx, optim, safetensors, serialization
     from ._jit import Explanation, explain, hot, jit
     from .serialization import load, save
 
-_LAZY_MODULES = ("data", "func", "nn", "onnx", "optim", "safetensors", "serialization")
+_LAZY_MODULES = (
+    "data",
+    "func",
+    "linalg",
+    "nn",
+    "onnx",
+    "optim",
+    "safetensors",
+    "serialization",
+)
 _LAZY_NAMES = {
     "Explanation": "_jit",
     "explain": "_jit",

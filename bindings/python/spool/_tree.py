@@ -20,7 +20,7 @@ def _flatten(tree, leaves):
         return dict, list(tree), [_flatten(value, leaves) for value in tree.values()]
     if tree is None:
         return None
-    if isinstance(tree, tuple) and hasattr(kind, "_fields"):
+    if isinstance(tree, tuple) and (hasattr(kind, "_fields") or hasattr(kind, "n_fields")):
         return kind, [_flatten(value, leaves) for value in tree]
     leaves.append(tree)
     return _LEAF
@@ -39,9 +39,9 @@ def _unflatten(structure, leaves):
     if structure[0] is dict:
         return {key: _unflatten(part, leaves) for key, part in zip(structure[1], structure[2])}
     values = [_unflatten(part, leaves) for part in structure[1]]
-    if structure[0] is tuple or structure[0] is list:
-        return structure[0](values)
-    return structure[0](*values)
+    if hasattr(structure[0], "_fields"):
+        return structure[0](*values)
+    return structure[0](values)  # tuple, list, or the named results of an op
 
 
 def tree_map(function, tree):

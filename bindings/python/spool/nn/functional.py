@@ -3,6 +3,7 @@
 relu(x)                                        max(x, 0)
 linear(x, w, b=None)                           x @ w.T + b
 bilinear(x1, x2, w, b=None)                    x1 @ w[k] @ x2 + b[k]
+softmax(x, dim), softmin(x, dim)               exp(x) / sum(exp(x)), the same of -x
 log_softmax(x, dim)                            x - log(sum(exp(x)))
 nll_loss(x, target, *, reduction='mean')       -x[i, target[i]], reduced
 cross_entropy(x, target, *, reduction='mean')  nll_loss(log_softmax(x, 1), target)
@@ -12,7 +13,7 @@ mse_loss(input, target, *, reduction='mean')   (input - target)^2, reduced; also
 import warnings
 
 from .. import _C
-from .._C import cross_entropy, linear, log_softmax, nll_loss, relu, tanh
+from .._C import cross_entropy, linear, log_softmax, nll_loss, relu, softmax, softmin, tanh
 
 __all__ = [
     "bilinear",
@@ -25,6 +26,8 @@ __all__ = [
     "nll_loss",
     "relu",
     "smooth_l1_loss",
+    "softmax",
+    "softmin",
     "tanh",
 ]
 
