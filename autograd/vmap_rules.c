@@ -224,6 +224,19 @@ static sp_status batch_cat(sp_batch *b)
     return SP_OK;
 }
 
+/* One sequence for all of an example's values: the values as one row. Rows of their own go as they
+ * are. */
+static sp_status batch_searchsorted(sp_batch *b)
+{
+    int64_t shape[2] = {b->size, b->c->in[1]->numel};
+    sp_tensor *rows;
+    for (int i = 0; i < 2; i++) SP_RETURN_IF(sp__batch_everywhere(b, i));
+    if (b->c->in[0]->rank > 1) return SP_OK;
+    SP_RETURN_IF(sp_reshape(b->low.in[1], shape, 2, &rows));
+    sp__batch_set(b, 1, rows);
+    return SP_OK;
+}
+
 /* ---- losses ----- */
 
 static sp_status join_dims(const sp_tensor *t, int64_t joined, int skip, sp_tensor **out)
@@ -298,6 +311,7 @@ sp_batch_rule sp__batch_rule_of(int op)
     case SP_OP_INDEX_COPY: return batch_index_copy;
     case SP_OP_RAVEL_MULTI_INDEX: return batch_ravel_multi_index;
     case SP_OP_INDEX_ADD: return batch_index_add;
+    case SP_OP_SEARCHSORTED: return batch_searchsorted;
     case SP_OP_NLL_LOSS: return batch_nll_loss;
     default: return NULL;
     }

@@ -120,6 +120,11 @@ sp_status sp__body_min(sp_call *c)
     return sp_amin(c->in[0], NULL, &c->out[0]);
 }
 
+sp_status sp__body_min_other(sp_call *c)
+{
+    return sp_minimum(c->in[0], c->in[1], &c->out[0]);
+}
+
 sp_status sp__body_max_other(sp_call *c)
 {
     return sp_maximum(c->in[0], c->in[1], &c->out[0]);

@@ -245,16 +245,6 @@ sp_status sp__body_std_mean(sp_call *c)
 
 /* ---- norms ----- */
 
-/* |x|, with derivative 0 at 0. */
-static sp_status magnitude(const sp_tensor *x, sp_tensor **out)
-{
-    sp_tensor *minus = NULL;
-    SP_RETURN_IF(sp_neg(x, &minus));
-    sp_status status = sp_maximum(x, minus, out);
-    sp_drop(&minus);
-    return status;
-}
-
 /* x ** e for x >= 0; at 0 the derivative is 0 if `flat`, where it would be infinite. */
 static sp_status power(const sp_tensor *x, double e, bool flat, sp_tensor **out)
 {
@@ -306,7 +296,7 @@ static sp_status norm_p(const sp_tensor *x, const norm_args *a, sp_tensor **out)
 {
     sp_tensor *size = NULL, *powers = NULL, *sum = NULL;
     sp_status status = SP_OK;
-    SP_TRY(magnitude(x, &size));
+    SP_TRY(sp_abs(x, &size));
     if (isinf(a->p)) {
         SP_TRY((a->p > 0 ? max_over : min_over)(size, a->dim, a->keepdim, out));
     } else if (a->p == 1) {

@@ -68,6 +68,12 @@ TORCH = {
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
     "vector_norm": torch.linalg.vector_norm,
+    "sort": lambda x, dim=-1, descending=False, stable=True: torch.sort(
+        x, dim=dim, descending=descending, stable=stable
+    ),
+    "argsort": lambda x, dim=-1, descending=False, stable=True: torch.argsort(
+        x, dim=dim, descending=descending, stable=stable
+    ),
     "linear_scan": lambda x, factor, dim, reverse=False: linear_scan(x, factor, dim, reverse),
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
 }
