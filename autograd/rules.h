@@ -37,6 +37,11 @@ SP_MUST_USE sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_te
 SP_MUST_USE sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scalar base,
                                             const sp_tensor *power, sp_tensor **out);
 
+/* gelu's second derivative at x, times gy and grad. */
+SP_MUST_USE sp_status sp__rule_gelu_second(const sp_tensor *gy, const sp_tensor *grad,
+                                           const sp_tensor *x, int64_t approximate,
+                                           sp_tensor **out);
+
 /* ---- reductions of an x of geometry m over dim ----- */
 
 /* A result of the reduction with the reduced dimensions put back as size 1. */

@@ -78,7 +78,7 @@ bool sp__program_can(const sp_graph *g, const sp_ir_node *node)
     const sp_meta *out = &g->values[node->out[0]].type;
     if (out->view_of >= 0 || out->device != SP_DEVICE_CPU) return false;
     int scalars = 0;
-    for (int i = 0; i < node->n_attr; i++) scalars += node->attr[i].kind == SP_ATTR_SCALAR;
+    for (int i = 0; i < node->n_attr; i++) scalars += node->attr[i].kind <= SP_ATTR_SCALAR;
     for (int i = 0; i < node->n_in; i++)
         if (node->in[i] < 0) return false;
     return scalars <= SCALARS_A_NODE && sp__tile_can(node->op, compute_dtype(g, node));
@@ -142,7 +142,7 @@ static void instruction(builder *b, int32_t i, const uint8_t *leaves)
                           .result = b->g->values[node->out[0]].type.dtype};
     for (int k = 0; k < node->n_in; k++) to->src[k] = reg_of(b, node->in[k]);
     for (int k = 0; k < node->n_attr; k++) {
-        if (node->attr[k].kind != SP_ATTR_SCALAR) continue;
+        if (node->attr[k].kind > SP_ATTR_SCALAR) continue;
         to->scalar[scalars++] = (int16_t)p->n_scalar;
         p->scalar[p->n_scalar++] = (sp_program_scalar){.node = b->first + i, .attr = k};
     }

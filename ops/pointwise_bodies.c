@@ -2,6 +2,7 @@
  *
  * Errors come from the ops that they are made of, but for what those could not say.
  */
+#include <float.h>
 #include <math.h>
 
 #include "ops/attr.h"
@@ -157,4 +158,90 @@ out:
     sp_drop(&scaled);
     sp_drop(&rounded);
     return status;
+}
+
+/* ---- activations, NaN ----- */
+
+sp_status sp__body_relu6(sp_call *c)
+{
+    const sp_hardtanh_opt opt = {.size = sizeof opt,
+                                 .has_min_val = true,
+                                 .min_val = SP_INT(0),
+                                 .has_max_val = true,
+                                 .max_val = SP_INT(6)};
+    return sp_hardtanh(c->in[0], &opt, &c->out[0]);
+}
+
+/* weight in the shape that broadcasts along x's channels. */
+static sp_status channel_weight(const sp_call *c, sp_tensor **out)
+{
+    const sp_tensor *x = c->in[0], *weight = c->in[1];
+    int64_t shape[SP_MAX_RANK], channels = x->rank > 1 ? x->shape[1] : 1;
+    if (weight->numel != 1 && (weight->rank != 1 || weight->numel != channels))
+        return sp_fail(SP_ESHAPE,
+                       "%s: weight has shape %s and x has %lld channels (dimension 1 of %s), "
+                       "expected one number or one a channel",
+                       sp__op_name(c), SP_SHAPE(weight), (long long)channels, SP_SHAPE(x));
+    for (int i = 0; i < x->rank; i++) shape[i] = i == 1 ? weight->numel : 1;
+    if (x->rank == 1) shape[0] = weight->numel;
+    return sp_reshape(weight, shape, x->rank, out);
+}
+
+sp_status sp__body_prelu(sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    sp_tensor *weight = NULL, *scaled = NULL, *above = NULL;
+    sp_status status = SP_OK;
+    SP_RETURN_IF(sp__check_floating(c, x, "x"));
+    SP_RETURN_IF(sp__check_same_dtype(c, x, "x", c->in[1], "weight"));
+    SP_TRY(channel_weight(c, &weight));
+    SP_TRY(sp_mul(x, weight, &scaled));
+    SP_TRY(sp_gt_scalar(x, SP_INT(0), &above));
+    SP_TRY(sp_where(above, x, scaled, &c->out[0]));
+out:
+    sp_drop(&weight);
+    sp_drop(&scaled);
+    sp_drop(&above);
+    return status;
+}
+
+sp_status sp__body_logit_eps(sp_call *c)
+{
+    const sp_attr *eps = &c->attr[SP_LOGIT_EPS_EPS];
+    sp_tensor *inside = NULL;
+    sp_status status = SP_OK;
+    if (eps->absent) return sp_logit(c->in[0], &c->out[0]);
+    SP_TRY(sp_clamp(c->in[0], SP_FLOAT(eps->v.f), SP_FLOAT(1 - eps->v.f), &inside));
+    SP_TRY(sp_logit(inside, &c->out[0]));
+out:
+    sp_drop(&inside);
+    return status;
+}
+
+/* x with `value` where test(x) holds; takes x's reference, also on failure. */
+static sp_status replaced(sp_tensor *x, sp_status (*test)(const sp_tensor *, sp_tensor **),
+                          double value, sp_tensor **out)
+{
+    sp_tensor *hit = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    SP_TRY(test(x, &hit));
+    SP_TRY(sp_where_scalar_x(hit, SP_FLOAT(value), x, out));
+out:
+    sp_drop(&hit);
+    sp_drop(&x);
+    return status;
+}
+
+sp_status sp__body_nan_to_num(sp_call *c)
+{
+    const sp_attr *nan = &c->attr[SP_NAN_TO_NUM_NAN], *up = &c->attr[SP_NAN_TO_NUM_POSINF],
+                  *down = &c->attr[SP_NAN_TO_NUM_NEGINF];
+    const sp_tensor *x = c->in[0];
+    if (is_whole(x)) return sp_clone(x, &c->out[0]);
+    double largest = x->dtype == SP_FLOAT64 ? DBL_MAX : FLT_MAX;
+    sp_tensor *clean = NULL, *below = NULL;
+    SP_RETURN_IF(replaced(sp__retain(x), sp_isnan, nan->absent ? 0 : nan->v.f, &clean));
+    SP_RETURN_IF(replaced(clean, sp_isposinf, up->absent ? largest : up->v.f, &below));
+    return replaced(below, sp_isneginf, down->absent ? -largest : down->v.f, &c->out[0]);
 }

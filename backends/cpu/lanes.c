@@ -25,6 +25,20 @@
 #define CLAMP(x, y, z) AT_MOST(AT_LEAST(x, y), z)
 /* From the nearer end, so that weights 0 and 1 give x and y. */
 #define LERP(x, y, z) SELECT(ABS(z) < NUMBER_LIKE(z, 0.5), x + z * (y - x), y - (y - x) * (ONE - z))
+#define RELU6(x)      CLAMP(x, ZERO, ZERO + 6)
+#define SELU(x)                                                                                    \
+    (SELECT((x) > 0, x, MATH(expm1, x) * NUMBER_LIKE(x, 1.6732632423543772)) *                     \
+     NUMBER_LIKE(x, 1.0507009873554805))
+/* grad s (1 + x (1 - s)), s being sigmoid(x) */
+#define SILU_BACKWARD(grad, x)                                                                     \
+    ((grad) * (MATH(sigmoid, x) * (ONE + (x) * (ONE - MATH(sigmoid, x)))))
+/* Near 1/2, where log(x / (1 - x)) would cancel, 2 x - 1 is exact. */
+#define LOGIT(x)                                                                                   \
+    SELECT(ABS((x)-NUMBER_LIKE(x, 0.5)) <= NUMBER_LIKE(x, 0.25),                                   \
+           MATH(log1p, ((x) + (x)-1) / (ONE - (x))), LOG((x) / (ONE - (x))))
+#define LOG_ADD_EXP(x, y)                                                                          \
+    SELECT((x) == (y), (x) + NUMBER_LIKE(x, M_LN2),                                                \
+           SELECT((x) > (y), x, y) + MATH(log1p, EXP(-ABS((x) - (y)))))
 
 /* clang-format off */
 /*            name     ns    numbers          bool */
@@ -89,7 +103,50 @@ ORDERED1(     relu,    0.08, SELECT(x < ZERO, ZERO, x))
 FLOAT1(       sqrt,    0.50, SQRT(x))
 FLOAT1(       exp,     0.80, EXP(x))
 FLOAT1(       log,     1.20, LOG(x))
-FLOAT1(       tanh,    2.50, TANH(x))
+FLOAT1(       tanh,    1.20, TANH(x))
+
+FLOAT1(       exp2,    0.60, MATH(exp2, x))
+FLOAT1(       expm1,   2.20, MATH(expm1, x))
+FLOAT1(       log2,    1.30, MATH(log2, x))
+FLOAT1(       log10,   1.30, MATH(log10, x))
+FLOAT1(       log1p,   1.40, MATH(log1p_all, x))
+FLOAT1(       sin,     1.20, MATH(sin, x))
+FLOAT1(       cos,     1.20, MATH(cos, x))
+FLOAT1(       tan,     1.60, MATH(tan, x))
+FLOAT1(       asin,    1.20, MATH(asin, x))
+FLOAT1(       acos,    1.40, MATH(acos, x))
+FLOAT1(       atan,    1.60, MATH(atan, x))
+FLOAT1(       sinh,    2.20, MATH(sinh_all, x))
+FLOAT1(       cosh,    1.80, MATH(cosh, x))
+FLOAT1(       asinh,   3.00, MATH(asinh_all, x))
+FLOAT1(       acosh,   3.00, MATH(acosh_all, x))
+FLOAT1(       atanh,   3.00, MATH(atanh, x))
+FLOAT1(       erf,     4.20, MATH(erf, x))
+FLOAT1(       erfc,    5.80, MATH(erfc, x))
+FLOAT1(       sinc,    1.80, SELECT(x == 0, ONE, MATH(sinpi, x) / (x * NUMBER_LIKE(x, M_PI))))
+FLOAT1(       logit,   2.80, LOGIT(x))
+FLOAT2(       atan2,   2.40, MATH2(atan2, x, y))
+FLOAT2(       hypot,   1.20, MATH2(hypot, x, y))
+FLOAT2(       xlogy,   1.40, SELECT((x == 0) & (y == y), ZERO, x * LOG(y)))
+FLOAT2(       logaddexp, 2.60, LOG_ADD_EXP(x, y))
+
+FLOAT1(       sigmoid, 1.10, MATH(sigmoid, x))
+FLOAT2(       sigmoid_backward, 0.20, x * ((ONE - y) * y))
+FLOAT2(       tanh_backward,    0.20, x * (ONE - y * y))
+FLOAT1(       silu,    1.10, x / (EXP(-x) + 1))
+FLOAT2(       silu_backward,    1.20, SILU_BACKWARD(x, y))
+FLOAT3(       softplus, 2.50, 0, SCALAR0, SCALAR1, SELECT(x * y > z, x, MATH(softplus, x * y) / y))
+FLOAT1_NUMBER(elu,     2.40, SELECT(x > 0, x, MATH(expm1, x) * y))
+FLOAT1_NUMBER(celu,    2.60, SELECT(x > 0, x, MATH(expm1, x / y) * y))
+FLOAT1(       selu,    2.40, SELU(x))
+FLOAT1_NUMBER(leaky_relu, 0.12, SELECT(x > 0, x, x * y))
+FLOAT3(       hardtanh, 0.12, 0, SCALAR0, SCALAR1, CLAMP(x, y, z))
+FLOAT1(       hardswish, 0.20, x * RELU6(x + 3) / 6)
+FLOAT1(       hardsigmoid, 0.20, RELU6(x + 3) / 6)
+FLOAT1(       mish,    1.40, x * MATH(tanh_softplus, x))
+FLOAT1(       logsigmoid, 2.40, ZERO - MATH(softplus, -x))
+FLOAT1(       softsign, 0.25, x / (ABS(x) + 1))
+FLOAT3(       threshold, 0.12, 0, SCALAR0, SCALAR1, SELECT(x <= y, z, x))
 /* clang-format on */
 
 /* ---- tables ----- */

@@ -163,4 +163,150 @@ static inline int64_t floor_divide_i64(int64_t x, int64_t y)
     return divide_i64(x, y) - (r != 0 && (r < 0) != (y < 0));
 }
 
+/* ---- functions from SLEEF ----- */
+
+DEFINE_MATH(exp2, u10)
+DEFINE_MATH(expm1, u10)
+DEFINE_MATH(log2, u10)
+DEFINE_MATH(log10, u10)
+DEFINE_MATH(log1p, u10)
+DEFINE_MATH(sin, u10)
+DEFINE_MATH(cos, u10)
+DEFINE_MATH(tan, u10)
+DEFINE_MATH(asin, u10)
+DEFINE_MATH(acos, u10)
+DEFINE_MATH(atan, u10)
+DEFINE_MATH(sinh, u10)
+DEFINE_MATH(cosh, u10)
+DEFINE_MATH(asinh, u10)
+DEFINE_MATH(acosh, u10)
+DEFINE_MATH(atanh, u10)
+DEFINE_MATH(sinpi, u05)
+DEFINE_MATH(erf, u10)
+DEFINE_MATH(erfc, u15)
+
+#define DEFINE_MATH2(name, precision)                                                              \
+    ALWAYS_INLINE V_f32 name##_of_f32(V_f32 x, V_f32 y)                                            \
+    {                                                                                              \
+        return (V_f32)SLEEF_F32(name, precision)((sleef_f32)x, (sleef_f32)y);                      \
+    }                                                                                              \
+    ALWAYS_INLINE V_f64 name##_of_f64(V_f64 x, V_f64 y)                                            \
+    {                                                                                              \
+        return (V_f64)SLEEF_F64(name, precision)((sleef_f64)x, (sleef_f64)y);                      \
+    }
+DEFINE_MATH2(atan2, u10)
+DEFINE_MATH2(hypot, u05)
+
+/* SLEEF gives up beyond FAR (its square overflows) and beyond HUGE (log1p). */
+#define DEFINE_FAR(T, FAR, HUGE)                                                                   \
+    ALWAYS_INLINE V_##T log1p_all_of_##T(V_##T x)                                                  \
+    {                                                                                              \
+        V_##T r = log1p_of_##T(x);                                                                 \
+        M_##T far = x > (E_##T)HUGE;                                                               \
+        if (any_##T(far)) r = (V_##T)((far & (M_##T)log_of_##T(x)) | (~far & (M_##T)r));           \
+        return r;                                                                                  \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T asinh_all_of_##T(V_##T x)                                                  \
+    {                                                                                              \
+        V_##T r = asinh_of_##T(x), size = abs_of_##T(x);                                           \
+        M_##T far = size > (E_##T)FAR;                                                             \
+        if (any_##T(far)) {                                                                        \
+            V_##T log = copysign_of_##T(log_of_##T(size) + (E_##T)M_LN2, x);                       \
+            r = (V_##T)((far & (M_##T)log) | (~far & (M_##T)r));                                   \
+        }                                                                                          \
+        return r;                                                                                  \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T acosh_all_of_##T(V_##T x)                                                  \
+    {                                                                                              \
+        V_##T r = acosh_of_##T(x);                                                                 \
+        M_##T far = x > (E_##T)FAR;                                                                \
+        if (any_##T(far)) {                                                                        \
+            V_##T log = log_of_##T(x) + (E_##T)M_LN2;                                              \
+            r = (V_##T)((far & (M_##T)log) | (~far & (M_##T)r));                                   \
+        }                                                                                          \
+        return r;                                                                                  \
+    }
+/* Halves, because SLEEF's sinh overflows before the result does. */
+#define DEFINE_SINH(T, FAR)                                                                        \
+    ALWAYS_INLINE V_##T sinh_all_of_##T(V_##T x)                                                   \
+    {                                                                                              \
+        V_##T r = sinh_of_##T(x), size = abs_of_##T(x);                                            \
+        M_##T far = size > (E_##T)FAR;                                                             \
+        if (any_##T(far)) {                                                                        \
+            V_##T root = exp_of_##T(size * (E_##T)0.5);                                            \
+            V_##T grown = copysign_of_##T(root * (E_##T)0.5 * root, x);                            \
+            r = (V_##T)((far & (M_##T)grown) | (~far & (M_##T)r));                                 \
+        }                                                                                          \
+        return r;                                                                                  \
+    }
+DEFINE_SINH(f32, 88)
+DEFINE_SINH(f64, 709)
+DEFINE_FAR(f32, 1e18, 1e37)
+DEFINE_FAR(f64, 1e150, 1e306)
+
+/* ---- the normal distribution ----- */
+
+/* erfc(-x / sqrt(2)) / 2. The rounding error e of t = -x / sqrt(2) would be magnified for negative
+ * x: it is computed from halves of the factors, whose products are exact, and made good with
+ * erfc(t + e) = erfc(t) (1 - e r), r being nearly t + sqrt(t t + 4 / pi). */
+#define DEFINE_NORMAL(T, HALF, C_HIGH, C_LOW)                                                      \
+    ALWAYS_INLINE V_##T normal_of_##T(V_##T x)                                                     \
+    {                                                                                              \
+        V_##T t = x * (E_##T) - M_SQRT1_2, high = (V_##T)((M_##T)x & HALF), low = x - high;        \
+        V_##T e = high * (E_##T) - C_HIGH - t - high * (E_##T)C_LOW - low * (E_##T)M_SQRT1_2;      \
+        V_##T p = erfc_of_##T(t), r = t + sqrt_of_##T(t * t + (E_##T)(4 * M_1_PI));                \
+        M_##T near = abs_of_##T(x) < 1000;                                                         \
+        return (E_##T)0.5 * (p - (V_##T)(near & (M_##T)(p * (e * r))));                            \
+    }
+DEFINE_NORMAL(f32, ~0xfff, 0.70703125, 0.00007553118654752440)
+DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.210161710447896936e-8)
+
+/* ---- activations ----- */
+
+#define DEFINE_ACTIVATIONS(T)                                                                      \
+    ALWAYS_INLINE V_##T sigmoid_of_##T(V_##T x)                                                    \
+    {                                                                                              \
+        return 1 / (exp_of_##T(-x) + 1);                                                           \
+    }                                                                                              \
+    /* log(1 + exp(x)) */                                                                          \
+    ALWAYS_INLINE V_##T softplus_of_##T(V_##T x)                                                   \
+    {                                                                                              \
+        V_##T above = (V_##T)(~(x < 0) & (M_##T)x);                                                \
+        return above + log1p_of_##T(exp_of_##T(-abs_of_##T(x)));                                   \
+    }                                                                                              \
+    /* tanh(log(1 + exp(x))) by w = exp(x); 1 from 20 on. */                                       \
+    ALWAYS_INLINE V_##T tanh_softplus_of_##T(V_##T x)                                              \
+    {                                                                                              \
+        V_##T w = exp_of_##T(x), n = w * (w + 2), one = splat_##T(1);                              \
+        M_##T far = x > 20;                                                                        \
+        return (V_##T)((far & (M_##T)one) | (~far & (M_##T)(n / (n + 2))));                        \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T gelu_none_##T(V_##T x)                                                     \
+    {                                                                                              \
+        return x * normal_of_##T(x);                                                               \
+    }                                                                                              \
+    /* (1 + tanh(u)) / 2 is sigmoid(2 u); u is sqrt(2 / pi) (x + 0.044715 x ** 3). */              \
+    ALWAYS_INLINE V_##T gelu_tanh_##T(V_##T x)                                                     \
+    {                                                                                              \
+        V_##T u = x * (1 + x * x * (E_##T)0.044715) * (E_##T)(M_SQRT2 * M_2_SQRTPI);               \
+        return x * sigmoid_of_##T(u);                                                              \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T gelu_backward_none_##T(V_##T grad, V_##T x)                                \
+    {                                                                                              \
+        V_##T density = exp_of_##T(x * x * (E_##T) - 0.5) * (E_##T)(0.5 * M_SQRT1_2 * M_2_SQRTPI); \
+        return grad * (normal_of_##T(x) + x * density);                                            \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T gelu_backward_tanh_##T(V_##T grad, V_##T x)                                \
+    {                                                                                              \
+        const E_##T k = (E_##T)(M_SQRT2 * M_2_SQRTPI);                                             \
+        V_##T s = sigmoid_of_##T(x * (1 + x * x * (E_##T)0.044715) * k);                           \
+        V_##T slope = (1 + x * x * (E_##T)(3 * 0.044715)) * k;                                     \
+        return grad * (s + x * s * (1 - s) * slope);                                               \
+    }
+DEFINE_ACTIVATIONS(f32)
+DEFINE_ACTIVATIONS(f64)
+
+#define MATH(name, x)     BOTH(name, x)(x)
+#define MATH2(name, x, y) BOTH(name, x)(x, y)
+
 #endif

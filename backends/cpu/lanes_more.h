@@ -96,6 +96,11 @@ DEFINE_LOOP3(i64)
 #define SCALAR1 (SP_LANE_SCALAR0 + 1)
 
 /* clang-format off */
+/* A tensor and a number. */
+#define FLOAT1_NUMBER(name, ns, expr)                                                              \
+    LANE2(f32, V_f32, name, expr)                                                                  \
+    LANE2(f64, V_f64, name, expr)                                                                  \
+    LANES_ROW(name, FN_FLOAT(name), 2, 0, SCALAR0, 0, false, false, ns)
 #define FLOAT3(name, ns, o0, o1, o2, expr)                                                         \
     LANE3(f32, name, expr)                                                                         \
     LANE3(f64, name, expr)                                                                         \
@@ -152,5 +157,34 @@ DEFINE_LOOP3(i64)
     LANE2(i64, C, name, expr)                                                                      \
     ROW2(name, FN_I64, false, ns)
 /* clang-format on */
+
+/* ---- gelu: the last operand says which of two functions, 0 for none, 1 for tanh ----- */
+
+#define LANE_GELU(T)                                                                               \
+    static void lane_gelu_##T(void *d, const void *a, const void *b, const void *c, int64_t n,     \
+                              unsigned splat)                                                      \
+    {                                                                                              \
+        E_##T tanh;                                                                                \
+        (void)c;                                                                                   \
+        memcpy(&tanh, b, sizeof tanh);                                                             \
+        if (tanh != 0)                                                                             \
+            loop1_##T(d, a, n, splat & 1, gelu_tanh_##T);                                          \
+        else                                                                                       \
+            loop1_##T(d, a, n, splat & 1, gelu_none_##T);                                          \
+    }                                                                                              \
+    static void lane_gelu_backward_##T(void *d, const void *a, const void *b, const void *c,       \
+                                       int64_t n, unsigned splat)                                  \
+    {                                                                                              \
+        E_##T tanh;                                                                                \
+        memcpy(&tanh, c, sizeof tanh);                                                             \
+        if (tanh != 0)                                                                             \
+            loop2_##T(d, a, b, n, splat & 3, gelu_backward_tanh_##T);                              \
+        else                                                                                       \
+            loop2_##T(d, a, b, n, splat & 3, gelu_backward_none_##T);                              \
+    }
+LANE_GELU(f32)
+LANE_GELU(f64)
+LANES_ROW(gelu, FN_FLOAT(gelu), 2, 0, SCALAR0, 0, false, false, 4.0f)
+LANES_ROW(gelu_backward, FN_FLOAT(gelu_backward), 3, 0, 1, SCALAR0, false, false, 5.0f)
 
 #endif

@@ -180,7 +180,7 @@ DEFINE_SOME_BY_COPY(i64)
     }
 DEFINE_MATH(exp, u10)
 DEFINE_MATH(log, u10)
-DEFINE_MATH(tanh, u10)
+DEFINE_MATH(tanh, u35)
 
 ALWAYS_INLINE V_f32 sqrt_of_f32(V_f32 x)
 {

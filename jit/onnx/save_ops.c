@@ -344,6 +344,36 @@ static sp_status save_masked_fill(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
+static sp_status save_threshold_backward(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name bound = sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype),
+            zero = sp__save_const_scalar(s, SP_INT(0), dtype),
+            above = temp2(s, "Greater", input_as(s, n, 1, dtype), bound);
+    emit_where(s, n, above, input_as(s, n, 0, dtype), zero);
+    return SP_OK;
+}
+
+/* grad * (1 - y * y) */
+static sp_status save_tanh_backward(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name y = input_as(s, n, 1, dtype), one = sp__save_const_scalar(s, SP_INT(1), dtype),
+            slope = temp2(s, "Sub", one, temp2(s, "Mul", y, y));
+    emit2(s, "Mul", input_as(s, n, 0, dtype), slope, result(s, n));
+    return SP_OK;
+}
+
+/* grad * (1 - y) * y */
+static sp_status save_sigmoid_backward(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    sp_name y = input_as(s, n, 1, dtype), one = sp__save_const_scalar(s, SP_INT(1), dtype),
+            part = temp2(s, "Mul", input_as(s, n, 0, dtype), temp2(s, "Sub", one, y));
+    emit2(s, "Mul", part, y, result(s, n));
+    return SP_OK;
+}
+
 static sp_status save_where(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
@@ -940,6 +970,9 @@ static const struct {
     {"div.rscalar", save_reversed},
     {"ne", save_ne},
     {"ne.scalar", save_ne},
+    {"threshold_backward", save_threshold_backward},
+    {"tanh_backward", save_tanh_backward},
+    {"sigmoid_backward", save_sigmoid_backward},
     {"where", save_where},
     {"where.scalar", save_where_scalar},
     {"where.scalar_x", save_where_numbers},

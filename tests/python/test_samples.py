@@ -55,6 +55,12 @@ TORCH = {
     "contiguous": lambda x: x.contiguous(),
     "alias": lambda x: x.clone(),
     "threshold_backward": lambda grad, x, threshold: torch.where(x > threshold, grad, 0),
+    "sigmoid_backward": lambda grad, y: grad * (1 - y) * y,
+    "tanh_backward": lambda grad, y: grad * (1 - y * y),
+    "silu_backward": lambda grad, x: grad * slope_of(torch.nn.functional.silu, x),
+    "gelu_backward": lambda grad, x, approximate="none": (
+        grad * slope_of(lambda v: torch.nn.functional.gelu(v, approximate=approximate), x)
+    ),
     "linear": torch.nn.functional.linear,
     "convolution": lambda x, w, stride, padding, dilation, groups, b=None: torch.convolution(
         x, w, b, *spread(x, stride, padding, dilation), False, spread(x, 0)[0], groups
@@ -97,6 +103,12 @@ def linear_scan(x, factor, dim, reverse):
         before = factors[i + 1 if reverse else i] * found[-1] if found else 0
         found.append(xs[i] + before)
     return torch.stack(found[::-1] if reverse else found, dim)
+
+
+def slope_of(function, x):
+    """PyTorch's derivative of an elementwise function."""
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
 
 
 def torch_op(sample):

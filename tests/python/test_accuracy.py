@@ -1,0 +1,154 @@
+"""Every elementwise function within its bound of the exact value, in units in the last place, by mpmath.
+
+A function of one floating tensor in the op table has a reference here or is exact; a new one without either fails.
+"""
+
+import zlib
+
+import mpmath
+import numpy as np
+import pytest
+from mpmath import mp, mpf
+from samples import FULL, load
+
+import spool
+
+COUNT = 20_000 if FULL else 2_000
+BOUND = 2.0
+BOUNDS = {
+    "tanh": 4,
+    "erf": 4,
+    "gelu": 4,
+    "sigmoid": 4,
+    "silu": 4,
+    "mish": 4,
+    "sinc": 2.5,
+    "sinh": 3,
+}
+
+
+def sinc(x):
+    return mpf(1) if x == 0 else mpmath.sinpi(x) / (mpmath.pi * x)
+
+
+def selu(x):
+    scale, alpha = mpf(1.0507009873554805), mpf(1.6732632423543772)
+    return scale * (x if x > 0 else alpha * mpmath.expm1(x))
+
+
+REFERENCES = {
+    "reciprocal": lambda x: 1 / x,
+    "rsqrt": lambda x: 1 / mpmath.sqrt(x),
+    "exp": mpmath.exp,
+    "log": mpmath.log,
+    "sqrt": mpmath.sqrt,
+    "tanh": mpmath.tanh,
+    "exp2": lambda x: mpf(2) ** x,
+    "expm1": mpmath.expm1,
+    "log2": lambda x: mpmath.log(x) / mpmath.ln2,
+    "log10": mpmath.log10,
+    "log1p": mpmath.log1p,
+    "logit": lambda x: mpmath.log(x / (1 - x)),
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
+    "tan": mpmath.tan,
+    "asin": mpmath.asin,
+    "acos": mpmath.acos,
+    "atan": mpmath.atan,
+    "sinh": mpmath.sinh,
+    "cosh": mpmath.cosh,
+    "asinh": mpmath.asinh,
+    "acosh": mpmath.acosh,
+    "atanh": mpmath.atanh,
+    "sinc": sinc,
+    "erf": mpmath.erf,
+    "erfc": mpmath.erfc,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "silu": lambda x: x / (1 + mpmath.exp(-x)),
+    "gelu": lambda x: x * mpmath.erfc(-x / mpmath.sqrt(2)) / 2,
+    "softplus": lambda x: x if x > 20 else mpmath.log1p(mpmath.exp(x)),
+    "elu": lambda x: x if x > 0 else mpmath.expm1(x),
+    "celu": lambda x: x if x > 0 else mpmath.expm1(x),
+    "selu": selu,
+    "mish": lambda x: x * mpmath.tanh(mpmath.log1p(mpmath.exp(x))),
+    "logsigmoid": lambda x: -mpmath.log1p(mpmath.exp(-x)),
+    "softsign": lambda x: x / (1 + abs(x)),
+}
+# Exact, correctly rounded by a single operation, or a chain of two of them that is the definition.
+PLAIN = set(
+    "abs sign neg floor ceil trunc round frac square relu leaky_relu hardtanh hardswish hardsigmoid clone".split()
+)
+DOMAINS = {  # all numbers where nothing else is said
+    **dict.fromkeys(["log", "log2", "log10", "sqrt", "rsqrt"], (0, np.inf)),
+    **dict.fromkeys(["asin", "acos", "atanh"], (-1, 1)),
+    "log1p": (-1, np.inf),
+    "logit": (0, 1),
+    "acosh": (1, np.inf),
+}
+LARGEST = dict.fromkeys(["sin", "cos", "tan", "sinc"], 1e6)
+LARGEST.update(dict.fromkeys(["erfc", "gelu"], 1e3))
+HARD = [0.25, 0.5, 0.75, 1, 1.5, 2, 10, 20, 88, *np.arange(1, 40) * np.pi / 4, *np.exp(range(8))]
+
+
+def functions():
+    """Public names of the table's functions of one floating tensor (and numbers with defaults)."""
+    names = {}
+    for sample in load():
+        entry = sample.entry
+        one = [a for a in sample.args if isinstance(a, dict)]
+        if "pointwise" not in entry["flags"] or len(one) != 1 or "." in sample.op:
+            continue
+        if len(sample.args) == 1 and not sample.kwargs and "function" in entry["variants"]:
+            names[sample.op] = entry
+    return names
+
+
+def arguments(name, dtype):
+    """Random arguments of all sizes, others near where functions turn, and these themselves."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    low, high = DOMAINS.get(name, (-np.inf, np.inf))
+    largest = LARGEST.get(name, float(np.finfo(dtype).max) ** 0.999)
+    sizes = np.exp(rng.uniform(np.log(np.finfo(dtype).tiny), np.log(largest), COUNT // 4))
+    hard = np.array(HARD)
+    near = rng.choice(hard, COUNT // 4) * (
+        1 + rng.normal(size=COUNT // 4) * 10.0 ** rng.integers(-8, 0)
+    )
+    x = np.concatenate([sizes, near, hard, rng.normal(size=COUNT // 4) * 4, rng.random(COUNT // 4)])
+    x = np.concatenate([x, -x]).astype(dtype)
+    x = x[(x > low) & (x < high) & (np.abs(x) <= largest)]
+    return rng.permutation(x)[:COUNT]
+
+
+def distances(got, exact):
+    """|got - exact| in units in the last place of exact, where that is a normal number."""
+    info = np.finfo(got.dtype)
+    for value, wanted in zip(got, exact):
+        if not info.tiny <= abs(wanted) <= info.max:
+            continue
+        unit = mpf(float(np.spacing(abs(got.dtype.type(float(wanted))))))
+        yield abs(mpf(float(value)) - wanted) / unit if np.isfinite(value) else mpf("inf")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_distance_from_the_exact_value(name, dtype):
+    x = arguments(name, dtype)
+    got = getattr(spool, name)(spool.tensor(x)).numpy()
+    with mp.workprec(160):
+        exact = [REFERENCES[name](mpf(float(v))) for v in x]
+        found = list(distances(got, exact))
+    worst = int(np.argmax([float(d) for d in found]))
+    assert len(found) > COUNT // 10
+    assert found[worst] <= BOUNDS.get(name, BOUND), f"{float(found[worst]):.2f} ulp"
+
+
+def test_every_function_has_a_bound():
+    floating = set()
+    for name in functions():
+        try:
+            result = getattr(spool, name)(spool.tensor([0.5]))
+        except TypeError:  # of integers alone
+            continue
+        if result.dtype == spool.float32:
+            floating.add(name)
+    assert floating - PLAIN - set(REFERENCES) == set()
