@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "ops/attr.h"
+#include "ops/dispatch.h"
 #include "ops/infer.h"
 #include "ops_gen.h"
 
@@ -408,6 +410,21 @@ sp_status sp__rule_channel_expand(const sp_tensor *t, const sp_meta *m, sp_tenso
 out:
     sp_drop(&tall);
     return status;
+}
+
+/* ---- random ----- */
+
+sp_status sp__rule_dropout_again(const sp_tensor *t, double p, int64_t seed, int64_t offset,
+                                 sp_tensor **out)
+{
+    sp_tensor *in[1] = {(sp_tensor *)t};
+    sp_call c = {.op = SP_OP_DROPOUT_TRAIN, .n_out = 1, .n_attr = 3, .n_in = 1, .in = in};
+    *out = NULL;
+    c.attr[0] = sp__attr_float(p);
+    c.attr[1] = sp__attr_int(seed), c.attr[2] = sp__attr_int(offset);
+    SP_RETURN_IF(sp__dispatch(&c));
+    *out = c.out[0];
+    return SP_OK;
 }
 
 /* ---- losses ----- */

@@ -135,6 +135,12 @@ SP_MUST_USE sp_status sp__rule_channel_sum(const sp_tensor *g, sp_tensor **out);
 SP_MUST_USE sp_status sp__rule_channel_expand(const sp_tensor *t, const sp_meta *m,
                                               sp_tensor **out);
 
+/* ---- random ----- */
+
+/* t with the elements dropped that seed and offset say. */
+SP_MUST_USE sp_status sp__rule_dropout_again(const sp_tensor *t, double p, int64_t seed,
+                                             int64_t offset, sp_tensor **out);
+
 /* ---- losses ----- */
 
 /* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */

@@ -432,6 +432,13 @@ sp_status sp__vmap_dispatch(sp_level *self, sp_call *c)
     if (!any && sp_op_table[c->op].flags & SP_OPF_RANDOM) return run_random(self, c);
     if (!any) return run_same(self, c);
 
+    if (sp_op_table[c->op].flags & SP_OPF_RANDOM &&
+        ((const sp_vmap_level *)self)->randomness != SP_RANDOM_DIFFERENT)
+        return sp_fail(SP_EUNSUPPORTED,
+                       "%s: random numbers for a mapped tensor inside vmap: pass "
+                       "randomness='different'",
+                       op_name(c));
+
     sp_tensor *room[ROOM] = {NULL}, **in = room;
     size_t bytes = (size_t)c->n_in * sizeof *in;
     if (c->n_in > ROOM && !(in = sp__alloc_zero(bytes)))

@@ -25,6 +25,19 @@ sp_status sp__infer_full(const sp_call *c, sp_meta *out)
         out);
 }
 
+sp_status sp__infer_linspace(const sp_call *c, sp_meta *out)
+{
+    sp_dtype dtype = dtype_or(&c->attr[SP_LINSPACE_DTYPE], SP_FLOAT32);
+    int64_t steps = c->attr[SP_LINSPACE_STEPS].v.i;
+    if (steps < 0)
+        return sp_fail(SP_EVALUE, "%s: %lld steps, expected 0 or more", sp__op_name(c),
+                       (long long)steps);
+    if (dtype == SP_BOOL)
+        return sp_fail(SP_EDTYPE, "%s: dtype is bool, expected a number's", sp__op_name(c));
+    out->rank = 1, out->shape[0] = steps;
+    return sp__infer_dense(c, dtype, SP_DEVICE_CPU, out);
+}
+
 /* ---- arange ----- */
 
 static double number(const sp_attr *a)

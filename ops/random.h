@@ -4,6 +4,8 @@
  * offset + i / n, where n is how many elements a block yields: 4 of float32, 2 of float64. The
  * offset advances, at issue and on the caller, by the blocks that the call needs; so numbers do not
  * depend on threads, on queueing, or on whether a result is used.
+ * Of dropout, element i is kept if w[i % 4] of block offset + i / 4, in units of 2^-32, is p or
+ * more.
  *
  *     uniform  float32    (w[i % 4] >> 8) * 2^-24                            w: the block's four
  * words float64    (w[2k] >> 11 | w[2k + 1] << 21) * 2^-53            k = i % 2; 53 bits, the upper

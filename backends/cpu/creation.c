@@ -61,3 +61,23 @@ sp_status sp__cpu_arange(const sp_kargs *args)
     }
     return SP_OK;
 }
+
+/* From both ends to the middle, in double, so that the last number is `end`. attributes: start,
+ * end, steps, dtype */
+sp_status sp__cpu_linspace(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0];
+    double start = number(&args->attr[SP_LINSPACE_START]),
+           end = number(&args->attr[SP_LINSPACE_END]);
+    int64_t n = out->numel, size = sp__size_of(out->dtype);
+    double step = n > 1 ? (end - start) / (double)(n - 1) : 0;
+    for (int64_t i = 0; i < n; i++) {
+        bool first_half = i < (n + 1) / 2;
+        char bytes[16];
+        sp__scalar_to(
+            SP_FLOAT(first_half ? start + (double)i * step : end - (double)(n - 1 - i) * step),
+            out->dtype, bytes);
+        memcpy(out->data + i * size, bytes, (size_t)size);
+    }
+    return SP_OK;
+}

@@ -12,6 +12,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
+#include "backends/cpu/tile_int.h"
 
 enum { CHUNK_BLOCKS = 1024 };
 
@@ -79,6 +80,78 @@ static sp_status random_fill(const sp_kargs *args, bool normal)
     int64_t blocks = (int64_t)sp__random_blocks(job.out->numel, job.out->dtype);
     double us = (double)job.out->numel * (normal ? 15e-3 : 4e-3);
     sp__pool_for((blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, us, random_chunk, &job);
+    return SP_OK;
+}
+
+/* ---- whole numbers ----- */
+
+/* 64 bits times the span, of which the upper 64 bits are below the span (Lemire 2019, without his
+ * rejection: the bias is span / 2^64). attributes: low, high, size, dtype, seed, offset */
+sp_status sp__cpu_randint(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0];
+    const sp_attr *last = args->attr + args->n_attr;
+    uint64_t seed = (uint64_t)last[-2].v.i, offset = (uint64_t)last[-1].v.i;
+    int64_t low = args->attr[0].v.i, size = sp__size_of(out->dtype);
+    uint64_t span = (uint64_t)args->attr[1].v.i - (uint64_t)low;
+    for (int64_t i = 0; i < out->numel; i++) {
+        uint32_t w[4];
+        char bytes[16];
+        sp__philox(seed, offset + (uint64_t)(i / 2), w);
+        uint64_t bits = (uint64_t)w[i % 2 * 2] | (uint64_t)w[i % 2 * 2 + 1] << 32;
+        uint64_t at = (uint64_t)((unsigned __int128)bits * span >> 64);
+        sp__scalar_to(SP_INT((int64_t)((uint64_t)low + at)), out->dtype, bytes);
+        memcpy(out->data + i * size, bytes, (size_t)size);
+    }
+    return SP_OK;
+}
+
+/* ---- dropout ----- */
+
+typedef struct drop_job {
+    const sp_operand *out, *x;
+    uint64_t seed, offset, least; /* a word from `least` on keeps its element */
+    double scale;
+} drop_job;
+
+#define DROP_LOOP(type)                                                                            \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        type value;                                                                                \
+        memcpy(&value, in + i * (int64_t)sizeof value, sizeof value);                              \
+        value = keep[i] ? (type)(value * (type)j->scale) : (type)0;                                \
+        memcpy(to + i * (int64_t)sizeof value, &value, sizeof value);                              \
+    }
+
+static void drop_chunk(void *ctx, int64_t chunk)
+{
+    const drop_job *j = ctx;
+    int64_t block = chunk * CHUNK_BLOCKS, start = block * 4, n = j->out->numel - start;
+    char room[CHUNK_BLOCKS * 4 * sizeof(double)], *to = j->out->data;
+    bool keep[CHUNK_BLOCKS * 4];
+    if (n > CHUNK_BLOCKS * 4) n = CHUNK_BLOCKS * 4;
+    for (int64_t i = 0; i < n; i += 4) {
+        uint32_t w[4];
+        sp__philox(j->seed, j->offset + (uint64_t)(block + i / 4), w);
+        for (int k = 0; k < 4; k++) keep[i + k] = w[k] >= j->least;
+    }
+    const char *in = room;
+    sp__gather(room, j->x, start, n);
+    to += start * sp__size_of(j->out->dtype);
+    if (j->out->dtype == SP_FLOAT64)
+        DROP_LOOP(double)
+    else
+        DROP_LOOP(float)
+}
+
+/* attributes: p, seed, offset; the output is dense */
+sp_status sp__cpu_dropout_train(const sp_kargs *args)
+{
+    double p = args->attr[0].v.f;
+    drop_job job = {.out = &args->arg[0], .x = &args->arg[1]};
+    job.seed = (uint64_t)args->attr[1].v.i, job.offset = (uint64_t)args->attr[2].v.i;
+    job.least = (uint64_t)ceil(p * 0x1p32), job.scale = p < 1 ? 1 / (1 - p) : 0;
+    int64_t chunks = (job.out->numel + CHUNK_BLOCKS * 4 - 1) / (CHUNK_BLOCKS * 4);
+    sp__pool_for(chunks, (double)job.out->numel * 4e-3, drop_chunk, &job);
     return SP_OK;
 }
 

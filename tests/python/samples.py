@@ -10,6 +10,18 @@ import numpy as np
 
 import spool
 
+RANDOM = {  # ops whose values no two calls share
+    "rand",
+    "randn",
+    "randint",
+    "randint.upto",
+    "bernoulli",
+    "bernoulli.p",
+    "uniform",
+    "normal",
+    "dropout",
+    "dropout.train",
+}
 FULL = os.environ.get("SPOOL_TEST_FULL") == "1"
 
 

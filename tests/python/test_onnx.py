@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from samples import (
     FULL,
+    RANDOM,
     arrays_of,
     caller,
     load,
@@ -21,7 +22,7 @@ from samples import (
 
 import spool
 
-SAMPLES = [s for s in load() if s.op not in ("rand", "randn", "masked_select", "masked_scatter")]
+SAMPLES = [s for s in load() if s.op not in RANDOM | {"masked_select", "masked_scatter"}]
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 
 

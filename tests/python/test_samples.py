@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from samples import (
+    RANDOM,
     REFLECTED,
     arrays_of,
     bits,
@@ -23,7 +24,6 @@ from samples import (
 import spool
 
 SAMPLES = load()
-RANDOM = {"rand", "randn"}
 READING = {"masked_select", "masked_scatter"}  # their result depends on values
 VIEWS = {"view", "may_view", "composite"}  # a composite may be nothing but views
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])

@@ -109,6 +109,8 @@ class _Function:
                 )
                 meta["gy", k] = meta["out", k]
         attrs = {p.name: _attr_value(p, i) for i, p in enumerate(op.attrs)}
+        for i, name in enumerate(op.hidden_attrs, len(op.attrs)):
+            attrs[name] = Value("int", f"a->attr[{i}].v.i")
         return Scope(tensors, attrs, meta, None if is_vjp else self._use_meta, self._use_name)
 
     def _use_name(self, value):
