@@ -253,6 +253,23 @@ def test_keyboard_interrupt_during_waits():
     assert done.stdout.startswith("interrupted [2.0, 2.0]"), done.stderr
 
 
+def test_signals_in_the_middle_of_products():
+    done = run_python(
+        """
+        import signal, spool
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        x = spool.randn(400, 700)
+        wanted = (x @ x.t()).tolist()
+        signal.setitimer(signal.ITIMER_REAL, 5e-4, 5e-4)
+        results = [x @ x.t() for _ in range(100)]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(all(y.tolist() == wanted for y in results))
+    """,
+        SPOOL_LAUNCH_BLOCKING="1",
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_an_index_is_checked_at_the_call_of_an_op_that_runs_later():
     done = run_python(
         """
