@@ -101,8 +101,11 @@ static sp_status linear_point(const forward *f, sp_level *level, sp_tensor **gy)
     for (int j = 0; j < f->c->n_out; j++) {
         if (!sp__is_float(f->out[j]->dtype)) continue;
         sp_tensor *zeros = NULL;
-        SP_RETURN_IF(sp__call_full_like(f->out[j], 0, &zeros));
-        sp_status status = sp__grad_wrap(level, zeros, true, &gy[j]);
+        sp_context was;
+        sp__below_enter(level, &was);
+        sp_status status = sp__call_full_like(f->out[j], 0, &zeros);
+        sp__below_leave(&was);
+        if (status == SP_OK) status = sp__grad_wrap(level, zeros, true, &gy[j]);
         sp_drop(&zeros);
         SP_RETURN_IF(status);
     }

@@ -141,6 +141,13 @@ SP_MUST_USE sp_status sp__rule_channel_expand(const sp_tensor *t, const sp_meta 
 SP_MUST_USE sp_status sp__rule_dropout_again(const sp_tensor *t, double p, int64_t seed,
                                              int64_t offset, sp_tensor **out);
 
+/* ---- statistics of x (N, C, ...) a channel: the mean, and the variance divided by n ----- */
+
+SP_MUST_USE sp_status sp__rule_channel_mean_vjp(const sp_tensor *gy, const sp_meta *x,
+                                                sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_channel_var_vjp(const sp_tensor *gy, const sp_tensor *x,
+                                               const sp_tensor *mean, sp_tensor **out);
+
 /* ---- losses ----- */
 
 /* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */

@@ -11,6 +11,19 @@ sp_status sp__infer_log_softmax(const sp_call *c, sp_meta *out)
     return sp__infer_like(c, x, (sp_dtype)x->dtype, out);
 }
 
+/* softmax_backward, log_softmax_backward */
+sp_status sp__infer_softmax_backward(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *grad = c->in[0], *y = c->in[1];
+    SP_RETURN_IF(sp__check_floating(c, grad, "grad"));
+    SP_RETURN_IF(sp__check_same_dtype(c, grad, "grad", y, "y"));
+    SP_RETURN_IF(sp__check_devices(c));
+    if (!sp__same_shape(grad, y))
+        return sp_fail(SP_ESHAPE, "%s: grad has shape %s, y %s: expected the same", sp__op_name(c),
+                       SP_SHAPE(grad), SP_SHAPE(y));
+    return sp__infer_log_softmax(c, out);
+}
+
 sp_status sp__body_softmax_dtype(sp_call *c)
 {
     sp_tensor *x = NULL;

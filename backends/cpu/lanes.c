@@ -161,6 +161,9 @@ static const sp_lanes *const pointwise[SP_OP_COUNT] = {
 #define TEXT_(a)     #a
 #define TEXT(a)      TEXT_(a)
 
+/* rows.c */
+extern const struct sp_rows *const PASTE(sp__rows_, SP_ISA)[SP_DTYPE_COUNT];
+
 const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .name = TEXT(SP_ISA),
     .pointwise = pointwise,
@@ -170,6 +173,7 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
                [SP_REDUCE_MIN] = REDUCE_ROWS(min),
                [SP_REDUCE_PROD] = REDUCE_ROWS(prod)},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
+    .rows = PASTE(sp__rows_, SP_ISA),
     .gather4 = gather_f32,
     .gather8 = gather_i64,
 };

@@ -70,6 +70,7 @@ typedef struct sp_isa {
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_REDUCE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
+    const struct sp_rows *const *rows; /* rows.h, by dtype; NULL: not in this dtype */
     /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */
     void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row,
                     int64_t column);

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from samples import (
     RANDOM,
     REFLECTED,
@@ -74,6 +75,26 @@ TORCH = {
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
     "vector_norm": torch.linalg.vector_norm,
+    "softmax_backward": lambda grad, y, dim: y * (grad - (grad * y).sum(dim, True)),
+    "log_softmax_backward": lambda grad, y, dim: grad - y.exp() * grad.sum(dim, True),
+    "batch_norm": F.batch_norm,
+    "instance_norm": F.instance_norm,
+    "batch_norm_train": lambda x, *rest: batch_norm_train(x, *rest),
+    "channel_affine": lambda x, scale, shift=None: (
+        x * along_channels(scale, x) + (0 if shift is None else along_channels(shift, x))
+    ),
+    "layer_norm_backward": lambda grad, x, shape, weight=None, eps=1e-5: gradients_of(
+        lambda x, w, b: F.layer_norm(x, shape, w, b, eps), grad, x, weight, shape
+    ),
+    "rms_norm_backward": lambda grad, x, shape, weight=None, eps=None: gradients_of(
+        lambda x, w, b: F.rms_norm(x, shape, w, eps), grad, x, weight, shape
+    )[:2],
+    "group_norm_backward": lambda grad, x, groups, weight=None, eps=1e-5: gradients_of(
+        lambda x, w, b: F.group_norm(x, groups, w, b, eps), grad, x, weight, x.shape[1:2]
+    ),
+    "batch_norm_backward": lambda grad, x, mean, var, weight=None, eps=1e-5: batch_norm_backward(
+        grad, x, mean, var, weight, eps
+    ),
     "sort": lambda x, dim=-1, descending=False, stable=True: torch.sort(
         x, dim=dim, descending=descending, stable=stable
     ),
@@ -103,6 +124,34 @@ def linear_scan(x, factor, dim, reverse):
         before = factors[i + 1 if reverse else i] * found[-1] if found else 0
         found.append(xs[i] + before)
     return torch.stack(found[::-1] if reverse else found, dim)
+
+
+def along_channels(t, x):
+    return t.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def batch_norm_train(x, weight=None, bias=None, eps=1e-5):
+    over = [d for d in range(x.dim()) if d != 1]
+    var, mean = torch.var_mean(x, over, correction=0)
+    return F.batch_norm(x, None, None, weight, bias, True, 0.1, eps), mean, var
+
+
+def batch_norm_backward(grad, x, mean, var, weight, eps):
+    over = [d for d in range(x.dim()) if d != 1]
+    rstd = along_channels((var + eps).rsqrt(), x)
+    z = (x - along_channels(mean, x)) * rstd
+    g = grad if weight is None else grad * along_channels(weight, x)
+    gx = (g - g.mean(over, True) - z * (g * z).mean(over, True)) * rstd
+    return gx, (grad * z).sum(over), grad.sum(over)
+
+
+def gradients_of(function, grad, x, weight, shape):
+    """PyTorch's gradients of a normalisation with respect to x, weight and bias."""
+    leaves = [x, torch.ones(shape, dtype=x.dtype) if weight is None else weight]
+    leaves = [t.clone().requires_grad_() for t in [*leaves, torch.zeros(shape, dtype=x.dtype)]]
+    return torch.autograd.grad(
+        function(*leaves), leaves, grad, allow_unused=True, materialize_grads=True
+    )
 
 
 def slope_of(function, x):

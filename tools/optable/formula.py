@@ -76,6 +76,7 @@ class Statement:
     mask: int = 0
     target: str = ""  # what it fills when that is no temporary (temp < 0)
     options: tuple = ()  # type and initialisers of the options struct that it passes
+    part: bool = False  # one of a call's first results: the call's own statement fills it
 
 
 @dataclass
@@ -102,6 +103,7 @@ class Compiler:
     reads: set[tuple] = field(default_factory=set)
     symbols: set[str] = field(default_factory=set)
     scalar_helpers: set[str] = field(default_factory=set)
+    result: int | None = None  # which result the call under way is asked for
 
     # ---- entry ----------------------------------------------------------------------------------
 
@@ -125,15 +127,23 @@ class Compiler:
                 todo += by_temp[current].deps
         return found
 
-    def emit(self, call, args, deps=(), options=()):
-        """Adds (or finds) the statement that fills a temporary by call(args..., &options, &temp)."""
+    def emit(self, call, args, deps=(), options=(), count=1, index=0):
+        """Adds (or finds) the statement that fills temporaries by call(args..., &options, &temp...).
+
+        A call with `count` results stands as the statement of its last one, followed by those of the others, which
+        fill nothing themselves. The Value is result number `index`.
+        """
         key = (call, tuple(args), options, self.cond)
         if key not in self.known:
             temp, deps = len(self.statements), {d for d in deps if d >= 0}
+            others = [temp + 1 + i for i in range(count - 1)]
             args = [*args, f"&o{temp}"] if options else list(args)
+            args += [f"&t{other}" for other in others]
             self.statements.append(Statement(call, args, temp, deps, self.cond, options=options))
+            for other in others:
+                self.statements.append(Statement("", [], other, {temp}, self.cond, part=True))
             self.known[key] = temp
-        temp = self.known[key]
+        temp = self.known[key] if index == count - 1 else self.known[key] + 1 + index
         return Value("tensor", f"t{temp}", temp=temp)
 
     # ---- expressions ----------------------------------------------------------------------------
@@ -297,19 +307,31 @@ class Compiler:
             raise FormulaError(
                 f"'{ast.unparse(node)}': * and ** are not part of the formula language"
             )
+        result, self.result = self.result, None
         args = [self._expr(a) for a in node.args]
         kwargs = {k.arg: self._expr(k.value) for k in node.keywords}
+        self.result = result
         if name == "op":
             return self._named_op(args, kwargs, node)
         if name == "shape" and len(args) == 1:
             return self._attribute(ast.Attribute(node.args[0], "shape"))
         if name in self.table:
             return self._call_op(self._overload(name, args, kwargs, node), args, kwargs, node)
-        if kwargs:
+        if kwargs or self.result is not None:
             raise FormulaError(
-                f"'{ast.unparse(node)}': no op is called '{name}', and helpers take positional arguments only"
+                f"'{ast.unparse(node)}': no op is called '{name}', and helpers take positional arguments only, for one result"
             )
         return self._helper(name, args)
+
+    def _subscript(self, node):
+        """call(...)[k]: one result of an op with several."""
+        index, call = getattr(node.slice, "value", None), node.value
+        if not isinstance(call, ast.Call) or not isinstance(index, int):
+            raise FormulaError(
+                f"'{ast.unparse(node)}': [k] picks a result of an op with several, by its number"
+            )
+        self.result = index
+        return self._call(call)
 
     def _size(self, node):
         if (
@@ -350,9 +372,10 @@ class Compiler:
         given = match(op, args, kwargs)
         if given is None:
             raise FormulaError(f"'{ast.unparse(node)}': arguments do not fit {op.signature}")
-        if len(op.outputs) != 1:
+        count, index, self.result = len(op.outputs), self.result, None
+        if (count > 1 and index is None) or (index or 0) not in range(count):
             raise FormulaError(
-                f"'{ast.unparse(node)}': ops with several outputs cannot stand in a formula"
+                f"'{ast.unparse(node)}': say which of the {count} results is meant: {op.name}(...)[0]"
             )
         c_args, deps = [], []
         for param in op.params:
@@ -363,9 +386,8 @@ class Compiler:
         fields = tuple(f for p in op.options if p.name in given for f in _option(p, given[p.name]))
         if op.options and not fields:
             c_args.append("NULL")
-        return self.emit(
-            f"sp_{op.c_name}", c_args, deps, (f"sp_{op.c_name}_opt", *fields) if fields else ()
-        )
+        options = (f"sp_{op.c_name}_opt", *fields) if fields else ()
+        return self.emit(f"sp_{op.c_name}", c_args, deps, options, count, index or 0)
 
     def _helper(self, name, args):
         c_args, deps = [], []
@@ -513,12 +535,14 @@ def parse(text):
 
 
 def statement_text(statement, target):
-    """The C text of a statement that fills `target`."""
+    """The C text of a statement that fills `target`; none for part of another's."""
+    if statement.part:
+        return ""
     call = wrap_list(f"SP_TRY({statement.call}(", [*statement.args, target], "));")
     if not statement.options:
         return call
     struct, *fields = statement.options
-    name = statement.args[-1][1:]
+    name = next(a[1:] for a in statement.args if a[:2] == "&o" and a[2:].isdigit())
     return (
         wrap_list(f"const {struct} {name} = {{", [f".size = sizeof({name})", *fields], "};")
         + "\n"

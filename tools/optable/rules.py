@@ -244,6 +244,8 @@ class _Function:
             if sum(other.endswith(f" = sp__retain(t{temp});") for other in retained) > 1:
                 continue
             statement = self.compiler.statements[int(temp)]
+            if statement.part:
+                continue
             statement.target, statement.temp = f"&{target}", -1
             self.lines[i] = (at, bit, condition, "")
 

@@ -5,6 +5,7 @@ linear(x, w, b=None)                           x @ w.T + b
 bilinear(x1, x2, w, b=None)                    x1 @ w[k] @ x2 + b[k]
 softmax(x, dim), softmin(x, dim)               exp(x) / sum(exp(x)), the same of -x
 log_softmax(x, dim)                            x - log(sum(exp(x)))
+layer_norm, rms_norm, group_norm, instance_norm, batch_norm, normalize, local_response_norm
 nll_loss(x, target, *, reduction='mean')       -x[i, target[i]], reduced
 cross_entropy(x, target, *, reduction='mean')  nll_loss(log_softmax(x, 1), target)
 mse_loss(input, target, *, reduction='mean')   (input - target)^2, reduced; also l1_loss, smooth_l1_loss, huber_loss
@@ -13,18 +14,41 @@ mse_loss(input, target, *, reduction='mean')   (input - target)^2, reduced; also
 import warnings
 
 from .. import _C
-from .._C import cross_entropy, linear, log_softmax, nll_loss, relu, softmax, softmin, tanh
+from .._C import (
+    batch_norm,
+    cross_entropy,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    linear,
+    local_response_norm,
+    log_softmax,
+    nll_loss,
+    normalize,
+    relu,
+    rms_norm,
+    softmax,
+    softmin,
+    tanh,
+)
 
 __all__ = [
+    "batch_norm",
     "bilinear",
     "cross_entropy",
+    "group_norm",
     "huber_loss",
+    "instance_norm",
     "l1_loss",
+    "layer_norm",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "mse_loss",
     "nll_loss",
+    "normalize",
     "relu",
+    "rms_norm",
     "smooth_l1_loss",
     "softmax",
     "softmin",
