@@ -95,11 +95,6 @@ static sp_status cat_of(sp_call *c, sp_tensor *const *in, int64_t dim)
     return sp_cat((const sp_tensor *const *)in, c->n_in, &opt, &c->out[0]);
 }
 
-sp_status sp__body_concat(sp_call *c)
-{
-    return cat_of(c, c->in, c->attr[0].v.i);
-}
-
 /* x with at least `rank` dimensions: (n) is (1, n) and, of three, (1, n, 1). */
 static sp_status at_least(const sp_tensor *x, int rank, sp_tensor **out)
 {

@@ -140,6 +140,11 @@ out:
     return status;
 }
 
+sp_status sp__body_pow_base(sp_call *c)
+{
+    return sp_pow_rscalar(c->in[0], sp__attr_to_scalar(&c->attr[SP_POW_BASE_X]), &c->out[0]);
+}
+
 /* ---- rounding ----- */
 
 /* Multiplied or divided by a power of ten, whichever is a whole number and so exact. */

@@ -135,7 +135,7 @@ def caller(sample):
     if sample.op.endswith(".rscalar"):
         return REFLECTED[name]
     if "function" in variants:
-        return getattr(spool, name)
+        return getattr(spool, name, None) or getattr(spool._C, name)  # _C: in Python by other means
     if "method" in variants:
         return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
     return lambda x, *args, **kwargs: getattr(x.clone(), name + "_")(*args, **kwargs)

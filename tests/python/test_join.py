@@ -162,3 +162,54 @@ def test_grids():
 def test_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("name", ["hsplit", "vsplit", "dsplit"])
+@pytest.mark.parametrize("where", [2, [1, 3], []])
+def test_split_along_a_named_dimension(name, where):
+    x = np.random.rand(4, 6, 8)
+    got = getattr(spool, name)(spool.tensor(x), where)
+    wanted = getattr(torch, name)(torch.tensor(x), where)
+    assert len(got) == len(wanted) == len(getattr(spool.tensor(x), name)(where))
+    for a, b in zip(got, wanted):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    with pytest.raises(spool.ShapeError, match="divisible|dimensions"):
+        getattr(spool, name)(spool.tensor(x), 5)
+
+
+def test_split_with_sizes():
+    x = spool.arange(6)
+    assert [p.tolist() for p in x.split_with_sizes([1, 2, 3])] == [[0], [1, 2], [3, 4, 5]]
+    with pytest.raises(TypeError, match="list"):
+        spool.split_with_sizes(x, 2)
+
+
+@pytest.mark.parametrize("name", ["atleast_1d", "atleast_2d", "atleast_3d"])
+def test_at_least_so_many_dimensions(name):
+    ours, theirs = getattr(spool, name), getattr(torch, name)
+    shapes = [(), (3,), (2, 3), (2, 3, 4), (1, 2, 3, 4)]
+    for shape in shapes:
+        assert ours(spool.ones(shape)).shape == tuple(theirs(torch.ones(shape)).shape)
+    several = ours(*[spool.ones(s) for s in shapes])
+    assert [v.shape for v in several] == [v.shape for v in theirs(*[torch.ones(s) for s in shapes])]
+    assert isinstance(ours([spool.ones(2)]), tuple)
+
+
+def test_broadcast_shapes():
+    assert spool.broadcast_shapes((2, 1), (1, 3), 3) == (2, 3)
+    assert spool.broadcast_shapes() == ()
+    with pytest.raises(spool.ShapeError, match="broadcast"):
+        spool.broadcast_shapes((2,), (3,))
+
+
+def test_synonyms_are_the_same_ops():
+    x, y = spool.tensor([0.5, -0.25]), spool.tensor([0.25, 0.5])
+    for name, other in [("acos", "arccos"), ("abs", "absolute"), ("neg", "negative")]:
+        assert getattr(spool, other)(x).tolist() == getattr(spool, name)(x).tolist()
+        assert getattr(x, other)().tolist() == getattr(x, name)().tolist()
+    assert spool.greater(x, 0).tolist() == [True, False]
+    assert spool.clip(x, 0, 0.25).tolist() == [0.25, 0]
+    assert spool.concat([x, y]).tolist() == spool.cat([x, y]).tolist()
+    assert x.clone().divide_(y).tolist() == [2, -0.5]
+    assert "Another name of acos" in spool.arccos.__doc__
+    assert spool.pow(2, y * 4).tolist() == [2, 4]

@@ -72,6 +72,7 @@ TORCH = {
     "convolution_weight": lambda y, x, size, stride, padding, dilation, groups: (
         torch.nn.grad.conv2d_weight(x, size, y, stride, padding, dilation, groups)
     ),
+    "tensordot": lambda x, y, x_dims, y_dims: torch.tensordot(x, y, (x_dims, y_dims)),
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
     "vector_norm": torch.linalg.vector_norm,

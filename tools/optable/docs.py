@@ -53,8 +53,8 @@ def groups(ops, variant):
     """Ops by Python name, for those that have a variant, in table order."""
     found = {}
     for op in ops:
-        if variant in op.variants:
-            found.setdefault(op.python_name, []).append(op)
+        for name in op.python_names if variant in op.variants else ():
+            found.setdefault(name, []).append(op)
     return found
 
 
@@ -133,6 +133,8 @@ def docstring(group, name, kind):
     if kind != "function":
         shown = shown.replace("self", "$self", 1)
     parts = [root.doc.strip()]
+    if kind != "inplace" and name != first.python_name:
+        parts = [f"Another name of {first.python_name}(): {_lower(root.doc.strip())}"]
     if kind == "inplace":
         parts = [f"In-place version of {first.base}(): {_lower(root.doc.strip())}"]
     if len(group) > 1:
@@ -303,6 +305,7 @@ def _python_forms(op):
         forms.append(f"`Tensor.{name}_`")
     if "operator" in op.keys:
         forms.append(f"`{OPERATORS[op.keys['operator']]}`")
+    forms += [f"`{synonym}`" for synonym in op.keys.get("also", [])]
     return " ".join(forms) or "-"
 
 
@@ -348,6 +351,7 @@ def samples(ops):
             {
                 "name": op.name,
                 "python": op.python_name,
+                "also": op.python_names[1:],
                 "variants": op.variants,
                 "family": op.family,
                 "batch": op.batch,

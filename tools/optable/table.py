@@ -94,6 +94,7 @@ KEYS = {
     "variants": list,
     "operator": str,
     "python": str,
+    "also": list,
     "sample": list,
 }
 LIMITS = {"inputs": 32, "attrs": 8, "outputs": 4, "lists": 4}
@@ -167,6 +168,11 @@ class Op:
     @property
     def python_name(self):
         return self.keys.get("python", self.base)
+
+    @property
+    def python_names(self):
+        """The name in Python and its synonyms, which the entry documented for the base names."""
+        return [self.python_name, *(self.root or self).keys.get("also", [])]
 
     @property
     def vjp(self):
@@ -478,6 +484,7 @@ def _check_together(ops, problems):
             op.root = op
         if not op.doc:
             op.doc = op.root.doc
+    _check_synonyms(ops, problems)
     _check_c_names(ops, problems)
     operators = {}
     for op in ops:
@@ -486,6 +493,18 @@ def _check_together(ops, problems):
             problems.append(
                 f"{op.where}: {op.name}: operator '{symbol}' belongs to '{operators[symbol]}' already"
             )
+
+
+def _check_synonyms(ops, problems):
+    owner = {op.python_name: op.base for op in ops}
+    for op in ops:
+        if "also" in op.keys and op.root is not op:
+            problems.append(f"{op.where}: {op.name}: 'also' stands in {op.root.name}'s entry")
+        for name in op.keys.get("also", []):
+            if not isinstance(name, str) or not name.isidentifier():
+                problems.append(f"{op.where}: {op.name}: also: {name!r} is no name")
+            elif owner.setdefault(name, op.base) != op.base or name == op.python_name:
+                problems.append(f"{op.where}: {op.name}: also: '{name}' is taken by {owner[name]}")
 
 
 def _check_c_names(ops, problems):

@@ -1,5 +1,4 @@
-/* One tensor as several: split, chunk, tensor_split, unbind; several made to fit:
- * broadcast_tensors, meshgrid.
+/* One tensor as several: split, chunk, tensor_split, unbind and the like.
  *
  * They yield tuples of views, as many as the arguments say, which the op table has no form for.
  * Each is a function and, where one tensor comes first, a method.
@@ -264,141 +263,63 @@ static PyObject *unbind_call(PyObject *self, PyObject *const *args, Py_ssize_t n
     return tuple_of(&p, p.size, element, NULL);
 }
 
-/* ---- tensors made to fit ----- */
+/* ---- split_with_sizes, hsplit, vsplit, dsplit ----- */
 
-typedef struct listed { /* f(a, b) and f([a, b]) */
-    PyObject *sequence; /* owned */
-    Py_ssize_t n;
-} listed;
-
-static int listed_of(const char *op, PyObject *const *args, Py_ssize_t n, listed *out)
+static PyObject *split_with_sizes_call(PyObject *self, PyObject *const *args, Py_ssize_t n,
+                                       PyObject *names)
 {
-    bool one = n == 1 && (PyTuple_Check(args[0]) || PyList_Check(args[0]));
-    out->sequence = one ? PySequence_Tuple(args[0]) : PyTuple_New(n);
-    if (!out->sequence) return -1;
-    for (Py_ssize_t i = 0; !one && i < n; i++)
-        PyTuple_SET_ITEM(out->sequence, i, Py_NewRef(args[i]));
-    out->n = PyTuple_GET_SIZE(out->sequence);
-    for (Py_ssize_t i = 0; i < out->n; i++) {
-        if (sp__py_tensor_arg(PyTuple_GET_ITEM(out->sequence, i), op, "tensors")) continue;
-        Py_CLEAR(out->sequence);
-        return -1;
+    static const char *const words[] = {"x", "split_sizes", "dim"};
+    PyObject *v[MAX_WORDS];
+    parts p;
+    if (sp__py_take("split_with_sizes", words, 3, self, args, n, names, v) < 0) return NULL;
+    if (parts_of(&p, "split_with_sizes", v[0], v[2]) < 0) return NULL;
+    if (!v[1] || !is_list(v[1]))
+        return PyErr_Format(PyExc_TypeError, "split_with_sizes: expected a list of split_sizes");
+    return listed_parts(&p, v[1]);
+}
+
+/* Along dimension `dim` of a tensor of at least `rank` dimensions; a number of sections must divide
+ * the size. */
+static PyObject *split_evenly(const char *op, int dim, int rank, PyObject *self,
+                              PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    static const char *const words[] = {"x", "indices_or_sections"};
+    PyObject *v[MAX_WORDS];
+    int64_t sections;
+    parts p;
+    if (sp__py_take(op, words, 2, self, args, n, names, v) < 0) return NULL;
+    if (parts_of(&p, op, v[0], NULL) < 0) return NULL;
+    if (!v[1])
+        return PyErr_Format(PyExc_TypeError, "%s: argument 'indices_or_sections' is missing", op);
+    if (p.x->rank < rank)
+        return PyErr_Format(sp__py_shape_error,
+                            "%s: x has shape %s, expected %d dimensions or more", op, SP_SHAPE(p.x),
+                            rank);
+    p.dim = dim < p.x->rank ? dim : 0, p.size = p.x->shape[p.dim];
+    if (!is_list(v[1])) {
+        if (sp__py_int(v[1], op, "indices_or_sections", &sections) < 0) return NULL;
+        if (sections > 0 && p.size % sections != 0)
+            return PyErr_Format(sp__py_shape_error,
+                                "%s: %lld elements in dimension %d are not divisible into %lld "
+                                "equal parts",
+                                op, (long long)p.size, p.dim, (long long)sections);
     }
-    return 0;
+    return cut_parts(&p, v[1]);
 }
 
-static sp_tensor *listed_at(const listed *l, int64_t i)
+static PyObject *hsplit_call(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return sp__py_handle(PyTuple_GET_ITEM(l->sequence, (Py_ssize_t)i));
+    return split_evenly("hsplit", 1, 1, self, args, n, names);
 }
 
-typedef struct common_shape {
-    const listed *tensors;
-    int64_t shape[SP_MAX_RANK];
-    int rank;
-} common_shape;
-
-static int broadcast_shape(const listed *l, common_shape *out)
+static PyObject *vsplit_call(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    out->tensors = l, out->rank = 0;
-    for (Py_ssize_t i = 0; i < l->n; i++) {
-        const sp_tensor *t = listed_at(l, i);
-        if (t->rank > out->rank) out->rank = t->rank;
-    }
-    for (int d = 0; d < out->rank; d++) out->shape[d] = 1;
-    for (Py_ssize_t i = 0; i < l->n; i++) {
-        const sp_tensor *t = listed_at(l, i);
-        int64_t *to = out->shape + out->rank - t->rank;
-        for (int d = 0; d < t->rank; d++) {
-            if (t->shape[d] == 1 || t->shape[d] == to[d]) continue;
-            if (to[d] != 1) {
-                PyErr_Format(sp__py_shape_error,
-                             "broadcast_tensors: tensor %zd has shape %s, which does not broadcast "
-                             "with those before it",
-                             i, SP_SHAPE(t));
-                return -1;
-            }
-            to[d] = t->shape[d];
-        }
-    }
-    return 0;
+    return split_evenly("vsplit", 0, 2, self, args, n, names);
 }
 
-static sp_status broadcast_part(const parts *p, int64_t i, void *ctx, sp_tensor **out)
+static PyObject *dsplit_call(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    const common_shape *s = ctx;
-    (void)p;
-    return sp_expand(listed_at(s->tensors, i), s->shape, s->rank, out);
-}
-
-static PyObject *broadcast_tensors(PyObject *module, PyObject *const *args, Py_ssize_t n)
-{
-    (void)module;
-    listed l;
-    common_shape shape;
-    PyObject *tuple = NULL;
-    if (listed_of("broadcast_tensors", args, n, &l) < 0) return NULL;
-    if (broadcast_shape(&l, &shape) == 0) tuple = tuple_of(NULL, l.n, broadcast_part, &shape);
-    Py_DECREF(l.sequence);
-    return tuple;
-}
-
-/* Vector i along dimension i, or with 0 and 1 swapped for 'xy'. */
-static sp_status grid_part(const parts *p, int64_t i, void *ctx, sp_tensor **out)
-{
-    const common_shape *s = ctx;
-    bool swapped = p != NULL;
-    int64_t at = swapped && i < 2 && s->rank > 1 ? 1 - i : i, line[SP_MAX_RANK];
-    const sp_tensor *t = listed_at(s->tensors, i);
-    sp_tensor *lined = NULL;
-    for (int d = 0; d < s->rank; d++) line[d] = d == at ? t->numel : 1;
-    SP_RETURN_IF(sp_reshape(t, line, s->rank, &lined));
-    sp_status status = sp_expand(lined, s->shape, s->rank, out);
-    sp_drop(&lined);
-    return status;
-}
-
-static int grid_shape(const listed *l, bool swapped, common_shape *s)
-{
-    s->tensors = l, s->rank = (int)l->n;
-    if (l->n > SP_MAX_RANK || l->n == 0) {
-        PyErr_Format(sp__py_shape_error, "meshgrid: %zd tensors, expected 1 to %d", l->n,
-                     SP_MAX_RANK);
-        return -1;
-    }
-    for (int i = 0; i < s->rank; i++) {
-        const sp_tensor *t = listed_at(l, i);
-        if (t->rank > 1 || t->dtype != listed_at(l, 0)->dtype) {
-            PyErr_Format(sp__py_shape_error,
-                         "meshgrid: tensor %d has shape %s and dtype %s; expected one dimension "
-                         "each, and one dtype",
-                         i, SP_SHAPE(t), sp_dtype_name((sp_dtype)t->dtype));
-            return -1;
-        }
-        s->shape[swapped && i < 2 && s->rank > 1 ? 1 - i : i] = t->numel;
-    }
-    return 0;
-}
-
-static PyObject *meshgrid(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    (void)module;
-    static const char *const words[] = {"indexing"};
-    PyObject *v[1], *tuple = NULL;
-    listed l;
-    common_shape shape;
-    if (sp__py_take("meshgrid", words, 1, NULL, args + n, 0, names, v) < 0) return NULL;
-    bool xy = v[0] && PyUnicode_Check(v[0]) && !PyUnicode_CompareWithASCIIString(v[0], "xy");
-    bool ij = !v[0] || (PyUnicode_Check(v[0]) && !PyUnicode_CompareWithASCIIString(v[0], "ij"));
-    if (!xy && !ij)
-        return PyErr_Format(PyExc_ValueError, "meshgrid: indexing is %R, expected 'ij' or 'xy'",
-                            v[0]);
-    if (listed_of("meshgrid", args, n, &l) < 0) return NULL;
-    parts swapped = {.op = "meshgrid"};
-    if (grid_shape(&l, xy, &shape) == 0)
-        tuple = tuple_of(xy ? &swapped : NULL, l.n, grid_part, &shape);
-    Py_DECREF(l.sequence);
-    return tuple;
+    return split_evenly("dsplit", 2, 3, self, args, n, names);
 }
 
 /* ---- tables ----- */
@@ -415,6 +336,10 @@ BOTH(split)
 BOTH(chunk)
 BOTH(tensor_split)
 BOTH(unbind)
+BOTH(split_with_sizes)
+BOTH(hsplit)
+BOTH(vsplit)
+BOTH(dsplit)
 
 #define ROW(name, function, doc)                                                                   \
     {                                                                                              \
@@ -431,6 +356,16 @@ BOTH(unbind)
 #define TENSOR_SPLIT_DOC                                                                           \
     "indices_or_sections, dim=0)\n--\n\nx in that many parts, as equal as can be, or cut at the "  \
     "indices given.\n\nA tuple of views."
+#define SIZES_DOC                                                                                  \
+    "split_sizes, dim=0)\n--\n\nx in parts of these sizes along dim: a tuple of views."
+#define HSPLIT_DOC                                                                                 \
+    "indices_or_sections)\n--\n\nx in equal parts along dimension 1 (0, where there is no "        \
+    "other), "                                                                                     \
+    "or cut at the indices given."
+#define VSPLIT_DOC                                                                                 \
+    "indices_or_sections)\n--\n\nx in equal parts along dimension 0, or cut at the indices given."
+#define DSPLIT_DOC                                                                                 \
+    "indices_or_sections)\n--\n\nx in equal parts along dimension 2, or cut at the indices given."
 #define UNBIND_DOC "dim=0)\n--\n\nx[0], x[1], ... along dim: a tuple of views."
 
 PyMethodDef sp__py_join_methods[] = {
@@ -438,6 +373,10 @@ PyMethodDef sp__py_join_methods[] = {
     ROW("chunk", chunk_call, "chunk($self, " CHUNK_DOC),
     ROW("tensor_split", tensor_split_call, "tensor_split($self, " TENSOR_SPLIT_DOC),
     ROW("unbind", unbind_call, "unbind($self, " UNBIND_DOC),
+    ROW("split_with_sizes", split_with_sizes_call, "split_with_sizes($self, " SIZES_DOC),
+    ROW("hsplit", hsplit_call, "hsplit($self, " HSPLIT_DOC),
+    ROW("vsplit", vsplit_call, "vsplit($self, " VSPLIT_DOC),
+    ROW("dsplit", dsplit_call, "dsplit($self, " DSPLIT_DOC),
     {NULL, NULL, 0, NULL},
 };
 
@@ -446,12 +385,9 @@ PyMethodDef sp__py_join_functions[] = {
     ROW("chunk", chunk_function, "chunk(x, " CHUNK_DOC),
     ROW("tensor_split", tensor_split_function, "tensor_split(x, " TENSOR_SPLIT_DOC),
     ROW("unbind", unbind_function, "unbind(x, " UNBIND_DOC),
-    {"broadcast_tensors", (PyCFunction)(void *)broadcast_tensors, METH_FASTCALL,
-     "broadcast_tensors(*tensors)\n--\n\nThe tensors expanded to the shape that they broadcast "
-     "to."},
-    ROW("meshgrid", meshgrid,
-        "meshgrid(*tensors, indexing='ij')\n--\n\nVectors as coordinates of a grid: tensor i "
-        "varies "
-        "along dimension i alone.\n\nindexing='xy' swaps the first two dimensions."),
+    ROW("split_with_sizes", split_with_sizes_function, "split_with_sizes(x, " SIZES_DOC),
+    ROW("hsplit", hsplit_function, "hsplit(x, " HSPLIT_DOC),
+    ROW("vsplit", vsplit_function, "vsplit(x, " VSPLIT_DOC),
+    ROW("dsplit", dsplit_function, "dsplit(x, " DSPLIT_DOC),
     {NULL, NULL, 0, NULL},
 };
