@@ -10,8 +10,8 @@
  * before writes: outputs first, then inputs that are both read and written, saved, then writebacks.
  *
  * Writing over an operand is allowed where every element is read before it is written: pointwise
- * stages whose operand has the result's geometry, and ops that are the functional form of an
- * in-place op, in their first operand.
+ * stages and ops that update, whose operand has the result's geometry, and ops that are the
+ * functional form of an in-place op, in their first operand.
  */
 #include <string.h>
 
@@ -67,7 +67,7 @@ static bool updates_first(int op)
 static bool reads_in_step(const sp_planner *p, const sp_ir_node *node, int k, sp_vid result)
 {
     if (!same_walk(type_of(p, node->in[k]), type_of(p, result))) return false;
-    if (sp_op_table[node->op].flags & SP_OPF_POINTWISE) return true;
+    if (sp_op_table[node->op].flags & (SP_OPF_POINTWISE | SP_OPF_UPDATES)) return true;
     return updates_first(node->op) && k == 0 && node->out[0] == result;
 }
 

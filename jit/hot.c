@@ -230,6 +230,17 @@ static sp_status watch(sp_tracer *self, sp_call *c)
     return sp__run(c);
 }
 
+/* Many calls as one launch: each has its place in the rhythm, but none starts a turn. Within a turn
+ * they come one by one. */
+static bool watch_each(sp_tracer *self, const sp_call *c, int n)
+{
+    detector *d = (detector *)self;
+    if (d->region) return false;
+    sp_call one = {.op = c->op, .flags = SP_CALL_OUT, .n_in = c->n_in, .in = c->in};
+    for (int i = 0; i < n; i++, one.in += c->n_in) beats(d, &one);
+    return true;
+}
+
 /* ---- switching ----- */
 
 bool sp__hot_is(const sp_tracer *t)
@@ -246,7 +257,7 @@ static detector *new_detector(void)
 {
     detector *d = sp__alloc_zero(sizeof *d);
     if (!d) return NULL;
-    d->tracer.eval = watch;
+    d->tracer.eval = watch, d->tracer.each = watch_each;
     memset(d->last, -1, sizeof d->last);
     return d;
 }

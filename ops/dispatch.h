@@ -39,6 +39,9 @@ typedef struct sp_wrap {
 
 typedef struct sp_tracer { /* replaces evaluation at the bottom */
     sp_status (*eval)(struct sp_tracer *self, sp_call *c);
+    /* Whether n calls (c->in holds the inputs of one after the other) may run as one launch, which
+     * it takes note of; otherwise they come to eval one by one. NULL: they always do. */
+    bool (*each)(struct sp_tracer *self, const sp_call *c, int n);
 } sp_tracer;
 
 typedef struct sp_tls {
@@ -64,6 +67,12 @@ extern sp_dispatch_hooks sp__dispatch_hooks;
 
 SP_MUST_USE sp_status sp__dispatch(sp_call *c);
 SP_MUST_USE sp_status sp__eval(sp_call *c);
+
+/* n calls of an op that updates (SP_OPF_UPDATES), each in place: c->in holds the inputs of the
+ * first, of the second and so on, c->n_in is how many one has; c->out and flags do not count. One
+ * launch where nothing forbids it, with the bits of the calls made one after the other (each.c).
+ * What is wrong with any of them is found before one is made. */
+SP_MUST_USE sp_status sp__dispatch_each(sp_call *c, int n);
 SP_MUST_USE sp_status sp__run(sp_call *c);
 
 /* The value of a tensor must be visible on the host now: flush the region it is deferred in,

@@ -78,15 +78,17 @@ static void set_missing(sp_operand *a)
     a->numel = 0;
 }
 
-static inline const sp_tensor *operand_of(const sp_call *c, int i)
+/* Of c, or of the n > 1 calls that it stands for (sp__launch_each). */
+static inline const sp_tensor *operand_of(const sp_call *c, int n, int i)
 {
-    return i < c->n_out ? c->out[i] : c->in[i - c->n_out];
+    if (i >= n * c->n_out) return c->in[i - n * c->n_out];
+    return n == 1 ? c->out[i] : c->in[i / c->n_out * c->n_in + i % c->n_out];
 }
 
 static void fill_plain(const sp_call *c, sp_kargs *k)
 {
     for (int i = 0; i < k->n_arg; i++) {
-        const sp_tensor *t = operand_of(c, i);
+        const sp_tensor *t = operand_of(c, k->n_tuples, i);
         sp_operand *a = &k->arg[i];
         if (!t) {
             set_missing(a);
@@ -151,7 +153,7 @@ static void fill_pointwise(const sp_call *c, sp_kargs *k)
     sp_operand *arg = k->room;
     int dims[SP_MAX_RANK], lead[SP_KARGS_INLINE], n = k->n_arg, m = 0;
     for (int i = 0; i < n; i++) {
-        t[i] = operand_of(c, i);
+        t[i] = operand_of(c, 1, i);
         lead[i] = out->rank - t[i]->rank;
     }
     int n_dims = iteration_order(out, dims);
@@ -187,13 +189,15 @@ void sp__kargs_fill(const sp_call *c, sp_kargs *k)
 typedef struct footprint {
     int device, n_reads, n_writes;
     bool foreign, pending;
-    sp_storage *reads[SP_KARGS_INLINE], *writes[SP_MAX_OUT];
+    sp_storage **reads, **writes; /* in `room`, or in a block */
+    size_t block_bytes;
+    sp_storage *room[SP_KARGS_INLINE];
 } footprint;
 
 static sp_status flush_regions(const sp_call *c)
 {
     for (int i = 0; i < c->n_out + c->n_in; i++) {
-        const sp_tensor *t = operand_of(c, i);
+        const sp_tensor *t = operand_of(c, 1, i);
         if (t && SP_UNLIKELY(t->storage->region != NULL) && sp__handle_hooks.region_flush)
             SP_RETURN_IF(sp__handle_hooks.region_flush(t->storage->region, t->storage));
     }
@@ -223,23 +227,40 @@ static void note_storage(footprint *f, sp_storage *s, bool written)
     if (written) f->pending |= sp__ticket_pending(f->device, &s->read_ticket);
 }
 
-static void take_footprint(footprint *f, const sp_call *c, int device)
+static sp_status footprint_room(footprint *f, const sp_call *c, int n_arg)
 {
+    f->writes = f->room, f->block_bytes = 0;
+    if (SP_LIKELY(n_arg <= SP_KARGS_INLINE)) return SP_OK;
+    f->block_bytes = (size_t)n_arg * sizeof *f->writes;
+    f->writes = sp__alloc(f->block_bytes);
+    return f->writes ? SP_OK
+                     : sp_fail(SP_EMEMORY, "%s: out of memory for %d operands",
+                               sp_op_table[c->op].name, n_arg);
+}
+
+static sp_status take_footprint(footprint *f, const sp_call *c, int n, int device)
+{
+    int n_out = n * c->n_out, n_arg = n_out + n * c->n_in;
+    SP_RETURN_IF(footprint_room(f, c, n_arg));
     f->device = device;
-    f->n_reads = f->n_writes = 0;
     f->foreign = f->pending = false;
-    for (int i = 0; i < c->n_out; i++)
-        f->writes[f->n_writes++] = sp__storage_retain(c->out[i]->storage);
-    for (int i = 0; i < c->n_in; i++)
-        if (c->in[i]) f->reads[f->n_reads++] = sp__storage_retain(c->in[i]->storage);
+    f->n_writes = n_out, f->n_reads = 0, f->reads = f->writes + n_out;
+    for (int i = 0; i < n_out; i++) f->writes[i] = sp__storage_retain(operand_of(c, n, i)->storage);
+    for (int i = n_out; i < n_arg; i++) {
+        const sp_tensor *t = operand_of(c, n, i);
+        bool written = n > 1 && (i - n_out) % c->n_in < c->n_out;
+        if (t && !written) f->reads[f->n_reads++] = sp__storage_retain(t->storage);
+    }
     for (int i = 0; i < f->n_writes; i++) note_storage(f, f->writes[i], true);
     for (int i = 0; i < f->n_reads; i++) note_storage(f, f->reads[i], false);
+    return SP_OK;
 }
 
 static void drop_footprint(footprint *f)
 {
     for (int i = 0; i < f->n_writes; i++) sp__storage_drop(f->writes[i]);
     for (int i = 0; i < f->n_reads; i++) sp__storage_drop(f->reads[i]);
+    if (f->block_bytes) sp__free(f->writes, f->block_bytes);
 }
 
 static sp_status wait_footprint(const footprint *f)
@@ -269,7 +290,7 @@ sp_status sp__launch_slow(const sp_call *c, const sp_kargs *k, sp_kernel kernel,
     sp_status status = SP_OK;
     sp__knobs_read();
     double us = predict(device, k);
-    take_footprint(&f, c, device);
+    SP_RETURN_IF(take_footprint(&f, c, k->n_tuples, device));
     bool wanted = !f.foreign && !sp__knobs.blocking && (f.pending || us >= sp__knobs.queue_min_us);
     if (sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA) wanted = wanted && sp__index_fits(c);
     bool queued =
@@ -283,18 +304,26 @@ out:
     return status;
 }
 
-/* Ops over more tensors than a slot holds: at the call, after everything pending. */
-static sp_status launch_many(const sp_call *c, sp_kernel kernel, int device)
+static sp_status launch_operands(const sp_call *c, const sp_kargs *k, sp_kernel kernel, int device)
+{
+    int64_t work = 0;
+    for (int i = 0; i < k->n_arg; i++) work += k->arg[i].numel;
+    return sp__launch_filled(c, k, kernel, device, work);
+}
+
+/* More tensors than sp_kargs has room for. */
+static sp_status launch_many(const sp_call *c, int n, sp_kernel kernel, int device)
 {
     sp_kargs k;
-    size_t bytes = sizeof(sp_operand) * (size_t)(c->n_out + c->n_in);
-    SP_RETURN_IF(sp__queue_drain());
+    size_t bytes = sizeof(sp_operand) * (size_t)(n * (c->n_out + c->n_in));
+    sp__kargs_header(c, &k);
+    k.n_tuples = n, k.n_out *= n, k.n_arg *= n;
     k.arg = sp__alloc(bytes);
     if (!k.arg)
         return sp_fail(SP_EMEMORY, "%s: out of memory: %zu bytes of arguments",
                        sp_op_table[c->op].name, bytes);
-    sp__kargs_fill(c, &k);
-    sp_status status = run_inline(kernel, &k, predict(device, &k));
+    fill_plain(c, &k);
+    sp_status status = launch_operands(c, &k, kernel, device);
     sp__free(k.arg, bytes);
     return status;
 }
@@ -302,14 +331,17 @@ static sp_status launch_many(const sp_call *c, sp_kernel kernel, int device)
 sp_status sp__launch_kernel(const sp_call *c, sp_kernel kernel, int device)
 {
     sp_kargs k;
-    int64_t work = 0;
     SP_RETURN_IF(flush_regions(c));
     if (c->out[0]->numel == 0 && c->n_out == 1 && !(sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA))
         return SP_OK;
-    if (SP_UNLIKELY(c->n_out + c->n_in > SP_KARGS_INLINE)) return launch_many(c, kernel, device);
+    if (SP_UNLIKELY(c->n_out + c->n_in > SP_KARGS_INLINE)) return launch_many(c, 1, kernel, device);
     sp__kargs_fill(c, &k);
-    for (int i = 0; i < k.n_arg; i++) work += k.arg[i].numel;
-    return sp__launch_filled(c, &k, kernel, device, work);
+    return launch_operands(c, &k, kernel, device);
+}
+
+sp_status sp__launch_each(const sp_call *c, int n, sp_kernel kernel, int device)
+{
+    return launch_many(c, n, kernel, device);
 }
 
 sp_status sp__launch(const sp_call *c)

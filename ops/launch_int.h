@@ -35,11 +35,15 @@ static inline int sp__kind_of(int dtype)
 
 /* ---- launching ----- */
 
+/* Whether a call may write t: it has memory, which is not read-only, nor one element for many. */
+SP_MUST_USE sp_status sp__check_writable(const sp_call *c, const sp_tensor *t);
+
 /* Everything in k but the operands and, for pointwise ops, dense and compute. */
 static inline void sp__kargs_header(const sp_call *c, sp_kargs *k)
 {
     k->op = c->op;
     k->n_out = c->n_out;
+    k->n_tuples = 1;
     k->n_attr = c->n_attr;
     k->dense = false;
     k->compute = 0;
@@ -62,5 +66,9 @@ static inline sp_status sp__launch_filled(const sp_call *c, const sp_kargs *k, s
 
 /* Flushes regions, fills the arguments, launches. */
 SP_MUST_USE sp_status sp__launch_kernel(const sp_call *c, sp_kernel kernel, int device);
+
+/* n calls of an op that updates: c->in holds the inputs of the first, of the second and so on, and
+ * c->out does not count. No tensor written is another operand's memory, no region knows any. */
+SP_MUST_USE sp_status sp__launch_each(const sp_call *c, int n, sp_kernel kernel, int device);
 
 #endif

@@ -45,7 +45,7 @@ enum {
 typedef struct slot {
     sp_kernel kernel; /* NULL: `run` */
     sp_status (*run)(void *args);
-    void *block; /* raw: arguments and references; NULL otherwise */
+    void *block; /* raw: arguments and references; of an op: what has no room here; or NULL */
     size_t block_bytes;
     sp_storage **refs; /* in `room`, or in the block */
     int n_refs;
@@ -435,15 +435,14 @@ static sp__where swap_where(slot *s, sp__where now)
 }
 
 /* Only what a kernel looks at: the first rank entries of the geometry, n_attr attributes. */
-static void copy_kargs(slot *s, const sp_kargs *k)
+static void copy_kargs(slot *s, const sp_kargs *k, sp_operand *room, int64_t *ints)
 {
-    int64_t *ints = s->ints;
     memcpy(&s->k, k, offsetof(sp_kargs, arg));
-    s->k.arg = s->k.room;
+    s->k.arg = room;
     s->k.attr = s->attr;
     for (int i = 0; i < k->n_arg; i++) {
         const sp_operand *from = &k->arg[i];
-        sp_operand *to = &s->k.room[i];
+        sp_operand *to = &room[i];
         memcpy(to, from, offsetof(sp_operand, shape));
         memcpy(to->shape, from->shape, sizeof *to->shape * from->rank);
         memcpy(to->stride, from->stride, sizeof *to->stride * from->rank);
@@ -457,30 +456,54 @@ static void copy_kargs(slot *s, const sp_kargs *k)
     }
 }
 
-static bool fits_slot(const sp_kargs *k, int n_refs)
+/* What an op needs room for, and where that is: in its slot, or, of many operands, in a block
+ *     [ operands | ints | references ]
+ */
+typedef struct op_room {
+    int n_arg, n_refs, n_ints;
+    char *block; /* NULL: the slot's own */
+    size_t bytes;
+} op_room;
+
+static bool find_room(op_room *r, const sp_kargs *k, int n_refs)
 {
-    int n_ints = 0;
+    *r = (op_room){.n_arg = k->n_arg, .n_refs = n_refs};
     for (int i = 0; i < k->n_attr; i++)
-        if (k->attr[i].kind == SP_ATTR_INTS) n_ints += k->attr[i].n;
-    return k->n_arg <= SP_KARGS_INLINE && n_refs <= SLOT_REFS && n_ints <= SLOT_INTS;
+        if (k->attr[i].kind == SP_ATTR_INTS) r->n_ints += k->attr[i].n;
+    if (SP_LIKELY(r->n_arg <= SP_KARGS_INLINE && n_refs <= SLOT_REFS && r->n_ints <= SLOT_INTS))
+        return true;
+    r->bytes = sizeof(sp_operand) * (size_t)r->n_arg + sizeof(int64_t) * (size_t)r->n_ints +
+               sizeof(sp_storage *) * (size_t)n_refs;
+    r->block = sp__alloc(r->bytes);
+    return r->block != NULL;
+}
+
+static void fill_op(slot *s, const op_room *r, sp_kernel kernel, const sp_kargs *k)
+{
+    sp_operand *operands = r->block ? (sp_operand *)r->block : s->k.room;
+    int64_t *ints = r->block ? (int64_t *)(operands + r->n_arg) : s->ints;
+    s->kernel = kernel;
+    s->block = r->block, s->block_bytes = r->bytes;
+    s->refs = r->block ? (sp_storage **)(ints + r->n_ints) : s->room;
+    copy_kargs(s, k, operands, ints);
 }
 
 bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *const *reads,
                   int n_reads, sp_storage *const *writes, int n_writes)
 {
     queue *q = &queues[device];
-    if (!fits_slot(k, n_reads + n_writes)) return false;
+    op_room room;
+    if (!find_room(&room, k, n_reads + n_writes)) return false;
     sp__where where = where_now();
     slot *s = open_slot(q);
     if (!s) {
         drop_where(&where);
+        if (room.block) sp__free(room.block, room.bytes);
         return false;
     }
     where = swap_where(s, where);
-    s->kernel = kernel;
-    s->refs = s->room;
+    fill_op(s, &room, kernel, k);
     sp__count(SP_COUNT_ISSUED);
-    copy_kargs(s, k);
     take_tickets(q, s, reads, n_reads, writes, n_writes);
     close_slot(q);
     drop_where(&where);

@@ -47,8 +47,7 @@ static inline bool sp__ticket_pending(int device, _Atomic uint64_t *ticket)
 }
 
 /* Queues a kernel over k, or (kernel NULL) run over a copy of args; storages gain references and
- * tickets. False: the queue cannot take it (no thread, no memory, attributes too long); the
- * caller runs it itself. */
+ * tickets. False: the queue cannot take it (no thread, no memory); the caller runs it itself. */
 bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *const *reads,
                   int n_reads, sp_storage *const *writes, int n_writes);
 bool sp__queue_raw(int device, sp_status (*run)(void *args), const void *args, size_t arg_bytes,

@@ -209,7 +209,7 @@ static const char *written_name(const sp_call *c, char *buf, size_t n)
 }
 #define WRITTEN_NAME(c) written_name(c, (char[64]){0}, 64)
 
-static sp_status check_writable(const sp_call *c, const sp_tensor *t)
+sp_status sp__check_writable(const sp_call *c, const sp_tensor *t)
 {
     if (SP_UNLIKELY(!t->storage))
         return sp_fail(
@@ -260,6 +260,8 @@ static bool same_elements(const sp_tensor *a, const sp_tensor *b)
 
 /* Whether the kernel would overwrite what it has yet to read. Element by element, or as the op's
  * own in-place form, input and output may be one. */
+static const int ELEMENTWISE = SP_OPF_POINTWISE | SP_OPF_UPDATES;
+
 static bool reads_what_it_writes(const sp_call *c, int flags)
 {
     for (int i = 0; i < c->n_in; i++) {
@@ -270,7 +272,7 @@ static bool reads_what_it_writes(const sp_call *c, int flags)
                 !(in->storage->flags & out->storage->flags & SP_S_FOREIGN))
                 continue;
             bool allowed =
-                (flags & SP_OPF_POINTWISE) || (i == 0 && k == 0 && (c->flags & SP_CALL_INPLACE));
+                (flags & ELEMENTWISE) || (i == 0 && k == 0 && (c->flags & SP_CALL_INPLACE));
             if (!(allowed && same_elements(in, out)) && sp__may_overlap(in, out)) return true;
         }
     }
@@ -310,7 +312,7 @@ static sp_status run_into(sp_call *c, const sp_op_info *info, bool uniform)
     int device;
     SP_RETURN_IF(check_inputs(c, &device));
     if (c->flags & SP_CALL_INPLACE) c->out[0] = c->in[0];
-    for (int i = 0; i < c->n_out; i++) SP_RETURN_IF(check_writable(c, c->out[i]));
+    for (int i = 0; i < c->n_out; i++) SP_RETURN_IF(sp__check_writable(c, c->out[i]));
     bool views = (info->flags & (SP_OPF_VIEW | SP_OPF_MAY_VIEW)) != 0;
     sp_kernel kernel = sp__kernel_of(device, c->op);
     if (!kernel || !info->infer || views) return run_and_copy(c, info);

@@ -24,12 +24,14 @@ typedef struct sp_operand {
  * attributes point to memory that lives as long as the arguments. */
 typedef struct sp_kargs {
     uint16_t op;
-    uint8_t n_out, n_attr;
+    uint8_t n_attr;
     uint8_t compute; /* pointwise: the dtype computed in (comparisons: the promoted one) */
     bool dense;      /* pointwise: every operand is contiguous over the iteration space, or has
                       * stride 0 throughout */
-    int32_t n_arg;
-    sp_operand *arg; /* n_arg operands; `room` unless there are more */
+    int32_t n_out, n_arg;
+    int32_t n_tuples; /* 1; an op that updates may get many: all outputs of the first, of the
+                         second, ..., then all inputs of the first, ... */
+    sp_operand *arg;  /* n_arg operands; `room` unless there are more */
     struct sp_attr *attr;
     sp_operand room[SP_KARGS_INLINE];
 } sp_kargs;

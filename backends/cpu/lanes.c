@@ -13,6 +13,7 @@
 #include "backends/cpu/lanes_more.h"
 #include "backends/cpu/lanes_special.h"
 #include "backends/cpu/reduce_lanes.h"
+#include "backends/cpu/update_lanes.h"
 #include "ops_gen.h"
 
 #define ZERO      ((V){0})
@@ -174,6 +175,7 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
                [SP_REDUCE_PROD] = REDUCE_ROWS(prod)},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
     .rows = PASTE(sp__rows_, SP_ISA),
+    .update = updates,
     .gather4 = gather_f32,
     .gather8 = gather_i64,
 };

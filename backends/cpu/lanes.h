@@ -15,6 +15,7 @@
 #ifndef SP_CPU_LANES_H
 #define SP_CPU_LANES_H
 
+#include "backends/cpu/update.h"
 #include "tensor/backend.h"
 
 typedef void (*sp_lane_fn)(void *dst, const void *a, const void *b, const void *c, int64_t n,
@@ -70,7 +71,8 @@ typedef struct sp_isa {
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_REDUCE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
-    const struct sp_rows *const *rows; /* rows.h, by dtype; NULL: not in this dtype */
+    const struct sp_rows *const *rows;            /* rows.h, by dtype; NULL: not in this dtype */
+    const sp_update_fn (*update)[SP_DTYPE_COUNT]; /* by sp_update_kind */
     /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */
     void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row,
                     int64_t column);

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/lanes.h"
+#include "backends/cpu/update.h"
 #include "ops/op.h"
 #include "ops_gen.h"
 
@@ -37,6 +38,7 @@ double sp__cpu_predict_us(const sp_kargs *args)
 {
     const sp_lanes *l = sp__isa->pointwise[args->op];
     if (l != NULL) return pointwise_us(args, l);
+    if (sp_op_table[args->op].flags & SP_OPF_UPDATES) return sp__update_predict_us(args);
     double n = (double)largest_numel(args);
     switch (args->op) {
     case SP_OP_MATMUL:

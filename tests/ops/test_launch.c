@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ops/attr.h"
 #include "ops/queue_int.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
@@ -87,8 +88,21 @@ static sp_status noting_kernel(const sp_kargs *k)
     return fake_kernel(k);
 }
 
+/* Of each tuple: arg[0] = arg[1] - arg[2], dense. */
+static sp_status updating_kernel(const sp_kargs *k)
+{
+    while (atomic_load(&fake.closed)) sched_yield();
+    atomic_fetch_add(&fake.runs, 1);
+    for (int i = 0; i < k->n_tuples; i++) {
+        const sp_operand *out = &k->arg[i], *in = &k->arg[k->n_out + 2 * i];
+        for (int64_t n = 0; n < out->numel; n++) store(out, n, load(&in[0], n) - load(&in[1], n));
+    }
+    return SP_OK;
+}
+
 static sp_kernel find(int op)
 {
+    if (op == SP_OP_SGD_STEP) return updating_kernel;
     bool known = op == SP_OP_ADD || op == SP_OP_GT || op == SP_OP_COPY || op == SP_OP_INDEX_SELECT;
     return !known ? NULL : op == SP_OP_GT ? noting_kernel : fake_kernel;
 }
@@ -636,6 +650,124 @@ static void the_interpreter_lock_is_let_go(void)
     sp_drop(&a), sp_drop(&b);
 }
 
+/* ---- many tuples ----- */
+
+enum { PAIRS = 20 };
+
+typedef struct pairs {
+    sp_tensor *t[2 * PAIRS]; /* parameter, gradient, parameter, ... */
+    sp_call call;
+} pairs;
+
+/* Parameters of i + 1 elements 10 i, gradients of ones. */
+static void make_pairs(pairs *p)
+{
+    for (int i = 0; i < 2 * PAIRS; i++) {
+        int64_t n = i / 2 + 1;
+        sp_meta m = {.dtype = SP_FLOAT32, .rank = 1, .shape = {n}, .view_of = -1};
+        OK(sp__meta_dense(&m, "test"));
+        OK(sp__handle_new(&m, NULL, &p->t[i]));
+        for (int64_t k = 0; k < n; k++)
+            ((float *)sp__data(p->t[i]))[k] = i % 2 ? 1 : (float)(5 * i);
+    }
+    p->call = (sp_call){.op = SP_OP_SGD_STEP, .n_out = 1, .n_attr = 3, .n_in = 2, .in = p->t};
+    p->call.attr[0] = p->call.attr[1] = sp__attr_scalar(SP_FLOAT(1));
+    p->call.attr[2] = sp__attr_bool(false);
+}
+
+static void drop_pairs(pairs *p)
+{
+    for (int i = 0; i < 2 * PAIRS; i++) sp_drop(&p->t[i]);
+}
+
+static bool all_stepped(const pairs *p, int times)
+{
+    bool right = true;
+    for (int i = 0; i < PAIRS; i++) {
+        OK(sp__storage_wait(p->t[2 * i]->storage, false));
+        for (int k = 0; k <= i; k++)
+            right = right && ((float *)sp__data(p->t[2 * i]))[k] == (float)(10 * i - times);
+    }
+    return right;
+}
+
+static void many_updates_are_one_launch(void)
+{
+    pairs p;
+    begin(100);
+    make_pairs(&p);
+    OK(sp__dispatch_each(&p.call, PAIRS));
+    CHECK(atomic_load(&fake.runs) == 1 && all_stepped(&p, 1));
+    for (int i = 0; i < 2 * PAIRS; i++) CHECK(p.t[i]->storage->version == (i % 2 ? 0u : 1u));
+    atomic_store(&fake.us, QUEUED);
+    atomic_store(&fake.closed, true);
+    OK(sp__dispatch_each(&p.call, PAIRS)); /* queued: more operands than a slot holds */
+    CHECK(sp__ticket_pending(SP_DEVICE_CPU, &p.t[0]->storage->write_ticket));
+    CHECK(sp__ticket_pending(SP_DEVICE_CPU, &p.t[1]->storage->read_ticket));
+    atomic_store(&fake.closed, false);
+    CHECK(all_stepped(&p, 2) && atomic_load(&fake.runs) == 2);
+    OK(sp__dispatch_each(&p.call, 0));
+    CHECK(atomic_load(&fake.runs) == 2);
+    drop_pairs(&p);
+}
+
+static void updates_that_share_memory_run_one_by_one(void)
+{
+    pairs p;
+    begin(100);
+    make_pairs(&p);
+    sp_tensor *own = p.t[2];
+    OK(sp__handle_new(&(sp_meta){.dtype = SP_FLOAT32,
+                                 .rank = 1,
+                                 .shape = {2},
+                                 .stride = {1},
+                                 .numel = 2,
+                                 .contiguous = true},
+                      p.t[2 * PAIRS - 2]->storage, &p.t[2])); /* of the last parameter */
+    OK(sp__dispatch_each(&p.call, PAIRS));
+    CHECK(atomic_load(&fake.runs) == PAIRS);
+    const float *last = (float *)sp__data(p.t[2 * PAIRS - 2]);
+    CHECK(last[0] == 10 * (PAIRS - 1) - 2 && last[2] == 10 * (PAIRS - 1) - 1);
+    sp_drop(&own);
+    drop_pairs(&p);
+}
+
+static void nothing_is_updated_if_one_cannot_be(void)
+{
+    pairs p;
+    begin(100);
+    make_pairs(&p);
+    sp_tensor *grad = p.t[2 * PAIRS - 1];
+    p.t[2 * PAIRS - 1] = p.t[1];
+    FAILS(sp__dispatch_each(&p.call, PAIRS), SP_ESHAPE, "param has shape (20,) and grad (1,)");
+    p.t[2 * PAIRS - 1] = grad;
+    p.t[2 * PAIRS - 2]->storage->flags |= SP_S_READONLY;
+    FAILS(sp__dispatch_each(&p.call, PAIRS), SP_EVALUE, "read-only");
+    CHECK(atomic_load(&fake.runs) == 0 && all_stepped(&p, 0));
+    drop_pairs(&p);
+}
+
+static void updates_survive_failing_allocations(void)
+{
+    pairs p;
+    sp_memory_stats before, after;
+    begin(0);
+    make_pairs(&p);
+    sp_memory_stats_get(&before);
+    for (int n = 1, reached = 1, times = 0; reached; n++) {
+        sp_memory_fail_nth(n, false);
+        sp_status status = sp__dispatch_each(&p.call, PAIRS);
+        reached = sp_memory_requests() >= n;
+        sp_memory_fail_nth(0, false);
+        CHECK(status == SP_OK || (reached && status == SP_EMEMORY));
+        CHECK(all_stepped(&p, times += status == SP_OK));
+        OK(sp_synchronize());
+        sp_memory_stats_get(&after);
+        CHECK(before.live_bytes == after.live_bytes);
+    }
+    drop_pairs(&p);
+}
+
 SUITE("ops/launch", TEST(small_ops_run_at_once), TEST(long_ops_and_what_needs_them_are_queued),
       TEST(readers_of_a_pending_write_wait_but_other_reads_do_not), TEST(more_ops_than_slots),
       TEST(blocking_queues_nothing), TEST(foreign_memory_is_done_at_return),
@@ -647,4 +779,6 @@ SUITE("ops/launch", TEST(small_ops_run_at_once), TEST(long_ops_and_what_needs_th
       TEST(overlapping_sources_are_read_first), TEST(dimensions_are_merged),
       TEST(a_turned_target_is_walked_as_it_lies), TEST(comparisons_compute_in_the_common_dtype),
       TEST(raw_launches), TEST(several_threads_issue), TEST(a_forked_child_queues_on),
-      TEST(the_interpreter_lock_is_let_go))
+      TEST(the_interpreter_lock_is_let_go), TEST(many_updates_are_one_launch),
+      TEST(updates_that_share_memory_run_one_by_one), TEST(nothing_is_updated_if_one_cannot_be),
+      TEST(updates_survive_failing_allocations))

@@ -142,6 +142,63 @@ def test_under_jit(name):
     assert report.graphs <= 3, report.text
 
 
+def plain_start():
+    values, grads = start(np.float32)
+    params = [nn.Parameter(spool.tensor(v)) for v in values]
+    for p, g in zip(params, grads):
+        p.grad = spool.tensor(g)
+    return params
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_is_one_launch(name):
+    """However many parameters; and it has the bits of steps of optimizers for one parameter each."""
+    kind, options = OPTIMIZERS[name]
+    together, apart = plain_start(), plain_start()
+    whole = getattr(optim, kind)(together, **options)
+    single = [getattr(optim, kind)([p], **options) for p in apart]
+    for _ in range(3):
+        for opt in (whole, *single):
+            opt.step()
+        assert [p.tolist() for p in together] == [p.tolist() for p in apart]
+    spool.synchronize()
+    spool.launch.reset_stats()
+    whole.step()
+    spool.synchronize()
+    assert spool.launch.stats()["eager_launches"] == 1
+
+
+def test_strided_and_shared_memory():
+    def layouts(arrange):
+        rng = np.random.default_rng(0)
+        flat = spool.tensor(rng.normal(size=(40, 30)).astype(np.float32))
+        grads = spool.tensor(rng.normal(size=(40, 30)).astype(np.float32))
+        params = [nn.Parameter(x) for x in arrange(flat)]
+        for p, g in zip(params, arrange(grads)):
+            p.grad = g
+        opt = optim.Adam(params, lr=0.1, amsgrad=True, weight_decay=0.1)
+        for _ in range(3):
+            opt.step()
+        return [p.tolist() for p in params]
+
+    views = layouts(lambda x: [x[:20], x[20:].t(), x[20:, ::3].clone().t()])
+    apart = layouts(
+        lambda x: [x[:20].clone(), x[20:].t().contiguous(), x[20:, ::3].t().contiguous()]
+    )
+    assert views == apart
+
+
+def test_gradients_that_do_not_fit():
+    params = plain_start()
+    before = [p.tolist() for p in params]
+    params[2].grad = None
+    opt = optim.Adam(params, lr=0.1)
+    opt.state[params[0]]["exp_avg"] = spool.zeros(4)
+    with pytest.raises(spool.ShapeError, match="adam_step: param has shape"):
+        opt.step()
+    assert [p.tolist() for p in params] == before
+
+
 def quadratic():
     w = nn.Parameter(spool.tensor([1.0, -2.0]))
     w.grad = spool.ones(2)

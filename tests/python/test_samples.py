@@ -103,8 +103,47 @@ TORCH = {
         x, dim=dim, descending=descending, stable=stable
     ),
     "linear_scan": lambda x, factor, dim, reverse=False: linear_scan(x, factor, dim, reverse),
+    "sgd_step": lambda *args, **kwargs: stepped(torch.optim.SGD, *args, **kwargs),
+    "adam_step": lambda *args, **kwargs: stepped(torch.optim.Adam, *args, **kwargs),
+    "rmsprop_step": lambda *args, **kwargs: stepped(torch.optim.RMSprop, *args, **kwargs),
+    "adagrad_step": lambda *args, **kwargs: stepped(torch.optim.Adagrad, *args, **kwargs),
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
 }
+
+
+STATES = {
+    "SGD": {3: ["momentum_buffer"]},
+    "Adam": {4: ["exp_avg", "exp_avg_sq"], 5: ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]},
+    "RMSprop": {
+        3: ["square_avg"],
+        4: ["square_avg", "grad_avg"],
+        5: ["square_avg", "grad_avg", "momentum_buffer"],
+    },
+    "Adagrad": {3: ["sum"]},
+}
+
+
+def stepped(kind, *tensors, **kwargs):
+    """A step of PyTorch's optimizer, as a function of the tensors and the number of the step."""
+    param = tensors[0].clone().requires_grad_()
+    param.grad, step, first = tensors[-1], kwargs.pop("step", 1), kwargs.pop("first", False)
+    betas = [kwargs.pop(key) for key in ("beta1", "beta2") if key in kwargs]
+    if betas:
+        kwargs["betas"] = betas
+    if "decoupled" in kwargs:
+        kwargs["decoupled_weight_decay"] = kwargs.pop("decoupled")
+    names = STATES[kind.__name__].get(len(tensors), [])
+    if names == ["square_avg", "grad_avg"] and "momentum" in kwargs:
+        names = ["square_avg", "momentum_buffer"]
+    if "max_exp_avg_sq" in names:
+        kwargs["amsgrad"] = True
+    if "grad_avg" in names:
+        kwargs["centered"] = True
+    opt = kind([param], **kwargs)
+    state = {name: t.clone() for name, t in zip(names, tensors[1:])}
+    opt.state[param] = {} if first else {"step": torch.tensor(float(step - 1)), **state}
+    opt.step()
+    return (param.detach(), *(opt.state[param][name] for name in names))
 
 
 def spread(x, *numbers):

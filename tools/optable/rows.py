@@ -14,6 +14,7 @@ _FLAGS = (
     ("reduce", "REDUCE"),
     ("linear", "LINEAR"),
     ("effect", "EFFECT"),
+    ("updates", "UPDATES"),
 )
 
 

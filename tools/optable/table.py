@@ -82,6 +82,7 @@ KEYS = {
     "checks": str,
     "random": bool,
     "effect": bool,
+    "updates": bool,
     "composite": str,
     "kernel": (bool, str),
     "vjp": dict,
@@ -403,6 +404,9 @@ def _check_flags(op, problem):
         problem("'view' and 'may_view' exclude each other")
     if op.flag("view") and keys.get("kernel"):
         problem("a view op has no kernel")
+    inputs = [p for p in op.inputs if p.kind == "tensor" and not p.optional]
+    if op.flag("updates") and (len(inputs) < len(op.inputs) or len(op.outputs) > len(inputs)):
+        problem("'updates' needs an input for each result, and no optional ones")
 
 
 def _check_rules(op, problem):

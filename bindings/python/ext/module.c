@@ -21,7 +21,7 @@ static int add_functions(PyObject *module)
         sp__py_functions,        sp__py_boundary_functions, sp__py_copy_functions,
         sp__py_create_functions, sp__py_interop_functions,  sp__py_level_functions,
         sp__py_join_functions,   sp__py_fit_functions,      sp__py_product_functions,
-        sp__py_mode_functions,   sp__py_state_functions,
+        sp__py_mode_functions,   sp__py_state_functions,    sp__py_each_functions,
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import _C
-from .optimizer import Optimizer, with_decay
+from .optimizer import Optimizer
 
 __all__ = ["Adagrad"]
 
@@ -62,15 +62,15 @@ class Adagrad(Optimizer):
             raise ValueError(f"Invalid initial_accumulator_value value: {start}")
 
     def _update(self, group, params, grads):
-        grads = with_decay(params, grads, group["weight_decay"], group["maximize"])
-        for p, g in zip(params, grads):
-            self._update_one(group, self.state[p], p, g)
-
-    @staticmethod
-    def _update_one(group, state, p, g):
-        step = state["step"] = state.get("step", 0) + 1
-        if "sum" not in state:
-            state["sum"] = _C.full_like(p, group["initial_accumulator_value"])
-        total = state["sum"].add_(g * g)
-        rate = group["lr"] / (1 + (step - 1) * group["lr_decay"])
-        p.sub_(g / (total.sqrt() + group["eps"]), alpha=rate)
+        start = group["initial_accumulator_value"]
+        for step, tensors in self._advance(params, grads, ("sum",), start).items():
+            _C._update_each(
+                "adagrad_step",
+                tensors,
+                group["lr"],
+                step,
+                group["lr_decay"],
+                group["eps"],
+                group["weight_decay"],
+                group["maximize"],
+            )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from .. import _C
-from .optimizer import Optimizer, entry, with_decay
+from .optimizer import Optimizer
 
 __all__ = ["Adam", "AdamW"]
 
@@ -68,28 +66,21 @@ class Adam(Optimizer):
                 raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
 
     def _update(self, group, params, grads):
-        decoupled = group["decoupled_weight_decay"]
-        decay = 0 if decoupled else group["weight_decay"]
-        grads = with_decay(params, grads, decay, group["maximize"])
-        if decoupled and group["weight_decay"] != 0:
-            for p in params:
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-        for p, g in zip(params, grads):
-            self._update_one(group, self.state[p], p, g)
-
-    @staticmethod
-    def _update_one(group, state, p, g):
-        beta1, beta2 = group["betas"]
-        step = state["step"] = state.get("step", 0) + 1
-        mean, square = entry(state, "exp_avg", p), entry(state, "exp_avg_sq", p)
-        mean.lerp_(g, 1 - beta1)
-        square.mul_(beta2).add_(g * g, alpha=1 - beta2)
+        names, op = ("exp_avg", "exp_avg_sq"), "adam_step"
         if group["amsgrad"]:
-            largest = entry(state, "max_exp_avg_sq", p)
-            largest.copy_(_C.maximum(largest, square))
-            square = largest
-        root = square.sqrt() / math.sqrt(1 - beta2**step) + group["eps"]
-        p.sub_(mean / root, alpha=group["lr"] / (1 - beta1**step))
+            names, op = (*names, "max_exp_avg_sq"), "adam_step.amsgrad"
+        for step, tensors in self._advance(params, grads, names).items():
+            _C._update_each(
+                op,
+                tensors,
+                group["lr"],
+                step,
+                *group["betas"],
+                group["eps"],
+                group["weight_decay"],
+                group["decoupled_weight_decay"],
+                group["maximize"],
+            )
 
 
 class AdamW(Adam):

@@ -4,8 +4,9 @@ Invariants
 ----------
 1. A parameter is in one group of an optimizer. ``state`` is keyed by the parameter object, which Module.to() and
    load_state_dict() keep.
-2. A step is tensor ops in place and numbers: under ``spool.jit`` it is part of the plan, and numbers that change from step to
-   step (rates, corrections) are its inputs.
+2. A step of all parameters of a group is one op that takes them all, with their gradients and states, and changes them in
+   place: one launch. Under ``spool.jit`` it is part of the plan, and numbers that change from step to step (rates, counts) are
+   its inputs.
 """
 
 from __future__ import annotations
@@ -156,6 +157,25 @@ class Optimizer:
 
     # ---- steps
 
+    def _advance(self, params: list, grads: list, names: tuple, start: float = 0.0) -> dict:
+        """Counts a step of each parameter. What steps need, by their number: parameter, states and gradient, of one
+        parameter after the other. States that are not there yet are filled with ``start``.
+        """
+        tensors: Dict[int, list] = {}
+        for p, g in zip(params, grads):
+            state = self.state[p]
+            step = state["step"] = state.get("step", 0) + 1
+            row = tensors.get(step)
+            if row is None:
+                row = tensors[step] = []
+            row.append(p)
+            for name in names:
+                if name not in state:
+                    state[name] = _C.full_like(p, start)
+                row.append(state[name])
+            row.append(g)
+        return tensors
+
     def _update(self, group: Dict[str, Any], params: list, grads: list) -> None:
         """Changes the parameters of a group that have gradients."""
         raise NotImplementedError(f"{type(self).__name__}: an optimizer defines _update()")
@@ -279,20 +299,3 @@ def _adopted(key, value, param):
         )
     dtype = param.dtype if value.is_floating_point() and param.is_floating_point() else value.dtype
     return value.detach().to(dtype, copy=True)
-
-
-def with_decay(params, grads, weight_decay, maximize):
-    """The gradients to follow: negated if `maximize`, with ``weight_decay * param`` added."""
-    if maximize:
-        grads = [-g for g in grads]
-    if weight_decay != 0:
-        grads = [g.add(p, alpha=weight_decay) for p, g in zip(params, grads)]
-    return grads
-
-
-def entry(state, name, param):
-    """A tensor of the state: zeros like the parameter when it is first asked for."""
-    found = state.get(name)
-    if found is None:
-        found = state[name] = _C.zeros_like(param)
-    return found

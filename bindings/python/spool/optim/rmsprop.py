@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .optimizer import Optimizer, entry, with_decay
+from .. import _C
+from .optimizer import Optimizer
 
 __all__ = ["RMSprop"]
 
@@ -63,21 +64,23 @@ class RMSprop(Optimizer):
             raise ValueError(f"Invalid alpha value: {group['alpha']}")
 
     def _update(self, group, params, grads):
-        grads = with_decay(params, grads, group["weight_decay"], group["maximize"])
-        for p, g in zip(params, grads):
-            self._update_one(group, self.state[p], p, g)
-
-    @staticmethod
-    def _update_one(group, state, p, g):
-        alpha = group["alpha"]
-        state["step"] = state.get("step", 0) + 1
-        square = entry(state, "square_avg", p)
-        square.mul_(alpha).add_(g * g, alpha=1 - alpha)
+        names, numbers, kinds = ["square_avg"], [], []
         if group["centered"]:
-            mean = entry(state, "grad_avg", p)
-            mean.lerp_(g, 1 - alpha)
-            square = square - mean * mean
-        change = g / (square.sqrt() + group["eps"])
+            names.append("grad_avg")
+            kinds.append("centered")
         if group["momentum"] > 0:
-            change = entry(state, "momentum_buffer", p).mul_(group["momentum"]).add_(change)
-        p.sub_(change, alpha=group["lr"])
+            names.append("momentum_buffer")
+            kinds.append("momentum")
+            numbers.append(group["momentum"])
+        op = "rmsprop_step" + ("." + "_".join(kinds) if kinds else "")
+        for tensors in self._advance(params, grads, names).values():
+            _C._update_each(
+                op,
+                tensors,
+                group["lr"],
+                group["alpha"],
+                group["eps"],
+                group["weight_decay"],
+                group["maximize"],
+                *numbers,
+            )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .optimizer import Optimizer, with_decay
+from .. import _C
+from .optimizer import Optimizer
 
 __all__ = ["SGD"]
 
@@ -71,16 +72,29 @@ class SGD(Optimizer):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
 
     def _update(self, group, params, grads):
-        momentum, lr = group["momentum"], group["lr"]
-        grads = with_decay(params, grads, group["weight_decay"], group["maximize"])
-        for p, g in zip(params, grads):
-            p.sub_(self._direction(group, p, g) if momentum != 0 else g, alpha=lr)
+        common = (group["lr"], group["weight_decay"], group["maximize"])
+        if group["momentum"] == 0:
+            tensors = [t for pair in zip(params, grads) for t in pair]
+            _C._update_each("sgd_step", tensors, *common)
+            return
+        for first, tensors in self._with_buffers(params, grads).items():
+            _C._update_each(
+                "sgd_step.momentum",
+                tensors,
+                *common,
+                group["momentum"],
+                group["dampening"],
+                group["nesterov"],
+                first,
+            )
 
-    def _direction(self, group, p, g):
-        state, momentum = self.state[p], group["momentum"]
-        buf = state.get("momentum_buffer")
-        if buf is None:
-            buf = state["momentum_buffer"] = g.detach().clone()
-        else:
-            buf.mul_(momentum).add_(g, alpha=1 - group["dampening"])
-        return g.add(buf, alpha=momentum) if group["nesterov"] else buf
+    def _with_buffers(self, params, grads):
+        """Parameter, buffer and gradient, one parameter after the other, by whether the buffer is new."""
+        tensors = {}
+        for p, g in zip(params, grads):
+            state = self.state[p]
+            first = state.get("momentum_buffer") is None
+            if first:
+                state["momentum_buffer"] = _C.zeros_like(p)
+            tensors.setdefault(first, []).extend((p, state["momentum_buffer"], g))
+        return tensors
