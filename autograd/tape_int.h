@@ -187,7 +187,7 @@ static inline uint32_t sp__version_of(const sp_tensor *t)
 
 static inline bool sp__is_float(int dtype)
 {
-    return dtype >= SP_FLOAT32;
+    return sp__dtype_is_floating(dtype);
 }
 
 /* ---- views.c ----- */

@@ -54,13 +54,16 @@ void sp__batch_shape_attr(sp_batch *b, int attr, const int64_t *shape, int rank)
 /* ---- the generic ways ----- */
 
 /* A batch of numbers without dimensions has one, so it would count as a tensor with dimensions in
- * dtype promotion. Only float64 beside float32 makes a difference. */
-static sp_status pointwise_dtype(sp_batch *b, int i, bool narrow)
+ * dtype promotion: it takes the dtype of those where it has no higher kind. */
+static sp_status pointwise_dtype(sp_batch *b, int i, sp_dtype with_dims)
 {
     sp_tensor *t;
-    bool number = sp__batched(b, i) && b->c->in[i]->rank == 0 && b->c->in[i]->dtype == SP_FLOAT64;
-    if (!number || !narrow) return SP_OK;
-    SP_RETURN_IF(sp_cast(b->low.in[i], SP_FLOAT32, &t));
+    sp_dtype dtype = (sp_dtype)b->c->in[i]->dtype;
+    bool number = sp__batched(b, i) && b->c->in[i]->rank == 0;
+    if (!number || sp__dtype_kind(dtype) > sp__dtype_kind(with_dims) ||
+        sp_promote(dtype, with_dims) == with_dims)
+        return SP_OK;
+    SP_RETURN_IF(sp_cast(b->low.in[i], with_dims, &t));
     sp__batch_set(b, i, t);
     return SP_OK;
 }
@@ -78,7 +81,7 @@ static sp_status batch_pointwise(sp_batch *b)
     bool write = b->c->flags & SP_CALL_INPLACE;
     for (int i = 0; i < b->c->n_in; i++) {
         if (!b->c->in[i] || (write && i == 0)) continue;
-        SP_RETURN_IF(pointwise_dtype(b, i, with_dims == SP_FLOAT32 && !write));
+        if (!write) SP_RETURN_IF(pointwise_dtype(b, i, with_dims));
         SP_RETURN_IF(sp__batch_align(b, i, rank));
     }
     return SP_OK;

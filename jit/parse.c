@@ -315,14 +315,13 @@ static sp_status store_element(parser *p, uint8_t dt, char *to)
     skip(p);
     const char *at = p->at;
     SP_RETURN_IF(number(p, &s));
-    double f = s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
-    if (f == 0 && *at == '-') f = -0.0;
-    float narrow = (float)f;
-    uint8_t flag = s.v.i != 0;
     if (dt == SP_BOOL && s.kind != SP_BOOL) return fail_at(p, at, "expected true or false");
-    if (dt == SP_INT64 && s.kind == SP_FLOAT64) return fail_at(p, at, "expected an integer");
-    const void *from = dt == SP_BOOL ? (void *)&flag : dt == SP_INT64 ? (void *)&s.v.i : (void *)&f;
-    memcpy(to, dt == SP_FLOAT32 ? (void *)&narrow : from, sp_dtype_size((sp_dtype)dt));
+    if (sp__dtype_is_integer(dt) && s.kind == SP_FLOAT64)
+        return fail_at(p, at, "expected an integer");
+    if (sp__dtype_is_integer(dt) && (s.v.i < sp__dtypes[dt].least || s.v.i > sp__dtypes[dt].most))
+        return fail_at(p, at, "expected a number that the dtype holds");
+    if (*at == '-' && s.kind != SP_FLOAT64 && s.v.i == 0) s = SP_FLOAT(-0.0);
+    sp__scalar_to(s, dt, to);
     return SP_OK;
 }
 

@@ -190,13 +190,6 @@ static void put_attrs(text *t, const sp_ir_node *node)
 
 /* ---- constants ----- */
 
-typedef union element {
-    uint8_t b;
-    int64_t i;
-    float f;
-    double d;
-} element;
-
 /* The elements in row-major order, dense; freed by the caller with the same size. */
 static sp_status constant_bytes(const sp_tensor *c, char **out, size_t *bytes)
 {
@@ -216,12 +209,10 @@ static bool fits_inline(const sp_tensor *c, const char *bytes)
 {
     if (c->numel > INLINE_ELEMENTS) return false;
     for (int64_t i = 0; i < c->numel; i++) { /* a NaN's payload needs its bits */
-        element e;
-        size_t size = sp_dtype_size((sp_dtype)c->dtype);
-        memcpy(&e, bytes + (size_t)i * size, size);
-        if (c->dtype == SP_FLOAT32 && isnan(e.f)) return false;
-        if (c->dtype == SP_FLOAT64 && isnan(e.d)) return false;
-        if (c->dtype == SP_BOOL && e.b > 1) return false;
+        const char *at = bytes + (size_t)i * sp_dtype_size((sp_dtype)c->dtype);
+        if (sp__dtype_is_floating(c->dtype) && isnan(sp__scalar_from(at, c->dtype).v.f))
+            return false;
+        if (c->dtype == SP_BOOL && *(const unsigned char *)at > 1) return false;
     }
     return true;
 }
@@ -231,15 +222,12 @@ static void put_elements(text *t, const sp_tensor *c, const char *bytes)
     size_t size = sp_dtype_size((sp_dtype)c->dtype);
     put(t, "[");
     for (int64_t i = 0; i < c->numel; i++) {
-        element e;
-        memcpy(&e, bytes + (size_t)i * size, size);
+        sp_scalar s = sp__scalar_from(bytes + (size_t)i * size, c->dtype);
         if (i) put(t, ", ");
-        switch (c->dtype) {
-        case SP_FLOAT32: put(t, "%.9g", (double)e.f); break;
-        case SP_FLOAT64: put(t, "%.17g", e.d); break;
-        case SP_INT64: put(t, "%" PRId64, e.i); break;
-        default: put(t, e.b ? "true" : "false"); break;
-        }
+        if (s.kind == SP_FLOAT64) /* 9 digits tell any float32 from the next */
+            put(t, c->dtype == SP_FLOAT64 ? "%.17g" : "%.9g", s.v.f);
+        else
+            put_scalar(t, s);
     }
     put(t, "]");
 }
@@ -306,14 +294,15 @@ static void put_node(text *t, const sp_ir_node *node)
 
 static void put_params(text *t)
 {
-    static const char *const kind_name[SP_DTYPE_COUNT] = {"bool", "int", "?", "float"};
+    static const char *const kind_name[] = {"bool", "int", "float"};
     const sp_graph *g = t->g;
     for (int i = 0; i < g->n_inputs; i++) {
         put(t, "%s", i ? ", " : "");
         put_definition(t, g->inputs[i]);
     }
     for (int i = 0; i < g->n_scalars; i++) {
-        put(t, "%s$%d: %s = ", i || g->n_inputs ? ", " : "", i, kind_name[g->scalars[i].kind]);
+        put(t, "%s$%d: %s = ", i || g->n_inputs ? ", " : "", i,
+            kind_name[sp__dtype_kind(g->scalars[i].kind)]);
         put_scalar(t, g->scalars[i]);
     }
 }

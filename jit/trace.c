@@ -30,7 +30,7 @@ static uint32_t lifted(const sp_call *c)
     const sp_op_info *info = &sp_op_table[c->op];
     uint32_t mask = 0;
     if (c->op == SP_OP_ARANGE) return 0;
-    if (c->op == SP_OP_POW_SCALAR && c->in[0]->dtype <= SP_INT64) return 0;
+    if (c->op == SP_OP_POW_SCALAR && !sp__dtype_is_floating(c->in[0]->dtype)) return 0;
     for (int i = 0; i < c->n_attr; i++)
         if (c->attr[i].kind == SP_ATTR_SCALAR && !c->attr[i].absent) mask |= 1u << i;
     if (info->flags & SP_OPF_RANDOM) mask |= 3u << (c->n_attr - 2);

@@ -52,7 +52,8 @@ static bool writes_known(const sp_call *c)
 static sp_status note_view(sp_call *c)
 {
     const sp_tensor *out = c->out[0], *base = c->n_in ? c->in[0] : NULL;
-    if (!base || out->dtype < SP_FLOAT32 || out->storage != base->storage || !out->storage)
+    if (!base || !sp__dtype_is_floating(out->dtype) || out->storage != base->storage ||
+        !out->storage)
         return SP_OK;
     sp_status status = sp__dispatch_hooks.view_made(c);
     if (SP_UNLIKELY(status != SP_OK)) sp_drop(&c->out[0]);
@@ -79,7 +80,7 @@ static sp_status check_written(const sp_call *c, const sp_tensor *made)
                        "%s: the result has shape %s, the tensor to hold it %s; they must be equal, "
                        "because tensors are not resized",
                        name, SP_SHAPE(made), SP_SHAPE(t));
-    if (sp__kind_of(made->dtype) > sp__kind_of(t->dtype))
+    if (sp__dtype_kind(made->dtype) > sp__dtype_kind(t->dtype))
         return sp_fail(SP_EDTYPE,
                        "%s: the result is %s, which a tensor of %s cannot hold; cast one of them, "
                        "or write to a new tensor",

@@ -25,14 +25,6 @@ static inline sp_status sp__kernel_run(sp_kernel kernel, const sp_kargs *k)
     return kernel(k);
 }
 
-/* ---- dtypes ----- */
-
-/* bool < integer < floating. */
-static inline int sp__kind_of(int dtype)
-{
-    return dtype >= SP_FLOAT32 ? 2 : dtype;
-}
-
 /* ---- launching ----- */
 
 /* Whether a call may write t: it has memory, which is not read-only, nor one element for many. */

@@ -98,15 +98,15 @@ sp_status sp__check_devices(const sp_call *c)
 
 sp_status sp__check_floating(const sp_call *c, const sp_tensor *x, const char *arg)
 {
-    if (SP_LIKELY(x->dtype >= SP_FLOAT32)) return SP_OK;
-    return sp_fail(SP_EDTYPE, "%s: %s is %s, expected float32 or float64; convert it with .float()",
+    if (SP_LIKELY(sp__dtype_is_floating(x->dtype))) return SP_OK;
+    return sp_fail(SP_EDTYPE, "%s: %s is %s, expected a floating dtype; convert it with .float()",
                    sp__op_name(c), arg, sp_dtype_name(x->dtype));
 }
 
 sp_status sp__check_index_dtype(const sp_call *c, const sp_tensor *x, const char *arg)
 {
-    if (SP_LIKELY(x->dtype == SP_INT64)) return SP_OK;
-    return sp_fail(SP_EDTYPE, "%s: %s is %s, expected int64; convert it with .long()",
+    if (SP_LIKELY(x->dtype == SP_INT64 || x->dtype == SP_INT32)) return SP_OK;
+    return sp_fail(SP_EDTYPE, "%s: %s is %s, expected int64 or int32; convert it with .long()",
                    sp__op_name(c), arg, sp_dtype_name(x->dtype));
 }
 

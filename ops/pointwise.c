@@ -11,11 +11,6 @@
 
 /* ---- promotion ----- */
 
-static int kind_of(int dtype)
-{
-    return dtype == SP_FLOAT64 ? SP_FLOAT32 : dtype;
-}
-
 /* Of the inputs from `first` on; -1 in with_dims or without where there are none. */
 static sp_dtype promote_tensors(const sp_call *c, int first)
 {
@@ -26,7 +21,9 @@ static sp_dtype promote_tensors(const sp_call *c, int first)
         *to = *to < 0 ? t->dtype : (int)sp_promote((sp_dtype)*to, (sp_dtype)t->dtype);
     }
     if (with_dims < 0) return (sp_dtype)without;
-    return (sp_dtype)(without >= 0 && kind_of(without) > kind_of(with_dims) ? without : with_dims);
+    return (sp_dtype)(without >= 0 && sp__dtype_kind(without) > sp__dtype_kind(with_dims)
+                          ? without
+                          : with_dims);
 }
 
 /* Of all operands from input `first` on. A number takes part where it stands in a tensor's place;
@@ -39,11 +36,6 @@ static sp_dtype promote(const sp_call *c, int first)
     if (c->n_attr && c->attr[0].kind == SP_ATTR_SCALAR)
         return sp__promote_scalar(dtype, (sp_dtype)c->attr[0].tag);
     return dtype;
-}
-
-static sp_dtype floating(sp_dtype dtype)
-{
-    return dtype < SP_FLOAT32 ? SP_FLOAT32 : dtype;
 }
 
 /* Of one tensor and all numbers of the call. */
@@ -59,20 +51,23 @@ static sp_dtype counted(const sp_call *c)
     return c->in[0]->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)c->in[0]->dtype;
 }
 
-/* An op's inference function says what kind of promotion it has, so a new op needs no line here. */
+/* An op's inference function says what kind of promotion it has, so a new op needs no line here.
+ * What only moves elements does so in their own dtype; the others compute. */
 sp_dtype sp__pointwise_compute(const sp_call *c)
 {
     sp_infer_fn rule = sp_op_table[c->op].infer;
     if (rule == sp__infer_where) return promote(c, 1);
-    if (rule == sp__infer_pointwise_float) return floating(promote(c, 0));
-    if (rule == sp__infer_cast || rule == sp__infer_fill || rule == sp__infer_masked_fill)
+    if (rule == sp__infer_cast || rule == sp__infer_fill || rule == sp__infer_masked_fill ||
+        rule == sp__infer_clone)
         return (sp_dtype)c->in[0]->dtype;
-    if (rule == sp__infer_logical) return SP_BOOL;
-    if (rule == sp__infer_square) return counted(c);
-    if (rule == sp__infer_clamp) return promote_numbers((sp_dtype)c->in[0]->dtype, c);
     if (rule == sp__infer_where_scalars) return promote_numbers(SP_BOOL, c);
+    if (rule == sp__infer_logical) return SP_BOOL;
     if (rule == sp__infer_copy) return (sp_dtype)c->in[1]->dtype;
-    return promote(c, 0);
+    sp_dtype dtype = promote(c, 0);
+    if (rule == sp__infer_pointwise_float) dtype = sp__to_floating(dtype);
+    if (rule == sp__infer_square) dtype = counted(c);
+    if (rule == sp__infer_clamp) dtype = promote_numbers((sp_dtype)c->in[0]->dtype, c);
+    return (sp_dtype)sp__dtype_compute(dtype);
 }
 
 /* ---- shapes ----- */
@@ -98,7 +93,7 @@ sp_status sp__infer_pointwise(const sp_call *c, sp_meta *out)
 /* Integers become float32. */
 sp_status sp__infer_pointwise_float(const sp_call *c, sp_meta *out)
 {
-    return broadcast(c, floating(promote(c, 0)), out);
+    return broadcast(c, sp__to_floating(promote(c, 0)), out);
 }
 
 static sp_status no_bool(const sp_call *c, const char *instead)
@@ -130,7 +125,7 @@ sp_status sp__infer_add_alpha(const sp_call *c, sp_meta *out)
 {
     const sp_attr *alpha = &c->attr[SP_ADD_ALPHA_ALPHA];
     sp_dtype dtype = promote(c, 0);
-    if (SP_UNLIKELY(alpha->tag == SP_FLOAT64 && dtype < SP_FLOAT32))
+    if (SP_UNLIKELY(alpha->tag == SP_FLOAT64 && !sp__dtype_is_floating(dtype)))
         return sp_fail(SP_EDTYPE,
                        "%s: alpha is %g and the result is %s, expected an integer alpha; convert x "
                        "with .float()",
@@ -167,7 +162,7 @@ sp_status sp__infer_divide(const sp_call *c, sp_meta *out)
 {
     bool right = c->op == SP_OP_FLOOR_DIVIDE_SCALAR || c->op == SP_OP_REMAINDER_SCALAR ||
                  c->op == SP_OP_FMOD_SCALAR;
-    if (right && promote(c, 0) < SP_FLOAT32 && c->attr[0].v.i == 0)
+    if (right && !sp__dtype_is_floating(promote(c, 0)) && c->attr[0].v.i == 0)
         return sp_fail(SP_EVALUE,
                        "%s: whole numbers have no quotient by 0, expected another divisor; convert "
                        "x with .float() for inf and NaN",
@@ -202,7 +197,7 @@ sp_status sp__infer_logical(const sp_call *c, sp_meta *out)
 sp_status sp__infer_bits(const sp_call *c, sp_meta *out)
 {
     sp_dtype dtype = promote(c, 0);
-    if (dtype >= SP_FLOAT32)
+    if (sp__dtype_is_floating(dtype))
         return sp_fail(SP_EDTYPE,
                        "%s: the operands are of dtype %s, expected integers or bool; convert them "
                        "with .long()",
@@ -226,7 +221,7 @@ sp_status sp__infer_pow(const sp_call *c, sp_meta *out)
         return sp_fail(SP_EDTYPE,
                        "%s: x and the exponent are bool, expected numbers; convert x with .long()",
                        sp__op_name(c));
-    if (e && dtype == SP_INT64 && e->tag == SP_INT64 && e->v.i < 0)
+    if (e && sp__dtype_is_integer(dtype) && e->tag == SP_INT64 && e->v.i < 0)
         return sp_fail(SP_EVALUE,
                        "%s: integers to the power of %lld are no integers; convert x with .float()",
                        sp__op_name(c), (long long)e->v.i);
@@ -263,7 +258,7 @@ sp_status sp__infer_masked_fill(const sp_call *c, sp_meta *out)
     if (mask->dtype != SP_BOOL)
         return sp_fail(SP_EDTYPE, "%s: mask is %s, expected bool; compare it (mask != 0)",
                        sp__op_name(c), sp_dtype_name(mask->dtype));
-    if (kind_of(dtype) > kind_of(x->dtype))
+    if (sp__dtype_kind(dtype) > sp__dtype_kind(x->dtype))
         return sp_fail(SP_EDTYPE, "%s: value is %s and x is %s, which cannot hold it; convert x",
                        sp__op_name(c), sp_dtype_name((sp_dtype)dtype),
                        sp_dtype_name((sp_dtype)x->dtype));
@@ -273,6 +268,11 @@ sp_status sp__infer_masked_fill(const sp_call *c, sp_meta *out)
 sp_status sp__infer_cast(const sp_call *c, sp_meta *out)
 {
     return broadcast(c, (sp_dtype)c->attr[SP_CAST_DTYPE].v.i, out);
+}
+
+sp_status sp__infer_clone(const sp_call *c, sp_meta *out)
+{
+    return broadcast(c, (sp_dtype)c->in[0]->dtype, out);
 }
 
 sp_status sp__infer_fill(const sp_call *c, sp_meta *out)

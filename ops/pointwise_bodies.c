@@ -45,7 +45,7 @@ out:
 
 static bool is_whole(const sp_tensor *x)
 {
-    return x->dtype < SP_FLOAT32;
+    return !sp__dtype_is_floating(x->dtype);
 }
 
 /* Towards zero. Whole numbers stay whole: what is left over goes first, the rest divides evenly. */
@@ -244,7 +244,7 @@ sp_status sp__body_nan_to_num(sp_call *c)
                   *down = &c->attr[SP_NAN_TO_NUM_NEGINF];
     const sp_tensor *x = c->in[0];
     if (is_whole(x)) return sp_clone(x, &c->out[0]);
-    double largest = x->dtype == SP_FLOAT64 ? DBL_MAX : FLT_MAX;
+    double largest = sp__dtype_largest(x->dtype);
     sp_tensor *clean = NULL, *below = NULL;
     SP_RETURN_IF(replaced(sp__retain(x), sp_isnan, nan->absent ? 0 : nan->v.f, &clean));
     SP_RETURN_IF(replaced(clean, sp_isposinf, up->absent ? largest : up->v.f, &below));

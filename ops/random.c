@@ -170,8 +170,8 @@ sp_status sp__infer_random(const sp_call *c, sp_meta *out)
 {
     const sp_attr *size = &c->attr[SP_RAND_SIZE];
     sp_dtype dtype = dtype_of(c);
-    if (dtype < SP_FLOAT32)
-        return sp_fail(SP_EDTYPE, "%s: dtype is %s, expected float32 or float64", sp__op_name(c),
+    if (!sp__dtype_is_floating(dtype))
+        return sp_fail(SP_EDTYPE, "%s: dtype is %s, expected a floating one", sp__op_name(c),
                        sp_dtype_name(dtype));
     if (size->n > SP_MAX_RANK)
         return sp_fail(SP_ESHAPE, "%s: %d dimensions, at most %d are possible", sp__op_name(c),

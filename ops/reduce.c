@@ -38,7 +38,7 @@ static sp_status check_not_empty(const sp_call *c, uint32_t mask)
 static sp_status total_dtype(const sp_call *c, const sp_attr *asked, sp_dtype *out)
 {
     const sp_tensor *x = c->in[0];
-    *out = x->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)x->dtype;
+    *out = sp__dtype_is_floating(x->dtype) ? (sp_dtype)x->dtype : SP_INT64;
     if (!asked->absent) *out = (sp_dtype)asked->v.i;
     if (*out != SP_BOOL) return SP_OK;
     return sp_fail(SP_EDTYPE,
@@ -145,22 +145,26 @@ sp_status sp__body_mean(sp_call *c)
     const sp_tensor *x = c->in[0];
     const sp_attr *dim = &c->attr[SP_MEAN_DIM], *dtype = &c->attr[SP_MEAN_DTYPE];
     uint32_t mask;
-    sp_tensor *sum = NULL;
+    sp_tensor *sum = NULL, *mean = NULL;
     sp_status status = SP_OK;
-    if ((dtype->absent ? x->dtype : (sp_dtype)dtype->v.i) < SP_FLOAT32)
+    sp_dtype result = dtype->absent ? (sp_dtype)x->dtype : (sp_dtype)dtype->v.i;
+    bool half = sp__dtype_is_floating(result) && sp_dtype_size(result) == 2;
+    if (!sp__dtype_is_floating(result))
         return sp_fail(SP_EDTYPE,
-                       "%s: x is %s, expected float32 or float64; give dtype=spool.float32",
+                       "%s: x is %s, expected a floating dtype; give dtype=spool.float32",
                        sp__op_name(c), sp_dtype_name((sp_dtype)x->dtype));
     SP_RETURN_IF(sp__dim_mask(sp__op_name(c), dim, x->rank, &mask));
     sp_sum_opt opt = {.size = sizeof(sp_sum_opt),
                       .dim = sp__attr_to_ints(dim),
                       .n_dim = dim->n,
                       .keepdim = c->attr[SP_MEAN_KEEPDIM].v.i != 0,
-                      .has_dtype = !dtype->absent,
-                      .dtype = (sp_dtype)dtype->v.i};
+                      .has_dtype = half || !dtype->absent,
+                      .dtype = half ? SP_FLOAT32 : result};
     SP_TRY(sp_sum(x, &opt, &sum));
-    SP_TRY(sp_div_scalar(sum, SP_FLOAT((double)count_of(x, mask)), &c->out[0]));
+    SP_TRY(sp_div_scalar(sum, SP_FLOAT((double)count_of(x, mask)), half ? &mean : &c->out[0]));
+    if (half) SP_TRY(sp_cast(mean, result, &c->out[0])); /* rounded once */
 out:
     sp_drop(&sum);
+    sp_drop(&mean);
     return status;
 }

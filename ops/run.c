@@ -17,12 +17,12 @@
 /* What pointwise ops yield for inputs of one dtype, per opcode, that dtype, and the kind of
  * their number if they have one: 0 unknown, else (result dtype + 1) | compute dtype << 8. Filled
  * by inference, which does not look at anything else in calls that rule_of() admits. */
-static _Atomic uint16_t rules[SP_OP_COUNT][SP_DTYPE_COUNT][SP_DTYPE_COUNT];
+static _Atomic uint16_t rules[SP_OP_COUNT][SP_DTYPE_COUNT][SP_KIND_FLOAT + 1];
 
 static inline _Atomic uint16_t *rule_of(const sp_call *c)
 {
     if (c->n_attr > 1 || (c->n_attr == 1 && c->attr[0].kind != SP_ATTR_SCALAR)) return NULL;
-    return &rules[c->op][c->in[0]->dtype][c->n_attr ? c->attr[0].tag : 0];
+    return &rules[c->op][c->in[0]->dtype][c->n_attr ? sp__dtype_kind(c->attr[0].tag) : 0];
 }
 
 /* Inference of these checks the number of a call on integers: the exponent's sign, a divisor of 0.
@@ -37,7 +37,7 @@ static void learn_rule(const sp_call *c, const sp_meta *result)
 {
     _Atomic uint16_t *rule = rule_of(c);
     if (!rule) return;
-    if (result->dtype == SP_INT64 && looks_at_number(c->op)) return;
+    if (sp__dtype_is_integer(result->dtype) && looks_at_number(c->op)) return;
     unsigned compute = sp__pointwise_compute(c);
     atomic_store_explicit(rule, (uint16_t)((result->dtype + 1u) | compute << 8),
                           memory_order_relaxed);
@@ -242,7 +242,7 @@ static sp_status check_fits(const sp_call *c, const sp_tensor *t, const sp_meta 
                        WRITTEN_NAME(c),
                        sp__shape_text(result->rank, result->shape, shape, sizeof shape),
                        SP_SHAPE(t));
-    if (SP_UNLIKELY(sp__kind_of(result->dtype) > sp__kind_of(t->dtype)))
+    if (SP_UNLIKELY(sp__dtype_kind(result->dtype) > sp__dtype_kind(t->dtype)))
         return sp_fail(SP_EDTYPE,
                        "%s: the result is %s, which a tensor of %s cannot hold; cast one of them, "
                        "or write to a new "

@@ -173,7 +173,7 @@ static sp_status median_along(const sp_call *c, const sp_tensor *x, int dim, boo
                        "%s: dimension %d of x of shape %s is empty: there is no element to choose",
                        sp__op_name(c), dim, SP_SHAPE(c->in[0]));
     SP_RETURN_IF(ranked(x, (n - 1) / 2, dim, keepdim, values, indices));
-    if (x->dtype < SP_FLOAT32) return SP_OK;
+    if (!sp__dtype_is_floating(x->dtype)) return SP_OK;
     sp_status status = nan_first(x, dim, keepdim, values, indices);
     if (status != SP_OK) sp_drop(values), sp_drop(indices);
     return status;

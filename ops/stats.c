@@ -109,7 +109,8 @@ sp_status sp__body_nansum(sp_call *c)
     bool keepdim = c->attr[SP_NANSUM_KEEPDIM].v.i != 0;
     sp_tensor *numbers = NULL, *known = NULL;
     sp_status status = SP_OK;
-    if (c->in[0]->dtype < SP_FLOAT32) return sum_over(c->in[0], dim, keepdim, dtype, &c->out[0]);
+    if (!sp__dtype_is_floating(c->in[0]->dtype))
+        return sum_over(c->in[0], dim, keepdim, dtype, &c->out[0]);
     SP_TRY(numbers_of(c->in[0], &numbers, &known));
     SP_TRY(sum_over(numbers, dim, keepdim, dtype, &c->out[0]));
 out:
@@ -360,7 +361,7 @@ sp_status sp__body_logsumexp(sp_call *c)
     sp_status status = SP_OK;
     int64_t n;
     SP_TRY(number_reduced(c, dim, &n));
-    SP_TRY(cast_to(c->in[0], c->in[0]->dtype < SP_FLOAT32 ? SP_FLOAT32 : c->in[0]->dtype, &x));
+    SP_TRY(cast_to(c->in[0], sp__to_floating((sp_dtype)c->in[0]->dtype), &x));
     if (n > 0) SP_TRY(offset_of(x, dim, &max));
     if (n > 0) SP_TRY(sp_sub(x, max, &less));
     SP_TRY(sp_exp(less ? less : x, &exps));

@@ -169,12 +169,7 @@ sp_status sp_copy_out(const sp_tensor *t, void *out, size_t bytes)
 
 sp_status sp_item(const sp_tensor *t, sp_scalar *out)
 {
-    union {
-        uint8_t b;
-        int64_t i;
-        float f;
-        double d;
-    } value;
+    char value[8];
     *out = SP_INT(0);
     if (t->numel != 1)
         return sp_fail(SP_ESHAPE,
@@ -182,12 +177,7 @@ sp_status sp_item(const sp_tensor *t, sp_scalar *out)
                        "is a number",
                        SP_SHAPE(t), (long long)t->numel);
     SP_RETURN_IF(ready(t, "item"));
-    SP_RETURN_IF(copy_to_host(t, (char *)&value));
-    switch ((sp_dtype)t->dtype) {
-    case SP_BOOL: *out = (sp_scalar){.v.i = value.b, .kind = SP_BOOL}; break;
-    case SP_INT64: *out = SP_INT(value.i); break;
-    case SP_FLOAT32: *out = SP_FLOAT((double)value.f); break;
-    default: *out = SP_FLOAT(value.d); break;
-    }
+    SP_RETURN_IF(copy_to_host(t, value));
+    *out = sp__scalar_from(value, t->dtype);
     return SP_OK;
 }

@@ -38,19 +38,23 @@ typedef struct printer {
 
 /* ---- one element ----- */
 
+static sp_scalar number_at(const printer *p, int64_t at)
+{
+    return sp__scalar_from(p->values + (at << sp__dtype_shift(p->t->dtype)), p->t->dtype);
+}
+
 static double as_double(const printer *p, int64_t at)
 {
-    return p->t->dtype == SP_FLOAT32 ? (double)((const float *)p->values)[at]
-                                     : ((const double *)p->values)[at];
+    return number_at(p, at).v.f;
 }
 
 static int format_element(const printer *p, int64_t at, char *out)
 {
-    if (p->t->dtype == SP_BOOL)
-        return snprintf(out, NUMBER_TEXT, "%s", p->values[at] ? "True" : "False");
-    if (p->t->dtype == SP_INT64)
-        return snprintf(out, NUMBER_TEXT, "%lld", (long long)((const int64_t *)p->values)[at]);
-    double x = as_double(p, at);
+    sp_scalar number = number_at(p, at);
+    if (number.kind == SP_BOOL)
+        return snprintf(out, NUMBER_TEXT, "%s", number.v.i ? "True" : "False");
+    if (number.kind == SP_INT64) return snprintf(out, NUMBER_TEXT, "%lld", (long long)number.v.i);
+    double x = number.v.f;
     if (isnan(x)) return snprintf(out, NUMBER_TEXT, "nan");
     if (p->scientific) return snprintf(out, NUMBER_TEXT, "%.4e", x);
     if (!p->whole) return snprintf(out, NUMBER_TEXT, "%.4f", x);
@@ -89,7 +93,7 @@ static void see_magnitude(printer *p, int64_t at)
 static void see_width(printer *p, int64_t at)
 {
     char text[NUMBER_TEXT];
-    if (p->t->dtype >= SP_FLOAT32) { /* inf, nan and 0 do not widen the column */
+    if (sp__dtype_is_floating(p->t->dtype)) { /* inf, nan and 0 do not widen the column */
         double x = as_double(p, at);
         if (!isfinite(x) || x == 0) return;
     }
@@ -101,7 +105,7 @@ static void choose_style(printer *p)
 {
     p->whole = true;
     p->width = 1;
-    if (p->t->dtype >= SP_FLOAT32) {
+    if (sp__dtype_is_floating(p->t->dtype)) {
         for_each_shown(p, 0, 0, see_magnitude);
         p->scientific = p->any && (p->most / p->least > 1000 || p->most > 1e8 ||
                                    (!p->whole && p->least < 1e-4));
@@ -181,7 +185,8 @@ static void write_suffixes(printer *p, const sp_tensor *t, const char *more)
         column = write_suffix(p, text, column);
     }
     /* float32 goes without saying; int64 and bool show in the values, if there are any */
-    if (t->dtype != SP_FLOAT32 && (t->dtype == SP_FLOAT64 || t->numel == 0)) {
+    bool shows = t->numel > 0 && (t->dtype == SP_INT64 || t->dtype == SP_BOOL);
+    if (t->dtype != SP_FLOAT32 && !shows) {
         snprintf(text, sizeof text, "dtype=spool.%s", sp_dtype_name((sp_dtype)t->dtype));
         column = write_suffix(p, text, column);
     }

@@ -29,6 +29,7 @@
 #include <stdatomic.h>
 
 #include "spool.h"
+#include "tensor/dtype.h"
 #include "tensor/status.h"
 
 typedef struct sp_storage sp_storage;
@@ -151,9 +152,6 @@ typedef struct sp_handle_hooks {
 } sp_handle_hooks; /* a layer sets its own fields and leaves the others alone */
 SP_API extern sp_handle_hooks sp__handle_hooks;
 
-/* The dtype a tensor of `tensor` and a weakly typed number of kind `kind` compute in. */
-sp_dtype sp__promote_scalar(sp_dtype tensor, sp_dtype kind);
-
 /* sp_to_text() with something more between the brackets ("requires_grad=True", "grad_fn=<Mul>");
  * NULL: nothing more. */
 SP_MUST_USE sp_status sp__to_text(const sp_tensor *t, const char *suffix, char **out);
@@ -176,13 +174,6 @@ static inline sp_storage *sp__storage_retain(sp_storage *s)
     return s;
 }
 void sp__storage_drop(sp_storage *s);
-
-/* log2 of an element's bytes. */
-static inline int sp__dtype_shift(int dtype)
-{
-    static const uint8_t shift[SP_DTYPE_COUNT] = {0, 3, 2, 3};
-    return shift[dtype];
-}
 
 static inline char *sp__data(const sp_tensor *t)
 {

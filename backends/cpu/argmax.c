@@ -57,7 +57,7 @@ static const char *scan_block(scan *s, int64_t at, int64_t n)
 
 static int64_t first_best(const sp_operand *x, sp_reduce_kind kind)
 {
-    scan s = {.x = x, .kind = kind, .dtype = x->dtype == SP_BOOL ? SP_INT64 : x->dtype};
+    scan s = {.x = x, .kind = kind, .dtype = sp__reduce_dtype(x->dtype)};
     double best, of_block;
     int64_t best_at = 0;
     for (int64_t at = 0; at < x->numel; at += SP_REDUCE_BLOCK) {

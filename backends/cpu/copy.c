@@ -51,6 +51,8 @@ static void copy_block(const copy_job *j, char *to, const char *from, int64_t ro
         BLOCK_LOOP(4)
     else if (j->size == 8)
         BLOCK_LOOP(8)
+    else if (j->size == 2)
+        BLOCK_LOOP(2)
     else
         BLOCK_LOOP(1)
 }

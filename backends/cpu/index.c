@@ -90,6 +90,8 @@ static void gather_row(const walk *w, int64_t size)
             memcpy(to, from, 4);
         else if (size == 8)
             memcpy(to, from, 8);
+        else if (size == 2)
+            memcpy(to, from, 2);
         else
             *to = *from;
     }

@@ -8,6 +8,7 @@
 #include "backends/cpu/lanes.h"
 
 #include "backends/cpu/gemm_small.h"
+#include "backends/cpu/lanes_cast.h"
 #include "backends/cpu/lanes_gather.h"
 #include "backends/cpu/lanes_loop.h"
 #include "backends/cpu/lanes_more.h"
@@ -19,6 +20,7 @@
 #define ZERO      ((V){0})
 #define ONE       (ZERO + 1)
 #define IS_NAN(x) ((x) != (x))
+#define WIDTH     ((int)sizeof x[0] * 8)
 #define SIGN(x)   (SELECT((x) > 0, ONE, SELECT((x) < 0, -ONE, ZERO)))
 /* A bound that is NaN makes the result NaN. */
 #define AT_LEAST(x, y) SELECT(((x) < (y)) | IS_NAN(y), y, x)
@@ -71,8 +73,8 @@ BITS2(        bitwise_and, 0.10, x & y)
 BITS2(        bitwise_or,  0.10, x | y)
 BITS2(        bitwise_xor, 0.10, x ^ y)
 BITS1(        bitwise_not, 0.08, ~x, x ^ 1)
-SHIFT2(       bitwise_left_shift,  0.15, V_u64, SELECT(y < 64, x << (y & 63), ZERO))
-SHIFT2(       bitwise_right_shift, 0.15, V_i64, x >> SELECT((y < 0) | (y > 63), ZERO + 63, y))
+SHIFT2(       bitwise_left_shift,  0.15, u, SELECT(y < WIDTH, x << (y & (WIDTH - 1)), ZERO))
+SHIFT2(       bitwise_right_shift, 0.15, i, x >> SELECT((y < 0) | (y >= WIDTH), ZERO + (WIDTH - 1), y))
 
 ORDERED2(     minimum, 0.12, SELECT((x < y) | IS_NAN(x), x, y), x & y)
 ORDERED2(     fmax,    0.12, SELECT((x > y) | IS_NAN(y), x, y), x | y)
@@ -89,7 +91,7 @@ WHOLE2(       remainder,    3.00, FLOOR_MOD(x, y),    remainder_i64)
 WHOLE2(       floor_divide, 3.50, FLOOR_DIVIDE(x, y), floor_divide_i64)
 FLOAT2(       copysign,     0.12, COPYSIGN(x, y))
 
-EITHER1(      abs,     0.08, ABS(x), SELECT((V_i64)x < 0, -x, x))
+EITHER1(      abs,     0.08, ABS(x), SELECT((M)x < 0, -x, x))
 ANY1(         sign,    0.12, SIGN(x), x)
 NUMBER1(      square,  0.08, x * x)
 FLOAT1(       reciprocal, 0.20, ONE / x)

@@ -78,10 +78,12 @@ typedef struct cursor {
     }
 DEFINE_LOOPS(f32, V_f32, store_some_f32, f32)
 DEFINE_LOOPS(f64, V_f64, store_some_f64, f64)
+DEFINE_LOOPS(i32, V_i32, store_some_i32, i32)
 DEFINE_LOOPS(i64, V_i64, store_some_i64, i64)
 DEFINE_LOOPS(b8, V_b8, store_some_b8, b8)
 DEFINE_LOOPS(f32, B_f32, PUT_BYTES, f32_bool)
 DEFINE_LOOPS(f64, B_f64, PUT_BYTES, f64_bool)
+DEFINE_LOOPS(i32, B_i32, PUT_BYTES, i32_bool)
 DEFINE_LOOPS(i64, B_i64, PUT_BYTES, i64_bool)
 DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
 
@@ -141,12 +143,20 @@ DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
 #define FN_NUMBER(name)                                                                            \
     {                                                                                              \
         [SP_FLOAT32] = lane_##name##_f32, [SP_FLOAT64] = lane_##name##_f64,                        \
-        [SP_INT64] = lane_##name##_i64                                                             \
+        [SP_INT32] = lane_##name##_i32, [SP_INT64] = lane_##name##_i64                             \
     }
 #define FN_ANY(name)                                                                               \
     {                                                                                              \
         [SP_FLOAT32] = lane_##name##_f32, [SP_FLOAT64] = lane_##name##_f64,                        \
-        [SP_INT64] = lane_##name##_i64, [SP_BOOL] = lane_##name##_b8                               \
+        [SP_INT32] = lane_##name##_i32, [SP_INT64] = lane_##name##_i64,                            \
+        [SP_BOOL] = lane_##name##_b8                                                               \
+    }
+/* For ops that move elements whatever they mean: one function an element size. */
+#define FN_BY_SIZE(one, two, four, eight)                                                          \
+    {                                                                                              \
+        [SP_BOOL] = one, [SP_UINT8] = one, [SP_INT8] = one, [SP_INT16] = two, [SP_FLOAT16] = two,  \
+        [SP_BFLOAT16] = two, [SP_INT32] = four, [SP_FLOAT32] = four, [SP_INT64] = eight,           \
+        [SP_FLOAT64] = eight                                                                       \
     }
 
 #define LANES_ROW(row, fns, count, o0, o1, o2, bool_out, bool_in, cost)                            \
@@ -199,33 +209,38 @@ DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
     ROW2(name, FN_FLOAT, false, ns)
-/* int64 too: wraps, without undefined behaviour, since it is computed unsigned ... */
+/* int32 and int64 too: wraps, without undefined behaviour, since it is computed unsigned ... */
 #define NUMBER1(name, ns, expr)                                                                    \
     LANE1(f32, V_f32, name, expr)                                                                  \
     LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i32, V_u32, name, expr)                                                                  \
     LANE1(i64, V_u64, name, expr)                                                                  \
     ROW1(name, FN_NUMBER, ns)
 #define NUMBER2(name, ns, expr)                                                                    \
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
+    LANE2(i32, V_u32, name, expr)                                                                  \
     LANE2(i64, V_u64, name, expr)                                                                  \
     ROW2(name, FN_NUMBER, false, ns)
 /* ... or signed, for what compares. */
 #define ORDERED1(name, ns, expr)                                                                   \
     LANE1(f32, V_f32, name, expr)                                                                  \
     LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i32, V_i32, name, expr)                                                                  \
     LANE1(i64, V_i64, name, expr)                                                                  \
     ROW1(name, FN_NUMBER, ns)
 /* bool as well, with an expression of its own on vectors of 0 and 1. */
 #define ANY2(name, ns, expr, bool_expr)                                                            \
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
+    LANE2(i32, V_u32, name, expr)                                                                  \
     LANE2(i64, V_u64, name, expr)                                                                  \
     LANE2(b8, V_b8, name, bool_expr)                                                               \
     ROW2(name, FN_ANY, false, ns)
 #define ORDERED2(name, ns, expr, bool_expr)                                                        \
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
+    LANE2(i32, V_i32, name, expr)                                                                  \
     LANE2(i64, V_i64, name, expr)                                                                  \
     LANE2(b8, V_b8, name, bool_expr)                                                               \
     ROW2(name, FN_ANY, false, ns)
@@ -233,25 +248,30 @@ DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
 #define ANY2_ALPHA(name, ns, expr, bool_expr)                                                      \
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
+    LANE2(i32, V_u32, name, expr)                                                                  \
     LANE2(i64, V_u64, name, expr)                                                                  \
     LANE2(b8, V_b8, name, bool_expr)                                                               \
     LANE_ALPHA(f32, name)                                                                          \
     LANE_ALPHA(f64, name)                                                                          \
+    LANE_ALPHA(i32, name)                                                                          \
     LANE_ALPHA(i64, name)                                                                          \
     LANE_ALPHA(b8, name)                                                                           \
     ROW2_ALPHA(name, FN_ANY, FN_ANY_ALPHA, ns)
 #define NUMBER2_ALPHA(name, ns, expr)                                                              \
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
+    LANE2(i32, V_u32, name, expr)                                                                  \
     LANE2(i64, V_u64, name, expr)                                                                  \
     LANE_ALPHA(f32, name)                                                                          \
     LANE_ALPHA(f64, name)                                                                          \
+    LANE_ALPHA(i32, name)                                                                          \
     LANE_ALPHA(i64, name)                                                                          \
     ROW2_ALPHA(name, FN_NUMBER, FN_NUMBER_ALPHA, ns)
 /* Yields bool. */
 #define COMPARE2(name, ns, expr)                                                                   \
     LANE_COMPARE(f32, name, expr)                                                                  \
     LANE_COMPARE(f64, name, expr)                                                                  \
+    LANE_COMPARE(i32, name, expr)                                                                  \
     LANE_COMPARE(i64, name, expr)                                                                  \
     LANE_COMPARE(b8, name, expr)                                                                   \
     ROW2(name, FN_ANY, true, ns)

@@ -36,6 +36,7 @@
     }
 DEFINE_LOOP3(f32)
 DEFINE_LOOP3(f64)
+DEFINE_LOOP3(i32)
 DEFINE_LOOP3(i64)
 
 #define LANE3(T, name, expr)                                                                       \
@@ -66,16 +67,17 @@ DEFINE_LOOP3(i64)
         loop1_##T##_bool(d, a, n, splat, f_##name##_##T);                                          \
     }
 
-/* ---- int64 one by one: there are no vector instructions for it ----- */
+/* ---- integers one by one: there are no vector instructions for it ----- */
 
-#define LANE_WHOLE2(name, f)                                                                       \
-    static void lane_##name##_i64(void *d, const void *a, const void *b, const void *c, int64_t n, \
+#define LANE_WHOLE2(T, name, f)                                                                    \
+    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
                                   unsigned splat)                                                  \
     {                                                                                              \
         (void)c;                                                                                   \
-        const E_i64 *x = a, *y = b;                                                                \
-        E_i64 *to = d;                                                                             \
-        for (int64_t i = 0; i < n; i++) to[i] = f(x[splat & 1 ? 0 : i], y[splat & 2 ? 0 : i]);     \
+        const E_##T *x = a, *y = b;                                                                \
+        E_##T *to = d;                                                                             \
+        for (int64_t i = 0; i < n; i++)                                                            \
+            to[i] = (E_##T)f(x[splat & 1 ? 0 : i], y[splat & 2 ? 0 : i]);                          \
     }
 
 /* ---- kernel lines; x, y, z are the operands in the order that the line ends with ----- */
@@ -84,13 +86,14 @@ DEFINE_LOOP3(i64)
     {                                                                                              \
         [SP_BOOL] = lane_##name##_b8                                                               \
     }
-#define FN_I64(name)                                                                               \
+#define FN_INTEGER(name)                                                                           \
     {                                                                                              \
-        [SP_INT64] = lane_##name##_i64                                                             \
+        [SP_INT32] = lane_##name##_i32, [SP_INT64] = lane_##name##_i64                             \
     }
 #define FN_INTEGRAL(name)                                                                          \
     {                                                                                              \
-        [SP_INT64] = lane_##name##_i64, [SP_BOOL] = lane_##name##_b8                               \
+        [SP_INT32] = lane_##name##_i32, [SP_INT64] = lane_##name##_i64,                            \
+        [SP_BOOL] = lane_##name##_b8                                                               \
     }
 #define SCALAR0 SP_LANE_SCALAR0
 #define SCALAR1 (SP_LANE_SCALAR0 + 1)
@@ -108,22 +111,26 @@ DEFINE_LOOP3(i64)
 #define ORDERED3(name, ns, o0, o1, o2, expr)                                                       \
     LANE3(f32, name, expr)                                                                         \
     LANE3(f64, name, expr)                                                                         \
+    LANE3(i32, name, expr)                                                                         \
     LANE3(i64, name, expr)                                                                         \
     LANES_ROW(name, FN_NUMBER(name), 3, o0, o1, o2, false, false, ns)
-/* int64 as it is. */
+/* Integers as they are. */
 #define ROUNDING1(name, ns, expr)                                                                  \
     LANE1(f32, V_f32, name, expr)                                                                  \
     LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i32, V_i32, name, x)                                                                     \
     LANE1(i64, V_i64, name, x)                                                                     \
     ROW1(name, FN_NUMBER, ns)
 #define WHOLE2(name, ns, expr, one)                                                                \
     LANE2(f32, V_f32, name, expr)                                                                  \
     LANE2(f64, V_f64, name, expr)                                                                  \
-    LANE_WHOLE2(name, one)                                                                         \
+    LANE_WHOLE2(i32, name, one)                                                                    \
+    LANE_WHOLE2(i64, name, one)                                                                    \
     ROW2(name, FN_NUMBER, false, ns)
 #define ANY1(name, ns, expr, bool_expr)                                                            \
     LANE1(f32, V_f32, name, expr)                                                                  \
     LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i32, V_i32, name, expr)                                                                  \
     LANE1(i64, V_i64, name, expr)                                                                  \
     LANE1(b8, V_b8, name, bool_expr)                                                               \
     ROW1(name, FN_ANY, ns)
@@ -131,11 +138,13 @@ DEFINE_LOOP3(i64)
 #define EITHER1(name, ns, expr, whole_expr)                                                        \
     LANE1(f32, V_f32, name, expr)                                                                  \
     LANE1(f64, V_f64, name, expr)                                                                  \
+    LANE1(i32, V_u32, name, whole_expr)                                                            \
     LANE1(i64, V_u64, name, whole_expr)                                                            \
     ROW1(name, FN_NUMBER, ns)
 #define TEST1(name, ns, expr, whole_expr)                                                          \
     LANE_TEST(f32, name, expr)                                                                     \
     LANE_TEST(f64, name, expr)                                                                     \
+    LANE_TEST(i32, name, whole_expr)                                                               \
     LANE_TEST(i64, name, whole_expr)                                                               \
     LANE_TEST(b8, name, whole_expr)                                                                \
     LANES_ROW(name, FN_ANY(name), 1, 0, 0, 0, true, false, ns)
@@ -146,16 +155,19 @@ DEFINE_LOOP3(i64)
     LANE2(b8, V_b8, name, expr)                                                                    \
     ROW2(name, FN_BOOL, false, ns)
 #define BITS1(name, ns, expr, bool_expr)                                                           \
+    LANE1(i32, V_u32, name, expr)                                                                  \
     LANE1(i64, V_u64, name, expr)                                                                  \
     LANE1(b8, V_b8, name, bool_expr)                                                               \
     ROW1(name, FN_INTEGRAL, ns)
 #define BITS2(name, ns, expr)                                                                      \
+    LANE2(i32, V_u32, name, expr)                                                                  \
     LANE2(i64, V_u64, name, expr)                                                                  \
     LANE2(b8, V_b8, name, expr)                                                                    \
     ROW2(name, FN_INTEGRAL, false, ns)
-#define SHIFT2(name, ns, C, expr)                                                                  \
-    LANE2(i64, C, name, expr)                                                                      \
-    ROW2(name, FN_I64, false, ns)
+#define SHIFT2(name, ns, S, expr)                                                                  \
+    LANE2(i32, V_##S##32, name, expr)                                                              \
+    LANE2(i64, V_##S##64, name, expr)                                                                      \
+    ROW2(name, FN_INTEGER, false, ns)
 /* clang-format on */
 
 /* ---- gelu: the last operand says which of two functions, 0 for none, 1 for tanh ----- */

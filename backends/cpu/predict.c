@@ -15,7 +15,7 @@ static double pointwise_us(const sp_kargs *args, const sp_lanes *l)
 {
     int64_t n = args->arg[0].numel;
     if (n <= TINY) return 0.1;
-    double wide = args->compute == SP_FLOAT32 || args->compute == SP_BOOL ? 1 : 2;
+    double wide = sp__dtypes[args->compute].size > 4 ? 2 : 1;
     double ns = l->ns * wide + 0.1 * wide * args->n_arg + (args->dense ? 0 : 0.5 * args->n_arg);
     return 0.1 + (double)n * ns * 1e-3;
 }

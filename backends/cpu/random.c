@@ -25,8 +25,9 @@ typedef struct random_job {
 /* The block's uniforms as doubles, exact in the dtype; how many. */
 static int uniforms(const uint32_t w[4], int dtype, double u[4])
 {
-    if (dtype == SP_FLOAT32) {
-        for (int i = 0; i < 4; i++) u[i] = (double)(w[i] >> 8) * 0x1p-24;
+    int digits = sp__dtypes[dtype].digits;
+    if (dtype != SP_FLOAT64) {
+        for (int i = 0; i < 4; i++) u[i] = ldexp(w[i] >> (32 - digits), -digits);
         return 4;
     }
     for (int k = 0; k < 2; k++) {
@@ -51,9 +52,9 @@ static void store(const sp_operand *out, int64_t first, const double *u, int64_t
         memcpy(out->data + first * 8, u, (size_t)n * 8);
         return;
     }
-    float narrow[4];
-    for (int64_t i = 0; i < n; i++) narrow[i] = (float)u[i];
-    memcpy(out->data + first * 4, narrow, (size_t)n * 4);
+    int64_t size = sp__size_of(out->dtype);
+    for (int64_t i = 0; i < n; i++)
+        sp__scalar_to(SP_FLOAT(u[i]), out->dtype, out->data + (first + i) * size);
 }
 
 static void random_chunk(void *ctx, int64_t chunk)

@@ -113,7 +113,7 @@ static void prepare(reduction *r, const sp_kargs *args, sp_reduce_kind kind)
     const sp_operand *out = &args->arg[0], *in = &args->arg[1];
     r->in = in->data, r->out = out->data, r->in_dtype = in->dtype, r->out_dtype = out->dtype,
     r->part = NULL;
-    r->acc_dtype = out->dtype == SP_BOOL ? SP_INT64 : out->dtype;
+    r->acc_dtype = sp__reduce_dtype(out->dtype);
     r->in_size = sp__size_of(in->dtype), r->out_size = sp__size_of(out->dtype),
     r->acc_size = sp__size_of(r->acc_dtype);
     r->f = &sp__isa->reduce[kind][r->acc_dtype];

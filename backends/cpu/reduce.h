@@ -18,13 +18,19 @@
  * Cutting a sequence at multiples of 2^k blocks and combining the parts' results as blocks gives
  * the same tree: so threads do not change bits.
  *
- * Sums and products of bool and int64 are computed in int64, extrema of bool too; other dtypes in
- * the output's dtype.
+ * Integers and bool are reduced in int64, the halves in float32, and converted once.
  */
 #ifndef SP_CPU_REDUCE_H
 #define SP_CPU_REDUCE_H
 
 #include "backends/cpu/lanes.h"
+#include "tensor/dtype.h"
+
+/* The dtype that a reduction to `dtype` is computed in. */
+static inline int sp__reduce_dtype(int dtype)
+{
+    return dtype == SP_BOOL ? SP_INT64 : sp__dtypes[dtype].wide;
+}
 
 /* The rows tree over n contiguous elements of one dtype; one element to out. n = 0: 0 for
  * sums, 1 for products, the smallest (largest) value for maxima (minima). */

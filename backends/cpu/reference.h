@@ -12,29 +12,13 @@
 /* The element at a row-major position, as a double (int64 values below 2^53). */
 static inline double sp__ref_get(const sp_operand *x, int64_t position)
 {
-    const char *at = sp__element_at(x, position);
-    float f32;
-    double f64;
-    int64_t i64;
-    switch (x->dtype) {
-    case SP_BOOL: return *at != 0;
-    case SP_INT64: return memcpy(&i64, at, 8), (double)i64;
-    case SP_FLOAT32: return memcpy(&f32, at, 4), (double)f32;
-    default: return memcpy(&f64, at, 8), f64;
-    }
+    sp_scalar s = sp__scalar_from(sp__element_at(x, position), x->dtype);
+    return s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
 }
 
 static inline void sp__ref_set(const sp_operand *x, int64_t position, double value)
 {
-    char *at = sp__element_at(x, position);
-    float f32 = (float)value;
-    int64_t i64 = x->dtype == SP_INT64 ? (int64_t)value : 0;
-    switch (x->dtype) {
-    case SP_BOOL: *at = value != 0; break;
-    case SP_INT64: memcpy(at, &i64, 8); break;
-    case SP_FLOAT32: memcpy(at, &f32, 4); break;
-    default: memcpy(at, &value, 8); break;
-    }
+    sp__scalar_to(SP_FLOAT(value), x->dtype, sp__element_at(x, position));
 }
 
 /* op(x, y, z) in double. */

@@ -10,6 +10,7 @@
 #include "backends/cpu/pool.h"
 #include "backends/cpu/predict.h"
 #include "backends/cpu/tile.h"
+#include "backends/cpu/widen.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
@@ -19,9 +20,33 @@ static const sp_kernel kernels[SP_OP_COUNT] = {
 #include "cpu_kernels_gen.h"
 };
 
+/* Kernels that deal with every dtype themselves. One that is not here is right, too, if slower. */
+static const uint8_t takes[SP_OP_COUNT] = {
+    [SP_OP_FULL] = SP_TAKES_ANY,
+    [SP_OP_ARANGE] = SP_TAKES_ANY,
+    [SP_OP_RAND] = SP_TAKES_ANY,
+    [SP_OP_RANDN] = SP_TAKES_ANY,
+    [SP_OP_SUM] = SP_TAKES_ANY,
+    [SP_OP_AMAX] = SP_TAKES_ANY,
+    [SP_OP_ARGMAX] = SP_TAKES_ANY,
+    [SP_OP_CONTIGUOUS] = SP_TAKES_ANY,
+    [SP_OP_RESHAPE] = SP_TAKES_ANY,
+    [SP_OP_SLICE_SCATTER] = SP_TAKES_ANY,
+    [SP_OP_SELECT_SCATTER] = SP_TAKES_ANY,
+    [SP_OP_AS_STRIDED_SCATTER] = SP_TAKES_ANY,
+    [SP_OP_GATHER] = SP_TAKES_ANY_BUT_INDEX,
+    [SP_OP_INDEX_SELECT] = SP_TAKES_ANY_BUT_INDEX,
+};
+
+static sp_status widened(const sp_kargs *args)
+{
+    return sp__cpu_widened(kernels[args->op], (sp_takes)takes[args->op], args);
+}
+
 static sp_kernel kernel(int op)
 {
-    return op >= 0 && op < SP_OP_COUNT ? kernels[op] : NULL;
+    if (op < 0 || op >= SP_OP_COUNT || kernels[op] == NULL) return NULL;
+    return kernels[op] == sp__cpu_pointwise || takes[op] == SP_TAKES_ANY ? kernels[op] : widened;
 }
 
 static sp_status copy_bytes(void *dst, const void *src, size_t bytes)

@@ -233,7 +233,7 @@ static sp_status scan(scan_job *j, const sp_attr *dim_attr)
 
 static bool floating(const sp_operand *x)
 {
-    return x->dtype >= SP_FLOAT32;
+    return sp__dtype_is_floating(x->dtype);
 }
 
 static sp_status running(const sp_kargs *args, scan_fn f64, scan_fn i64)

@@ -11,6 +11,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/reduce.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
 #include "ops_gen.h"
@@ -64,17 +65,11 @@ static void keys_of(int dtype, const void *p, int64_t n, int64_t first, bool fli
     }
 }
 
-/* float32 as it is, other floating dtypes as float64, the rest as int64. */
-static int key_dtype(int dtype)
-{
-    return dtype == SP_FLOAT32 ? SP_FLOAT32 : dtype > SP_FLOAT32 ? SP_FLOAT64 : SP_INT64;
-}
-
 /* The elements of a sequence, or of any operand in row-major order, from `from` on, to be
  * compared. */
 static const void *comparable(const sp_operand *x, int64_t from, int64_t n, void *raw, void *room)
 {
-    int dtype = key_dtype(x->dtype);
+    int dtype = sp__reduce_dtype(x->dtype);
     sp__gather(raw, x, from, n);
     if (x->dtype == dtype) return raw;
     sp__isa->cast[x->dtype][dtype](room, raw, NULL, NULL, n, 0);
@@ -87,7 +82,7 @@ static void read_entries(const sp_operand *sequence, bool flip, entry *out)
     for (int64_t at = 0; at < sequence->numel; at += BLOCK) {
         int64_t n = sequence->numel - at < BLOCK ? sequence->numel - at : BLOCK;
         const void *p = comparable(sequence, at, n, raw, room);
-        keys_of(key_dtype(sequence->dtype), p, n, at, flip, out + at);
+        keys_of(sp__reduce_dtype(sequence->dtype), p, n, at, flip, out + at);
     }
 }
 
@@ -148,7 +143,7 @@ static entry *radix_sort(entry *e, entry *room, int64_t n, int bytes)
 static entry *sort_entries(entry *e, entry *room, int64_t n, int dtype)
 {
     if (n < RADIX_MIN) return merge_sort(e, room, n);
-    return radix_sort(e, room, n, key_dtype(dtype) == SP_FLOAT32 ? 4 : 8);
+    return radix_sort(e, room, n, sp__reduce_dtype(dtype) == SP_FLOAT32 ? 4 : 8);
 }
 
 /* The first k of e in order, to the start of e; k <= FEW. */
@@ -301,7 +296,7 @@ static void search_chunk(void *ctx, int64_t chunk)
     const void *values = comparable(&j->x, from, n, raw, room);
     for (int64_t i = 0; i < n; i++) {
         sp_operand s = sorted_for(j, from + i);
-        int dtype = key_dtype(j->x.dtype);
+        int dtype = sp__reduce_dtype(j->x.dtype);
         places[i] = dtype == SP_FLOAT32   ? place_f32(j, &s, ((const float *)values)[i])
                     : dtype == SP_FLOAT64 ? place_f64(j, &s, ((const double *)values)[i])
                                           : place_i64(j, &s, ((const int64_t *)values)[i]);

@@ -15,6 +15,8 @@ static void fill_run(void *dst, const void *src, int64_t size, int64_t n)
 {
     if (size == 1)
         memset(dst, *(const unsigned char *)src, (size_t)n);
+    else if (size == 2)
+        COPY_LOOP(2, i, 0);
     else if (size == 4)
         COPY_LOOP(4, i, 0);
     else
@@ -31,6 +33,8 @@ void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t
         sp__isa->gather4(dst, src, 1, n, 0, stride);
     else if (size == 8)
         sp__isa->gather8(dst, src, 1, n, 0, stride);
+    else if (size == 2)
+        COPY_LOOP(2, i, i * stride);
     else
         COPY_LOOP(1, i, i * stride);
 }
@@ -43,6 +47,8 @@ void sp__scatter_run(void *dst, const void *src, int64_t size, int64_t n, int64_
         COPY_LOOP(4, i * stride, i);
     else if (size == 8)
         COPY_LOOP(8, i * stride, i);
+    else if (size == 2)
+        COPY_LOOP(2, i * stride, i);
     else
         COPY_LOOP(1, i * stride, i);
 }
@@ -123,7 +129,8 @@ static void gather_plane(char *to, const sp_operand *x)
         sp__isa->gather8(to, x->data, rows, columns, row, column);
     } else {
         for (int64_t i = 0; i < rows; i++)
-            sp__gather_run(to + i * columns, x->data + i * row, 1, columns, column);
+            sp__gather_run(to + i * columns * size, x->data + i * row * size, size, columns,
+                           column);
     }
 }
 

@@ -1,17 +1,17 @@
 /* Walking strided storage: dense runs of elements to and from any geometry.
  *
- * Elements are bytes here (size 1, 4 or 8); who wants another dtype converts the dense run. Linear
- * positions count in row-major order of the shape.
+ * Elements are bytes here (size 1, 2, 4 or 8); who wants another dtype converts the dense run.
+ * Linear positions count in row-major order of the shape.
  */
 #ifndef SP_CPU_STRIDED_H
 #define SP_CPU_STRIDED_H
 
 #include "tensor/backend.h"
+#include "tensor/dtype.h"
 
 static inline int64_t sp__size_of(int dtype)
 {
-    static const uint8_t size[SP_DTYPE_COUNT] = {1, 8, 4, 8};
-    return size[dtype];
+    return sp__dtypes[dtype].size;
 }
 
 /* Elements start .. start+n-1 of the operand, dense, to dst; and back. */

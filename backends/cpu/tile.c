@@ -331,7 +331,7 @@ static void eager_rows(void *ctx, int64_t chunk)
 
 static double eager_us(const sp_kargs *args, const sp_lanes *l, int64_t n)
 {
-    double ns = l->ns * (args->compute == SP_FLOAT32 ? 1 : 2) + 0.1 * args->n_arg;
+    double ns = l->ns * (sp__size_of(args->compute) > 4 ? 2 : 1) + 0.1 * args->n_arg;
     return (double)n * ns * 1e-3;
 }
 
@@ -453,10 +453,28 @@ static sp_status run_general(const sp_kargs *args)
     return sp__tile_run(&prog, args, scalars);
 }
 
+/* A conversion of dense elements: no program. */
+static bool run_dense_cast(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0], *x = &args->arg[1];
+    if (args->op != SP_OP_CAST || !out->contiguous || !x->contiguous || x->numel != out->numel)
+        return false;
+    eager e = {.fn = sp__isa->cast[x->dtype][out->dtype],
+               .dst = out->data,
+               .src = {x->data, x->data, x->data},
+               .step = {sp__size_of(x->dtype)},
+               .out_step = sp__size_of(out->dtype),
+               .n = out->numel};
+    double us = (double)e.n * 0.25e-3;
+    sp__pool_for((e.n + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS, us, eager_chunk, &e);
+    return true;
+}
+
 sp_status sp__cpu_pointwise(const sp_kargs *args)
 {
     const sp_lanes *l = sp__isa->pointwise[args->op];
     if (SP_LIKELY(run_dense(args, l))) return SP_OK;
+    if (run_dense_cast(args)) return SP_OK;
     if (args->arg[0].numel == 0 || run_rows(args, l)) return SP_OK;
     const sp_operand *from = &args->arg[args->op == SP_OP_COPY ? 2 : 1], *out = &args->arg[0];
     if ((args->op == SP_OP_CLONE || args->op == SP_OP_COPY) && from->dtype == out->dtype) {

@@ -22,21 +22,6 @@ bool sp__tile_can(int op, sp_dtype compute)
     return l != NULL && (is_cast(l) || l->fn[compute] != NULL);
 }
 
-void sp__scalar_to(sp_scalar s, int dtype, void *out)
-{
-    double f = s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
-    float f32 = (float)f;
-    int64_t i = s.v.i;
-    if (s.kind == SP_FLOAT64) i = f >= -0x1p63 && f < 0x1p63 ? (int64_t)f : INT64_MIN;
-    uint8_t b = s.kind == SP_FLOAT64 ? f != 0 : s.v.i != 0;
-    switch (dtype) {
-    case SP_BOOL: memcpy(out, &b, sizeof b); break;
-    case SP_INT64: memcpy(out, &i, sizeof i); break;
-    case SP_FLOAT32: memcpy(out, &f32, sizeof f32); break;
-    default: memcpy(out, &f, sizeof f); break;
-    }
-}
-
 /* ---- steps ----- */
 
 static int dtype_of(const sp_tile_prog *p, int value)
@@ -96,7 +81,7 @@ static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const in
             step.src[k] = (int16_t)converted(p, value_of[instr->src[from]], dtype);
     }
     step.dtype = l->to_bool ? SP_BOOL : instr->compute;
-    p->ns += l->ns * (instr->compute == SP_FLOAT32 ? 1.0f : 2.0f);
+    p->ns += l->ns * (sp__size_of(instr->compute) > 4 ? 2.0f : 1.0f);
     *out = converted(p, add_step(p, &step), instr->result);
     return SP_OK;
 }

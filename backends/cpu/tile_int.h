@@ -67,7 +67,4 @@ typedef struct sp_tile_source {
  */
 SP_MUST_USE sp_status sp__tile_compile(const sp_tile_source *source, sp_tile_prog *prog);
 
-/* The scalar in a dtype, 8 bytes at out. */
-void sp__scalar_to(sp_scalar s, int dtype, void *out);
-
 #endif

@@ -2,9 +2,10 @@
  * has no operator for.
  *
  * Included by lanes*.c only, which are compiled once per instruction set with SP_ISA naming it
- * (baseline, avx2, avx512). Suffixes: f32 f64 i64 b8. For each, V_ is a vector, M_ its mask (0 or
- * -1 a lane), B_ as many bytes of bool, E_ an element, N_ the number of lanes. Arithmetic is the
- * compiler's own on vectors; -ffp-contract=off keeps it from fusing.
+ * (baseline, avx2, avx512). Suffixes: f32 f64 i32 i64 b8, and i16 to move elements of two bytes.
+ * For each, V_ is a vector, M_ its mask (0 or -1 a lane), B_ as many bytes of bool, E_ an element,
+ * N_ the number of lanes. Arithmetic is the compiler's own on vectors; -ffp-contract=off keeps it
+ * from fusing.
  */
 #ifndef SP_CPU_VEC_H
 #define SP_CPU_VEC_H
@@ -61,24 +62,33 @@ typedef __m128d sleef_f64;
 
 typedef float E_f32 __attribute__((may_alias)); /* scratch memory holds whatever it is given */
 typedef double E_f64 __attribute__((may_alias));
+typedef int16_t E_i16 __attribute__((may_alias));
+typedef int32_t E_i32 __attribute__((may_alias));
+typedef uint32_t E_u32 __attribute__((may_alias));
 typedef int64_t E_i64 __attribute__((may_alias));
 typedef uint64_t E_u64 __attribute__((may_alias));
 typedef uint8_t E_b8;
 
-enum { N_f32 = VB / 4, N_f64 = VB / 8, N_i64 = VB / 8, N_b8 = VB };
+enum { N_f32 = VB / 4, N_f64 = VB / 8, N_i16 = VB / 2, N_i32 = VB / 4, N_i64 = VB / 8, N_b8 = VB };
 
 typedef VECTOR(float, VB) V_f32;
 typedef VECTOR(double, VB) V_f64;
+typedef VECTOR(int16_t, VB) V_i16;
+typedef VECTOR(int32_t, VB) V_i32;
 typedef VECTOR(int64_t, VB) V_i64;
 typedef VECTOR(uint8_t, VB) V_b8;
 typedef VECTOR(uint64_t, VB) V_u64;
 typedef VECTOR(uint32_t, VB) V_u32;
 typedef VECTOR(int32_t, VB) M_f32;
 typedef VECTOR(int64_t, VB) M_f64;
+typedef VECTOR(int16_t, VB) M_i16;
+typedef VECTOR(int32_t, VB) M_i32;
 typedef VECTOR(int64_t, VB) M_i64;
 typedef VECTOR(int8_t, VB) M_b8;
 typedef VECTOR(int8_t, VB / 4) B_f32;
 typedef VECTOR(int8_t, VB / 8) B_f64;
+typedef VECTOR(int8_t, VB / 2) B_i16;
+typedef VECTOR(int8_t, VB / 4) B_i32;
 typedef VECTOR(int8_t, VB / 8) B_i64;
 typedef VECTOR(int8_t, VB) B_b8;
 
@@ -116,6 +126,8 @@ typedef VECTOR(int8_t, VB) B_b8;
     }
 DEFINE_MEMORY(f32, SET1(ps))
 DEFINE_MEMORY(f64, SET1(pd))
+DEFINE_MEMORY(i16, SET1(epi16))
+DEFINE_MEMORY(i32, SET1(epi32))
 DEFINE_MEMORY(i64, SET1_I64)
 DEFINE_MEMORY(b8, SET1(epi8))
 
@@ -142,12 +154,15 @@ DEFINE_MEMORY(b8, SET1(epi8))
         STORE;                                                                                     \
     }
 DEFINE_SOME_BY_COPY(b8)
+DEFINE_SOME_BY_COPY(i16)
 #if VB == 64
 #define FIRST(n) ((1u << (n)) - 1)
 DEFINE_SOME_MASKED(f32, _mm512_maskz_loadu_ps((__mmask16)FIRST(n), p),
                    _mm512_mask_storeu_ps(p, (__mmask16)FIRST(n), (__m512)v))
 DEFINE_SOME_MASKED(f64, _mm512_maskz_loadu_pd((__mmask8)FIRST(n), p),
                    _mm512_mask_storeu_pd(p, (__mmask8)FIRST(n), (__m512d)v))
+DEFINE_SOME_MASKED(i32, _mm512_maskz_loadu_epi32((__mmask16)FIRST(n), p),
+                   _mm512_mask_storeu_epi32(p, (__mmask16)FIRST(n), (__m512i)v))
 DEFINE_SOME_MASKED(i64, _mm512_maskz_loadu_epi64((__mmask8)FIRST(n), p),
                    _mm512_mask_storeu_epi64(p, (__mmask8)FIRST(n), (__m512i)v))
 #elif VB == 32
@@ -158,11 +173,14 @@ DEFINE_SOME_MASKED(f32, _mm256_maskload_ps(p, FIRST4(n)),
                    _mm256_maskstore_ps(p, FIRST4(n), (__m256)v))
 DEFINE_SOME_MASKED(f64, _mm256_maskload_pd(p, FIRST8(n)),
                    _mm256_maskstore_pd(p, FIRST8(n), (__m256d)v))
+DEFINE_SOME_MASKED(i32, _mm256_maskload_epi32(p, FIRST4(n)),
+                   _mm256_maskstore_epi32(p, FIRST4(n), (__m256i)v))
 DEFINE_SOME_MASKED(i64, _mm256_maskload_epi64(p, FIRST8(n)),
                    _mm256_maskstore_epi64(p, FIRST8(n), (__m256i)v))
 #else
 DEFINE_SOME_BY_COPY(f32)
 DEFINE_SOME_BY_COPY(f64)
+DEFINE_SOME_BY_COPY(i32)
 DEFINE_SOME_BY_COPY(i64)
 #endif
 

@@ -48,22 +48,15 @@ static sp_status broken(const char *what)
 
 sp_status sp__onnx_dtype(int64_t code, sp_dtype *out)
 {
-    static const struct {
-        int64_t code;
-        sp_dtype dtype;
-    } known[] = {{ONNX_FLOAT, SP_FLOAT32},
-                 {ONNX_DOUBLE, SP_FLOAT64},
-                 {ONNX_INT64, SP_INT64},
-                 {ONNX_BOOL, SP_BOOL}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (known[i].code != code) continue;
-        *out = known[i].dtype;
+    for (int i = 0; i < SP_DTYPE_COUNT; i++) {
+        if (sp__onnx_type((sp_dtype)i) != code) continue;
+        *out = (sp_dtype)i;
         return SP_OK;
     }
     return sp_fail(
         SP_EUNSUPPORTED,
-        "onnx.load: tensors of ONNX data type %lld are not supported, only float (1), int64 (7), "
-        "bool (9) and double (11)",
+        "onnx.load: tensors of ONNX data type %lld are not supported, only those of bool, uint8, "
+        "int8 to int64, float16, bfloat16, float and double",
         (long long)code);
 }
 
@@ -151,15 +144,16 @@ static sp_status read_listed(sp_bytes message, tensor_proto *t)
     static const struct {
         uint32_t field;
         sp_wire_type type;
-    } where[SP_DTYPE_COUNT] = {[SP_BOOL] = {TENSOR_INT32_DATA, SP_WIRE_VARINT},
-                               [SP_INT64] = {TENSOR_INT64_DATA, SP_WIRE_VARINT},
-                               [SP_FLOAT32] = {TENSOR_FLOAT_DATA, SP_WIRE_FIXED32},
-                               [SP_FLOAT64] = {TENSOR_DOUBLE_DATA, SP_WIRE_FIXED64}};
+    } small = {TENSOR_INT32_DATA, SP_WIRE_VARINT}, /* the halves as their bits */
+        where[SP_DTYPE_COUNT] = {[SP_INT64] = {TENSOR_INT64_DATA, SP_WIRE_VARINT},
+                                 [SP_FLOAT32] = {TENSOR_FLOAT_DATA, SP_WIRE_FIXED32},
+                                 [SP_FLOAT64] = {TENSOR_DOUBLE_DATA, SP_WIRE_FIXED64}};
+    uint32_t field = where[t->dtype].field ? where[t->dtype].field : small.field;
+    sp_wire_type type = where[t->dtype].field ? where[t->dtype].type : small.type;
     sp_wire w = sp__wire_open(message);
     sp_field f;
     while (sp__wire_next(&w, &f))
-        if (f.number == where[t->dtype].field)
-            t->bad_repeat |= !sp__wire_repeated(&f, where[t->dtype].type, put_number, t);
+        if (f.number == field) t->bad_repeat |= !sp__wire_repeated(&f, type, put_number, t);
     if (t->bad_repeat || t->n_listed != t->made->numel)
         return broken("a tensor's numbers do not match its shape");
     return SP_OK;

@@ -12,10 +12,11 @@
 
 int64_t sp__onnx_type(sp_dtype dtype)
 {
-    static const int64_t types[SP_DTYPE_COUNT] = {[SP_BOOL] = ONNX_BOOL,
-                                                  [SP_INT64] = ONNX_INT64,
-                                                  [SP_FLOAT32] = ONNX_FLOAT,
-                                                  [SP_FLOAT64] = ONNX_DOUBLE};
+    static const int64_t types[SP_DTYPE_COUNT] = {
+        [SP_BOOL] = ONNX_BOOL,       [SP_UINT8] = ONNX_UINT8,       [SP_INT8] = ONNX_INT8,
+        [SP_INT16] = ONNX_INT16,     [SP_INT32] = ONNX_INT32,       [SP_INT64] = ONNX_INT64,
+        [SP_FLOAT16] = ONNX_FLOAT16, [SP_BFLOAT16] = ONNX_BFLOAT16, [SP_FLOAT32] = ONNX_FLOAT,
+        [SP_FLOAT64] = ONNX_DOUBLE};
     return types[dtype];
 }
 
@@ -139,14 +140,9 @@ sp_name sp__save_const_ints(sp_saver *s, const int64_t *values, int n)
 sp_name sp__save_const_scalar(sp_saver *s, sp_scalar value, sp_dtype dtype)
 {
     sp_name name = const_name(s);
-    bool real = value.kind == SP_FLOAT64;
-    double f = real ? value.v.f : (double)value.v.i;
-    int64_t i = real ? (int64_t)value.v.f : value.v.i;
-    float single = (float)f;
-    uint8_t truth = real ? value.v.f != 0 : value.v.i != 0;
-    const void *data[SP_DTYPE_COUNT] = {
-        [SP_BOOL] = &truth, [SP_INT64] = &i, [SP_FLOAT32] = &single, [SP_FLOAT64] = &f};
-    put_tensor(s, name, dtype, 0, NULL, data[dtype], sp_dtype_size(dtype));
+    char data[8];
+    sp__scalar_to(value, dtype, data);
+    put_tensor(s, name, dtype, 0, NULL, data, sp_dtype_size(dtype));
     return name;
 }
 

@@ -44,8 +44,6 @@ sp_name sp__save_const_scalar(sp_saver *s, sp_scalar value, sp_dtype dtype);
 /* `name` as dtype `to`: itself, or through a Cast. */
 sp_name sp__save_cast(sp_saver *s, sp_name name, sp_dtype from, sp_dtype to);
 
-int64_t sp__onnx_type(sp_dtype dtype);
-
 /* Writes the ONNX nodes of n. EUNSUPPORTED names the op, the reason and the user's line. */
 SP_MUST_USE sp_status sp__save_op(sp_saver *s, const sp_ir_node *n);
 

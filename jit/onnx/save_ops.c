@@ -121,7 +121,7 @@ static sp_name reshaped(sp_saver *s, sp_name x, const int64_t *shape, int rank)
 /* ---- pointwise ---- */
 
 /* The dtype a pointwise node computes in, from the table's own rule, which looks at dtypes and
- * ranks alone. */
+ * ranks alone. ONNX' operators compute and yield in one dtype: small integers and halves, too. */
 static sp_dtype compute_dtype(const sp_saver *s, const sp_ir_node *n)
 {
     sp_tensor stand_ins[3] = {0}, *in[3];
@@ -131,7 +131,8 @@ static sp_dtype compute_dtype(const sp_saver *s, const sp_ir_node *n)
         in[i]->dtype = type_of(s, n->in[i])->dtype, in[i]->rank = type_of(s, n->in[i])->rank;
     }
     for (int i = 0; i < n->n_attr; i++) c.attr[i] = n->attr[i];
-    return sp__pointwise_compute(&c);
+    sp_dtype compute = sp__pointwise_compute(&c), yields = result_type(s, n)->dtype;
+    return sp__dtype_compute(yields) == (int)compute ? yields : compute;
 }
 
 static sp_name second_operand(sp_saver *s, const sp_ir_node *n, sp_dtype dtype)
@@ -893,7 +894,7 @@ static sp_status save_arange(sp_saver *s, const sp_ir_node *n)
 {
     const sp_meta *y = result_type(s, n);
     const sp_attr *start = attr(n, "start"), *step = attr(n, "step");
-    bool floats = y->dtype == SP_FLOAT32 || y->dtype == SP_FLOAT64;
+    bool floats = sp__dtype_is_floating(y->dtype);
     int64_t last = y->numel;
     sp_name numbers[3] = {sp__save_const_scalar(s, SP_INT(0), SP_INT64),
                           sp__save_const_scalar(s, SP_INT(last), SP_INT64),

@@ -6,6 +6,8 @@
 #ifndef SP_ONNX_SCHEMA_H
 #define SP_ONNX_SCHEMA_H
 
+#include "spool.h"
+
 enum { ONNX_IR_VERSION = 10, ONNX_OPSET = 21, ONNX_OPSET_OLDEST = 13 };
 #define ONNX_SPOOL_DOMAIN "spool"
 
@@ -66,7 +68,21 @@ enum {
     TENSOR_EXTERNAL_DATA = 13,
     TENSOR_DATA_LOCATION = 14
 };
-enum { ONNX_FLOAT = 1, ONNX_INT64 = 7, ONNX_BOOL = 9, ONNX_DOUBLE = 11 }; /* TensorProto.DataType */
+/* TensorProto.DataType */
+enum {
+    ONNX_FLOAT = 1,
+    ONNX_UINT8 = 2,
+    ONNX_INT8 = 3,
+    ONNX_INT16 = 5,
+    ONNX_INT32 = 6,
+    ONNX_INT64 = 7,
+    ONNX_BOOL = 9,
+    ONNX_FLOAT16 = 10,
+    ONNX_DOUBLE = 11,
+    ONNX_BFLOAT16 = 16
+};
+/* A dtype's data type (save.c). */
+int64_t sp__onnx_type(sp_dtype dtype);
 enum { VALUE_NAME = 1, VALUE_TYPE = 2 };
 enum { TYPE_TENSOR = 1 };
 enum { TENSOR_TYPE_ELEM = 1, TENSOR_TYPE_SHAPE = 2 };

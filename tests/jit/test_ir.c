@@ -116,7 +116,7 @@ static void errors_say_where(void)
     fails_at("graph x() {}", "graph text:1:7: expected '\"'");
     fails_at("graph \"a\"(%1: float32[]) { return }",
              "1:12: expected %0: values are numbered in order");
-    fails_at("graph \"a\"(%0: float16[]) { return }", "'float16' is no dtype");
+    fails_at("graph \"a\"(%0: float8[]) { return }", "'float8' is no dtype");
     fails_at("graph \"a\"(%0: float32[-1]) { return }", "-1");
     fails_at("graph \"a\"(%0: float32[4611686018427387904,4]) { return }", "too large");
     fails_at("graph \"a\"(%0: float32[99999999999999999999]) { return }", "beyond 64 bits");

@@ -108,7 +108,7 @@ static void wrong_arguments(void)
     FAILS(sp_sum(x, &(sp_sum_opt){.keepdim = true}, &y), SP_EVALUE, "sum: opt->size is 0");
     FAILS(sp_reshape(x, NULL, 2, &y), SP_EVALUE, "reshape: shape");
     FAILS(sp_reshape(x, (const int64_t[]){4}, -1, &y), SP_EVALUE, "reshape: shape");
-    FAILS(sp_cast(x, (sp_dtype)9, &y), SP_EVALUE, "cast: dtype is 9");
+    FAILS(sp_cast(x, (sp_dtype)99, &y), SP_EVALUE, "cast: dtype is 99");
     CHECK(y == NULL);
     OK(sp_linear(x, x, NULL, &y)); /* an optional tensor may be NULL */
     sp_drop(&y), sp_drop(&x);

@@ -14,7 +14,8 @@ from hypothesis import given
 
 import spool
 
-DTYPES = [np.float32, np.float64, np.int64, np.bool_]
+DTYPES = [np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8]
+DTYPES += [np.bool_]
 
 
 @given(
@@ -96,7 +97,7 @@ def test_read_only_arrays():
     "make, error",
     [
         (lambda: np.ones(3)[::-1], ValueError),
-        (lambda: np.ones(3, dtype=np.int32), spool.DTypeError),
+        (lambda: np.ones(3, dtype=np.uint32), spool.DTypeError),
         (lambda: np.ones(3, dtype=np.complex64), spool.DTypeError),
         (lambda: np.array(["a"]), spool.DTypeError),
         (lambda: np.ones(3, dtype=">f4"), spool.DTypeError),
@@ -223,7 +224,7 @@ def test_dlpack():
     with pytest.raises(ValueError):
         spool.from_dlpack(used)
     with pytest.raises(BufferError):
-        spool.from_dlpack(torch.ones(2, dtype=torch.int32))
+        spool.from_dlpack(torch.ones(2, dtype=torch.uint16))
     with pytest.raises((AttributeError, TypeError)):
         spool.from_dlpack([1])
 

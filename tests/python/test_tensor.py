@@ -15,7 +15,8 @@ from hypothesis import given, settings
 
 import spool
 
-DTYPES = {"float32": np.float32, "float64": np.float64, "int64": np.int64, "bool": np.bool_}
+NAMES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+DTYPES = {name: np.dtype(name) for name in NAMES}
 
 
 def grid():
@@ -43,11 +44,12 @@ def same(x, array):
         ([[1], [2]], spool.int64),
         (np.float64(2), spool.float64),
         (np.float32(2), spool.float32),
-        (np.int32([1, 2]), spool.int64),
-        (np.uint8(7), spool.int64),
-        (np.float16([0.5, 65504]), spool.float32),
+        (np.int32([1, 2]), spool.int32),
+        (np.uint8(7), spool.uint8),
+        (np.float16([0.5, 65504]), spool.float16),
+        (np.uint16([7, 65535]), spool.int64),
         (np.array([True]), spool.bool),
-        (memoryview(b"ab").cast("b"), spool.int64),
+        (memoryview(b"ab").cast("b"), spool.int8),
         ([np.ones(2), np.zeros(2)], spool.float32),
         ([spool.tensor(1), spool.tensor(2)], spool.int64),
         (range(3), spool.int64),

@@ -300,7 +300,7 @@ static void bad_arguments_are_told(void)
     FAILS(sp_from_data(NULL, SP_FLOAT32, 2, negative, &t), SP_ESHAPE, "(2, -1)");
     FAILS(sp_from_data(NULL, SP_FLOAT32, 2, huge, &t), SP_EMEMORY, "overflows");
     FAILS(sp_from_data(NULL, SP_FLOAT32, 13, many, &t), SP_ESHAPE, "13 dimensions");
-    FAILS(sp_from_data(NULL, (sp_dtype)9, 0, NULL, &t), SP_EDTYPE, "9");
+    FAILS(sp_from_data(NULL, (sp_dtype)99, 0, NULL, &t), SP_EDTYPE, "99");
     CHECK(t == NULL);
 }
 

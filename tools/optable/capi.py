@@ -14,7 +14,13 @@ _C_TYPES = {
 }
 DTYPE_CONSTANTS = {
     "bool": "SP_BOOL",
+    "uint8": "SP_UINT8",
+    "int8": "SP_INT8",
+    "int16": "SP_INT16",
+    "int32": "SP_INT32",
     "int64": "SP_INT64",
+    "float16": "SP_FLOAT16",
+    "bfloat16": "SP_BFLOAT16",
     "float32": "SP_FLOAT32",
     "float64": "SP_FLOAT64",
 }

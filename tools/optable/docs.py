@@ -11,6 +11,7 @@ from optable.table import OPERATORS
 # What a stub template must have; bindings/python/spool/_C.pyi.in has the real one.
 STUB_TEMPLATE = """from builtins import bool as _bool
 from builtins import float as _float
+from builtins import int as _int
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -59,8 +60,15 @@ def groups(ops, variant):
 
 
 def stub_type(param):
-    """The annotation in stubs, where Tensor's attributes hide dtype, bool and float."""
-    names = {"bool": "_bool", "float": "_float", "scalar": "_float", "dtype": "_AnyDType"}
+    """The annotation in stubs, where dtypes and Tensor's attributes hide dtype, bool, int and float."""
+    names = {
+        "int": "_int",
+        "ints": "_int | Sequence[_int]",
+        "bool": "_bool",
+        "float": "_float",
+        "scalar": "_float",
+        "dtype": "_AnyDType",
+    }
     none = " | None" if param.optional and param.kind != "dtype" else ""
     return names.get(param.kind, _TYPES[param.kind]) + none
 

@@ -6,7 +6,18 @@ import ast
 import re
 from dataclasses import dataclass
 
-DTYPES = ("bool", "int64", "float32", "float64")
+DTYPES = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+)
 
 _TYPES = {
     "Tensor": "tensor",

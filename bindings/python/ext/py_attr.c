@@ -118,7 +118,7 @@ static int check_data(const sp_tensor *t, const sp_tensor *from)
     if (sp_grad_get(t, &grad)) return -1;
     const char *why = !sp_is_leaf(t) ? "a computed tensor"
                       : grad         ? "a tensor with a gradient"
-                      : sp_requires_grad(t) && from->dtype < SP_FLOAT32
+                      : sp_requires_grad(t) && !sp__dtype_is_floating(from->dtype)
                           ? "a tensor that requires grad"
                           : NULL;
     sp_drop(&grad);
@@ -272,7 +272,7 @@ static PyObject *is_contiguous(PyObject *self, PyObject *unused)
 static PyObject *is_floating_point(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return PyBool_FromLong(sp__py_handle(self)->dtype >= SP_FLOAT32);
+    return PyBool_FromLong(sp__dtype_is_floating(sp__py_handle(self)->dtype));
 }
 
 static PyObject *element_size(PyObject *self, PyObject *unused)

@@ -40,29 +40,22 @@ static PyObject *to(PyObject *self, PyObject *args, PyObject *kwargs)
     return in_dtype(self, dtype, copy);
 }
 
-static PyObject *to_float(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return in_dtype(self, SP_FLOAT32, false);
-}
-
-static PyObject *to_double(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return in_dtype(self, SP_FLOAT64, false);
-}
-
-static PyObject *to_long(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return in_dtype(self, SP_INT64, false);
-}
-
-static PyObject *to_bool(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return in_dtype(self, SP_BOOL, false);
-}
+#define DEFINE_TO(name, dtype)                                                                     \
+    static PyObject *to_##name(PyObject *self, PyObject *unused)                                   \
+    {                                                                                              \
+        (void)unused;                                                                              \
+        return in_dtype(self, dtype, false);                                                       \
+    }
+DEFINE_TO(bool, SP_BOOL)
+DEFINE_TO(byte, SP_UINT8)
+DEFINE_TO(char, SP_INT8)
+DEFINE_TO(short, SP_INT16)
+DEFINE_TO(int, SP_INT32)
+DEFINE_TO(long, SP_INT64)
+DEFINE_TO(half, SP_FLOAT16)
+DEFINE_TO(bfloat16, SP_BFLOAT16)
+DEFINE_TO(float, SP_FLOAT32)
+DEFINE_TO(double, SP_FLOAT64)
 
 static PyObject *cpu(PyObject *self, PyObject *unused)
 {
@@ -72,8 +65,12 @@ static PyObject *cpu(PyObject *self, PyObject *unused)
 
 static PyObject *type(PyObject *self, PyObject *args)
 {
-    static const char *const names[SP_DTYPE_COUNT] = {"BoolTensor", "LongTensor", "FloatTensor",
-                                                      "DoubleTensor"};
+    static const char *const names[SP_DTYPE_COUNT] = {
+        [SP_BOOL] = "BoolTensor",     [SP_UINT8] = "ByteTensor",
+        [SP_INT8] = "CharTensor",     [SP_INT16] = "ShortTensor",
+        [SP_INT32] = "IntTensor",     [SP_INT64] = "LongTensor",
+        [SP_FLOAT16] = "HalfTensor",  [SP_BFLOAT16] = "BFloat16Tensor",
+        [SP_FLOAT32] = "FloatTensor", [SP_FLOAT64] = "DoubleTensor"};
     PyObject *asked = NULL;
     sp_dtype dtype;
     if (!PyArg_ParseTuple(args, "|O:type", &asked)) return NULL;
@@ -295,7 +292,13 @@ PyMethodDef sp__py_copy_methods[] = {
      "has it already and copy is not asked for."},
     {"float", to_float, METH_NOARGS, "float($self)\n--\n\nself as float32."},
     {"double", to_double, METH_NOARGS, "double($self)\n--\n\nself as float64."},
+    {"half", to_half, METH_NOARGS, "half($self)\n--\n\nself as float16."},
+    {"bfloat16", to_bfloat16, METH_NOARGS, "bfloat16($self)\n--\n\nself as bfloat16."},
     {"long", to_long, METH_NOARGS, "long($self)\n--\n\nself as int64."},
+    {"int", to_int, METH_NOARGS, "int($self)\n--\n\nself as int32."},
+    {"short", to_short, METH_NOARGS, "short($self)\n--\n\nself as int16."},
+    {"char", to_char, METH_NOARGS, "char($self)\n--\n\nself as int8."},
+    {"byte", to_byte, METH_NOARGS, "byte($self)\n--\n\nself as uint8."},
     {"bool", to_bool, METH_NOARGS,
      "bool($self)\n--\n\nself as bool: whether elements differ from zero."},
     {"cpu", cpu, METH_NOARGS, "cpu($self)\n--\n\nself: the CPU is the one device there is."},

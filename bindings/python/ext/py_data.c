@@ -2,12 +2,10 @@
  *
  * Nested sequences are walked twice: once for the shape and the kind of number, once to fill a
  * dense block. Buffers (NumPy arrays and scalars, array.array, memoryview) say both themselves;
- * what Spool has no dtype for is widened where every value fits (small ints to int64, float16 to
- * float32) and refused otherwise.
+ * unsigned integers of more than a byte become int64. bfloat16, which buffers do not know, goes
+ * through NumPy as int16 (with ml_dtypes, which gives NumPy that type).
  */
 #include "bindings/python/ext/py_int.h"
-
-#include <math.h>
 
 #include "tensor/memory.h"
 
@@ -28,48 +26,28 @@ static char code_of(const char *format)
 bool sp__py_dtype_of_format(const char *format, Py_ssize_t itemsize, sp_dtype *out)
 {
     char code = code_of(format);
-    if (code == '?' && itemsize == 1)
-        *out = SP_BOOL;
-    else if (code && strchr("lqn", code) && itemsize == 8)
-        *out = SP_INT64;
-    else if (code == 'f' && itemsize == 4)
-        *out = SP_FLOAT32;
-    else if (code == 'd' && itemsize == 8)
-        *out = SP_FLOAT64;
-    else
-        return false;
-    return true;
+    if (!code || !strchr("?Bbhilqnefd", code)) return false;
+    for (int i = 0; i < SP_DTYPE_COUNT; i++) {
+        const char *own = sp__py_format_of_dtype((sp_dtype)i);
+        bool same = own && (*own == code || (*own == 'l' && strchr("lqn", code)) ||
+                            (*own == 'i' && code == 'l'));
+        if (!same || (Py_ssize_t)sp__dtypes[i].size != itemsize) continue;
+        *out = (sp_dtype)i;
+        return true;
+    }
+    return false;
 }
 
 const char *sp__py_format_of_dtype(sp_dtype dtype)
 {
-    static const char *const formats[SP_DTYPE_COUNT] = {"?", "l", "f", "d"};
+    static const char *const formats[SP_DTYPE_COUNT] = {
+        [SP_BOOL] = "?",    [SP_UINT8] = "B",   [SP_INT8] = "b",
+        [SP_INT16] = "h",   [SP_INT32] = "i",   [SP_INT64] = "l",
+        [SP_FLOAT16] = "e", [SP_FLOAT32] = "f", [SP_FLOAT64] = "d"};
     return formats[dtype];
 }
 
-/* ---- storing numbers ----- */
-
-static void store(char *at, sp_dtype dtype, sp_scalar value)
-{
-    bool is_float = value.kind == SP_FLOAT64;
-    switch (dtype) {
-    case SP_BOOL: *(uint8_t *)at = is_float ? value.v.f != 0 : value.v.i != 0; break;
-    case SP_INT64: *(int64_t *)at = is_float ? (int64_t)value.v.f : value.v.i; break;
-    case SP_FLOAT32: *(float *)at = is_float ? (float)value.v.f : (float)value.v.i; break;
-    default: *(double *)at = is_float ? value.v.f : (double)value.v.i; break;
-    }
-}
-
 /* ---- buffers ----- */
-
-static float half_to_float(uint16_t half)
-{
-    uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
-    double value = exponent == 31 ? (fraction ? (double)NAN : (double)INFINITY)
-                   : exponent     ? (1.0 + fraction / 1024.0) * (double)(1u << exponent) / 32768.0
-                                  : fraction / 16777216.0;
-    return (float)(half & 0x8000 ? -value : value);
-}
 
 static int64_t load_int(char code, Py_ssize_t size, const char *at)
 {
@@ -101,7 +79,7 @@ static sp_scalar load(char code, Py_ssize_t size, const char *at)
     uint16_t half;
     switch (code) {
     case '?': return (sp_scalar){.v.i = *at != 0, .kind = SP_BOOL};
-    case 'e': memcpy(&half, at, 2); return SP_FLOAT((double)half_to_float(half));
+    case 'e': memcpy(&half, at, 2); return SP_FLOAT((double)sp__half_to_float(half));
     case 'f': memcpy(&narrow, at, 4); return SP_FLOAT((double)narrow);
     case 'd': memcpy(&wide, at, 8); return SP_FLOAT(wide);
     default: return SP_INT(load_int(code, size, at));
@@ -113,15 +91,13 @@ static bool natural_dtype(const Py_buffer *view, const char *op, sp_dtype *out)
 {
     char code = code_of(view->format);
     if (sp__py_dtype_of_format(view->format, view->itemsize, out)) return true;
-    if (code == 'e' && view->itemsize == 2)
-        *out = SP_FLOAT32;
-    else if (code && is_integer_code(code) && (view->itemsize < 8 || strchr("LQN", code)))
+    if (code && is_integer_code(code) && (view->itemsize < 8 || strchr("LQN", code)))
         *out = SP_INT64;
     else {
         PyErr_Format(
             sp__py_dtype_error,
-            "%s: an array of format '%s' has no dtype here; convert it to float32, float64, int64 "
-            "or bool first",
+            "%s: an array of format '%s' has no dtype here; convert it to another, such as "
+            "float32, first",
             op, view->format ? view->format : "B");
         return false;
     }
@@ -143,7 +119,7 @@ static int fill_from_buffer(const Py_buffer *view, int dim, const char *from, sp
             PyErr_Format(PyExc_OverflowError, "%s: a uint64 beyond int64's range", op);
             return -1;
         }
-        store(*to, dtype, value);
+        sp__scalar_to(value, dtype, *to);
         *to += sp_dtype_size(dtype);
         return 0;
     }
@@ -187,6 +163,18 @@ static int shape_of_buffer(const Py_buffer *view, const char *op, int64_t *shape
     }
     for (int i = 0; i < view->ndim; i++) shape[i] = view->shape[i];
     return 0;
+}
+
+static int tensor_of_tensor(const sp_tensor *t, const sp_dtype *dtype, sp_tensor **out);
+
+static int tensor_of_bfloat16(PyObject *data, const sp_dtype *dtype, const char *op,
+                              sp_tensor **out)
+{
+    sp_tensor *shared;
+    if (sp__py_from_bfloat16(data, op, &shared) < 0) return -1;
+    int result = tensor_of_tensor(shared, dtype, out);
+    sp_drop(&shared);
+    return result;
 }
 
 static int tensor_of_buffer(PyObject *data, const sp_dtype *dtype, const char *op, sp_tensor **out)
@@ -310,7 +298,7 @@ static int fill(nest *n, PyObject *o, int depth)
     if (depth == n->rank) {
         sp_scalar value;
         if (leaf_value(o, n->op, &value) < 0) return -1;
-        store(n->at, n->dtype, value);
+        sp__scalar_to(value, n->dtype, n->at);
         n->at += sp_dtype_size(n->dtype);
         return 0;
     }
@@ -367,7 +355,7 @@ static int tensor_of_number(PyObject *data, const sp_dtype *dtype, const char *o
                                  data);
     if (found < 0) return -1;
     sp_dtype stored = dtype ? *dtype : default_dtype(value.kind);
-    store((char *)&room, stored, value);
+    sp__scalar_to(value, stored, &room);
     sp_status status = sp_from_data(&room, stored, 0, NULL, out);
     if (status) sp__py_raise(status);
     return status ? -1 : 0;
@@ -394,6 +382,7 @@ int sp__py_tensor_of(PyObject *data, const sp_dtype *dtype, const char *op, sp_t
     if (PyBytes_Check(data) || PyUnicode_Check(data))
         return sp__py_wrong_type(op, "data", "a number, a nested sequence of numbers, or an array",
                                  data);
+    if (sp__py_is_bfloat16_array(data)) return tensor_of_bfloat16(data, dtype, op, out);
     if (PyObject_CheckBuffer(data)) return tensor_of_buffer(data, dtype, op, out);
     return is_sequence(data) ? tensor_of_sequence(data, dtype, op, out)
                              : tensor_of_number(data, dtype, op, out);
@@ -457,9 +446,8 @@ int sp__py_tensor_over(PyObject *exporter, const char *op, sp_tensor **out)
     bool known = sp__py_dtype_of_format(e->view.format, e->view.itemsize, &dtype);
     if (!known)
         PyErr_Format(sp__py_dtype_error,
-                     "%s: an array of format '%s' cannot be shared; convert it to float32, "
-                     "float64, int64 or "
-                     "bool first",
+                     "%s: an array of format '%s' cannot be shared; convert it to another dtype, "
+                     "such as float32, first",
                      op, e->view.format ? e->view.format : "B");
     if (!known || shape_of_buffer(&e->view, op, shape) < 0 ||
         strides_of_buffer(&e->view, op, strides) < 0) {
@@ -474,20 +462,10 @@ int sp__py_tensor_over(PyObject *exporter, const char *op, sp_tensor **out)
 
 /* ---- back to Python ----- */
 
-static PyObject *element(sp_dtype dtype, const char *at)
-{
-    switch (dtype) {
-    case SP_BOOL: return PyBool_FromLong(*at);
-    case SP_INT64: return PyLong_FromLongLong(*(const int64_t *)at);
-    case SP_FLOAT32: return PyFloat_FromDouble((double)*(const float *)at);
-    default: return PyFloat_FromDouble(*(const double *)at);
-    }
-}
-
 static PyObject *list_of(const sp_tensor *t, int dim, const char **at)
 {
     if (dim == t->rank) {
-        PyObject *value = element((sp_dtype)t->dtype, *at);
+        PyObject *value = sp__py_from_scalar(sp__scalar_from(*at, t->dtype));
         *at += sp_dtype_size((sp_dtype)t->dtype);
         return value;
     }

@@ -80,8 +80,12 @@ static int named_tensor(PyObject *item, sp_tensor **out)
             if (step(out, sp_cast(*out, SP_INT64, &ints), ints) < 0) return -1;
         }
     }
+    if ((*out)->dtype == SP_INT32) {
+        sp_tensor *ints = NULL;
+        if (step(out, sp_cast(*out, SP_INT64, &ints), ints) < 0) return -1;
+    }
     if ((*out)->dtype == SP_INT64 || (*out)->dtype == SP_BOOL) return 0;
-    PyErr_Format(PyExc_IndexError, "index: a %s tensor is no index; int64 and bool ones are",
+    PyErr_Format(PyExc_IndexError, "index: a %s tensor is no index; int64, int32 and bool ones are",
                  sp_dtype_name((sp_dtype)(*out)->dtype));
     sp_drop(out);
     return -1;

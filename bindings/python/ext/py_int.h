@@ -82,7 +82,10 @@ PyObject *sp__py_tolist(const sp_tensor *t);
 
 /* What a buffer's format character stands for; a format Spool has no dtype for is false. */
 bool sp__py_dtype_of_format(const char *format, Py_ssize_t itemsize, sp_dtype *out);
-const char *sp__py_format_of_dtype(sp_dtype dtype);
+const char *sp__py_format_of_dtype(sp_dtype dtype); /* NULL: buffers do not know it */
+/* NumPy arrays of ml_dtypes' bfloat16, and a tensor over one's memory. */
+bool sp__py_is_bfloat16_array(PyObject *o);
+int sp__py_from_bfloat16(PyObject *array, const char *op, sp_tensor **out);
 
 /* ---- history (py_grad.c) ----- */
 

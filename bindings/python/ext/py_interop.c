@@ -57,6 +57,9 @@ static int get_buffer(PyObject *self, Py_buffer *view, int flags)
                              "buffer: the tensor is not contiguous; call .contiguous() first");
     if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && t->rank > 1)
         return refuse_buffer(view, "buffer: the tensor is not in column-major order");
+    if (!sp__py_format_of_dtype((sp_dtype)t->dtype))
+        return refuse_buffer(view,
+                             "buffer: buffers have no format for bfloat16; call .float() first");
     sp_status status = sp_data(t, &data);
     if (status) return sp__py_raise(status), refuse_buffer(view, NULL);
     if ((flags & PyBUF_WRITABLE) && (t->storage->flags & SP_S_READONLY))
@@ -91,6 +94,41 @@ static PyObject *numpy_asarray(void)
     return asarray;
 }
 
+/* What NumPy knows under this name once ml_dtypes is there; NULL with an error that says so. */
+static PyObject *numpy_bfloat16(void)
+{
+    PyObject *module = PyImport_ImportModule("ml_dtypes");
+    PyObject *type = module ? PyObject_GetAttrString(module, "bfloat16") : NULL;
+    Py_XDECREF(module);
+    if (!type && PyErr_ExceptionMatches(PyExc_ImportError)) {
+        PyErr_Clear();
+        PyErr_SetString(sp__py_dtype_error,
+                        "numpy: NumPy has no bfloat16 of its own; install ml_dtypes, or convert "
+                        "with .float() first");
+    }
+    return type;
+}
+
+/* The same memory as an array of int16, seen as bfloat16. */
+static PyObject *as_bfloat16_array(const sp_tensor *t)
+{
+    sp_tensor *bits;
+    PyObject *type = numpy_bfloat16();
+    if (!type) return NULL;
+    sp_status status = sp__handle_alias(t, &bits);
+    if (status) {
+        Py_DECREF(type);
+        return sp__py_raise(status);
+    }
+    bits->dtype = SP_INT16;
+    PyObject *array = PyObject_CallMethod(sp__py_object(bits), "numpy", NULL);
+    PyObject *view = array ? PyObject_CallMethod(array, "view", "O", type) : NULL;
+    Py_XDECREF(array);
+    Py_DECREF(type);
+    sp_drop(&bits);
+    return view;
+}
+
 static PyObject *as_array(PyObject *self)
 {
     const sp_tensor *t = sp__py_handle(self);
@@ -101,6 +139,7 @@ static PyObject *as_array(PyObject *self)
     void *data;
     sp_status status = sp_data(t, &data);
     if (status) return sp__py_raise(status);
+    if (t->dtype == SP_BFLOAT16) return as_bfloat16_array(t);
     PyObject *asarray = numpy_asarray();
     if (!asarray) return NULL;
     PyObject *view = PyMemoryView_FromObject(self);
@@ -121,6 +160,31 @@ static PyObject *numpy(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *array = as_array(sp__py_object(plain));
     sp_drop(&plain);
     return array;
+}
+
+/* ---- bfloat16, which the buffer protocol does not know ----- */
+
+bool sp__py_is_bfloat16_array(PyObject *o)
+{
+    if (!PyObject_CheckBuffer(o) || sp__py_is_tensor(o)) return false;
+    PyObject *dtype = PyObject_GetAttrString(o, "dtype");
+    PyObject *name = dtype ? PyObject_GetAttrString(dtype, "name") : NULL;
+    bool is =
+        name && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
+    PyErr_Clear();
+    Py_XDECREF(dtype);
+    Py_XDECREF(name);
+    return is;
+}
+
+int sp__py_from_bfloat16(PyObject *array, const char *op, sp_tensor **out)
+{
+    *out = NULL;
+    PyObject *bits = PyObject_CallMethod(array, "view", "s", "int16");
+    int result = bits ? sp__py_tensor_over(bits, op, out) : -1;
+    if (result == 0) (*out)->dtype = SP_BFLOAT16;
+    Py_XDECREF(bits);
+    return result;
 }
 
 /* What numpy.asarray(x) falls back to; dtype and copy as NumPy 2 passes them. */
@@ -154,6 +218,8 @@ static PyObject *from_numpy(PyObject *module, PyObject *object)
 {
     (void)module;
     sp_tensor *out;
+    if (sp__py_is_bfloat16_array(object))
+        return sp__py_from_bfloat16(object, "from_numpy", &out) < 0 ? NULL : sp__py_object(out);
     if (!PyObject_CheckBuffer(object) || PyBytes_Check(object) || sp__py_is_tensor(object)) {
         sp__py_wrong_type("from_numpy", "array", "a NumPy array or another buffer", object);
         return NULL;
@@ -179,7 +245,14 @@ typedef struct dl_managed {
     void (*deleter)(struct dl_managed *self);
 } dl_managed;
 
-enum { DL_CPU = 1, DL_INT = 0, DL_FLOAT = 2, DL_BOOL = 6 };
+enum { DL_CPU = 1, DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
+
+static uint8_t dl_code(int dtype)
+{
+    if (dtype == SP_BFLOAT16) return DL_BFLOAT;
+    if (sp__dtype_is_floating(dtype)) return DL_FLOAT;
+    return dtype == SP_BOOL ? DL_BOOL : dtype == SP_UINT8 ? DL_UINT : DL_INT;
+}
 
 typedef struct dl_export {
     dl_managed managed; /* first: the deleter gets its address */
@@ -204,7 +277,6 @@ static void dl_capsule_delete(PyObject *capsule)
 
 static PyObject *dlpack(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static const uint8_t codes[SP_DTYPE_COUNT] = {DL_BOOL, DL_INT, DL_FLOAT, DL_FLOAT};
     (void)args, (void)kwargs; /* stream, max_version, dl_device, copy: one device, no streams */
     const sp_tensor *t = sp__py_handle(self);
     void *data;
@@ -225,7 +297,7 @@ static PyObject *dlpack(PyObject *self, PyObject *args, PyObject *kwargs)
     e->managed = (dl_managed){.dl = {.data = data,
                                      .device_type = DL_CPU,
                                      .ndim = t->rank,
-                                     .code = codes[t->dtype],
+                                     .code = dl_code(t->dtype),
                                      .bits = (uint8_t)(8 * sp_dtype_size((sp_dtype)t->dtype)),
                                      .lanes = 1,
                                      .shape = e->shape,
@@ -261,20 +333,19 @@ static void dl_import_end(void *ctx)
 
 static bool dl_dtype(const dl_tensor *dl, sp_dtype *out)
 {
-    int kind = dl->lanes == 1 ? dl->code * 256 + dl->bits : -1;
-    switch (kind) {
-    case DL_BOOL * 256 + 8: *out = SP_BOOL; return true;
-    case DL_INT * 256 + 64: *out = SP_INT64; return true;
-    case DL_FLOAT * 256 + 32: *out = SP_FLOAT32; return true;
-    case DL_FLOAT * 256 + 64: *out = SP_FLOAT64; return true;
-    default: return false;
+    for (int i = 0; i < SP_DTYPE_COUNT; i++) {
+        if (dl->lanes != 1 || dl->code != dl_code(i) || dl->bits != 8 * sp__dtypes[i].size)
+            continue;
+        *out = (sp_dtype)i;
+        return true;
     }
+    return false;
 }
 
 static const char *dl_refusal(const dl_tensor *dl, sp_dtype *dtype)
 {
     if (dl->device_type != DL_CPU) return "its memory is not the CPU's; move it there first";
-    if (!dl_dtype(dl, dtype)) return "its dtype is none of float32, float64, int64, bool";
+    if (!dl_dtype(dl, dtype)) return "Spool has no such dtype";
     if (dl->ndim < 0 || dl->ndim > SP_MAX_RANK) return "it has too many dimensions";
     for (int i = 0; dl->strides && i < dl->ndim; i++)
         if (dl->strides[i] < 0) return "it has negative strides; copy it first";

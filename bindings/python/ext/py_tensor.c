@@ -175,7 +175,7 @@ static PyObject *tensor_int(PyObject *self)
 static PyObject *tensor_index(PyObject *self)
 {
     sp_tensor *t = sp__py_handle(self);
-    if (t->dtype >= SP_FLOAT32 || t->numel != 1)
+    if (sp__dtype_is_floating(t->dtype) || t->numel != 1)
         return PyErr_Format(
             PyExc_TypeError,
             "a %s tensor of shape %s is no index; only integer tensors of one element are",

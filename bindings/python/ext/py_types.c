@@ -1,4 +1,4 @@
-/* The small types: spool.dtype with its four instances, spool.device, spool.Size. */
+/* The small types: spool.dtype with its instances, spool.device, spool.Size. */
 #include "bindings/python/ext/py_int.h"
 
 /* ---- dtype ----- */
@@ -24,7 +24,30 @@ static PyObject *dtype_reduce(PyObject *self, PyObject *unused)
 static PyObject *dtype_floating(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(((dtype_object *)self)->value >= SP_FLOAT32);
+    return PyBool_FromLong(sp__dtype_is_floating(((dtype_object *)self)->value));
+}
+
+static PyObject *dtype_signed(PyObject *self, void *unused)
+{
+    (void)unused;
+    const sp_dtype_info *info = &sp__dtypes[((dtype_object *)self)->value];
+    return PyBool_FromLong(info->kind == SP_KIND_FLOAT || info->least < 0);
+}
+
+static PyObject *dtype_complex(PyObject *self, void *unused)
+{
+    (void)self, (void)unused;
+    Py_RETURN_FALSE;
+}
+
+/* What spool.finfo and spool.iinfo are made of: kind, bits of the significand, largest exponent,
+ * least, most. */
+static PyObject *dtype_limits(PyObject *self, void *unused)
+{
+    (void)unused;
+    const sp_dtype_info *info = &sp__dtypes[((dtype_object *)self)->value];
+    return Py_BuildValue("(iiiLL)", info->kind, info->digits, info->exponent,
+                         (long long)info->least, (long long)info->most);
 }
 
 static PyObject *dtype_itemsize(PyObject *self, void *unused)
@@ -36,14 +59,17 @@ static PyObject *dtype_itemsize(PyObject *self, void *unused)
 static PyMethodDef dtype_methods[] = {{"__reduce__", dtype_reduce, METH_NOARGS, NULL},
                                       {NULL, NULL, 0, NULL}};
 static PyGetSetDef dtype_getset[] = {
-    {"is_floating_point", dtype_floating, NULL, "Whether it is float32 or float64.", NULL},
+    {"is_floating_point", dtype_floating, NULL, "Whether its elements have fractions.", NULL},
+    {"is_signed", dtype_signed, NULL, "Whether it has negative numbers.", NULL},
+    {"is_complex", dtype_complex, NULL, "False: there are no complex dtypes yet.", NULL},
+    {"_limits", dtype_limits, NULL, NULL, NULL},
     {"itemsize", dtype_itemsize, NULL, "Bytes an element.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyTypeObject dtype_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.dtype",
-    .tp_doc = "What a tensor's elements are: spool.float32, float64, int64 or bool.",
+    .tp_doc = "What a tensor's elements are: spool.float32, spool.int64 and so on.",
     .tp_basicsize = sizeof(dtype_object),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_repr = dtype_repr,
@@ -67,7 +93,7 @@ int sp__py_dtype(PyObject *o, const char *op, const char *arg, sp_dtype *out)
     else if (o == (PyObject *)&PyBool_Type)
         *out = SP_BOOL;
     else
-        return sp__py_wrong_type(op, arg, "a dtype (spool.float32, float64, int64, bool)", o);
+        return sp__py_wrong_type(op, arg, "a dtype (spool.float32, spool.int64, ...)", o);
     return 0;
 }
 
@@ -229,7 +255,8 @@ static int add_dtypes(PyObject *module)
         PyObject *self = PyObject_Init((PyObject *)&dtypes[i], &dtype_type);
         if (PyObject_SetAttrString(module, sp_dtype_name((sp_dtype)i), self) < 0) return -1;
     }
-    const char *alias[][2] = {{"float", "float32"}, {"double", "float64"}, {"long", "int64"}};
+    const char *alias[][2] = {{"half", "float16"}, {"float", "float32"}, {"double", "float64"},
+                              {"short", "int16"},  {"int", "int32"},     {"long", "int64"}};
     for (size_t i = 0; i < sizeof alias / sizeof *alias; i++) {
         PyObject *self = PyObject_GetAttrString(module, alias[i][1]);
         int failed = !self || PyObject_SetAttrString(module, alias[i][0], self) < 0;

@@ -1,0 +1,222 @@
+/* Conversions between any two dtypes, and copies of elements.
+ *
+ * Values are PyTorch's: floating to integer drops the fraction, to bool asks whether it is zero, to
+ * the halves goes by float32. Out of an integer's range, int32 and int64 take their least value
+ * and narrower integers the low bits of that int32, as the hardware has it.
+ *
+ * Every conversion rounds correctly or is exact, so plain loops do: however the compiler vectorises
+ * them, the bits are the same.
+ */
+#ifndef SP_CPU_LANES_CAST_H
+#define SP_CPU_LANES_CAST_H
+
+#include "backends/cpu/lanes.h"
+#include "backends/cpu/vec.h"
+#include "tensor/dtype.h"
+
+typedef uint8_t E_u8;
+typedef int8_t E_i8;
+typedef uint16_t E_f16 __attribute__((may_alias));
+typedef uint16_t E_bf16 __attribute__((may_alias));
+
+/* ---- the same elements ----- */
+
+#define DEFINE_COPY(size)                                                                          \
+    static void copy_##size(void *dst, const void *a, const void *b, const void *c, int64_t n,     \
+                            unsigned splat)                                                        \
+    {                                                                                              \
+        (void)b, (void)c;                                                                          \
+        char one[size], *d = dst;                                                                  \
+        if (!(splat & 1)) {                                                                        \
+            memmove(dst, a, (size_t)(n * (size)));                                                 \
+            return;                                                                                \
+        }                                                                                          \
+        memcpy(one, a, n > 0 ? size : 0);                                                          \
+        for (int64_t i = 0; i < n; i++) memcpy(d + i * (size), one, size);                         \
+    }
+DEFINE_COPY(1)
+DEFINE_COPY(2)
+DEFINE_COPY(4)
+DEFINE_COPY(8)
+
+/* ---- loading and storing one element ----- */
+
+#define FROM_b8(x)   ((uint8_t)((x) != 0))
+#define FROM_u8(x)   (x)
+#define FROM_i8(x)   (x)
+#define FROM_i16(x)  (x)
+#define FROM_i32(x)  (x)
+#define FROM_i64(x)  (x)
+#define FROM_f16(x)  sp__half_to_float(x)
+#define FROM_bf16(x) sp__bfloat_to_float(x)
+#define FROM_f32(x)  (x)
+#define FROM_f64(x)  (x)
+
+/* Of integers, and of float and double. */
+#define INT_TO_b8(x)    ((x) != 0)
+#define INT_TO_u8(x)    (x)
+#define INT_TO_i8(x)    (x)
+#define INT_TO_i16(x)   (x)
+#define INT_TO_i32(x)   (x)
+#define INT_TO_i64(x)   (x)
+#define INT_TO_f16(x)   sp__float_to_half((float)(x))
+#define INT_TO_bf16(x)  sp__float_to_bfloat((float)(x))
+#define INT_TO_f32(x)   (x)
+#define INT_TO_f64(x)   (x)
+#define TO_INT32(x)     _Generic((x), float : sp__float_to_int32, double : sp__double_to_int32)(x)
+#define REAL_TO_b8(x)   ((x) != 0)
+#define REAL_TO_u8(x)   TO_INT32(x)
+#define REAL_TO_i8(x)   TO_INT32(x)
+#define REAL_TO_i16(x)  TO_INT32(x)
+#define REAL_TO_i32(x)  TO_INT32(x)
+#define REAL_TO_i64(x)  sp__double_to_int64((double)(x))
+#define REAL_TO_f16(x)  sp__float_to_half((float)(x))
+#define REAL_TO_bf16(x) sp__float_to_bfloat((float)(x))
+#define REAL_TO_f32(x)  (x)
+#define REAL_TO_f64(x)  (x)
+
+/* ---- loops ----- */
+
+/* done(d, s, n): how many elements a way of the hardware's own has converted. */
+#define LANE_CAST_BY(from, to, CLASS, done)                                                        \
+    static void cast_##from##_##to(void *dst, const void *a, const void *b, const void *c,         \
+                                   int64_t n, unsigned splat)                                      \
+    {                                                                                              \
+        const char *restrict s = a;                                                                \
+        char *restrict d = dst;                                                                    \
+        E_##from x;                                                                                \
+        E_##to y;                                                                                  \
+        if (splat & 1 && n > 0) {                                                                  \
+            memcpy(&x, s, sizeof x);                                                               \
+            y = (E_##to)CLASS##_TO_##to(FROM_##from(x));                                           \
+            SAME_##to(dst, &y, b, c, n, 1);                                                        \
+            return;                                                                                \
+        }                                                                                          \
+        for (int64_t i = done(d, s, n); i < n; i++) {                                              \
+            memcpy(&x, s + i * (int64_t)sizeof x, sizeof x);                                       \
+            y = (E_##to)CLASS##_TO_##to(FROM_##from(x));                                           \
+            memcpy(d + i * (int64_t)sizeof y, &y, sizeof y);                                       \
+        }                                                                                          \
+    }
+#define SAME_b8   copy_1
+#define SAME_u8   copy_1
+#define SAME_i8   copy_1
+#define SAME_i16  copy_2
+#define SAME_f16  copy_2
+#define SAME_bf16 copy_2
+#define SAME_i32  copy_4
+#define SAME_f32  copy_4
+#define SAME_i64  copy_8
+#define SAME_f64  copy_8
+
+#define NONE(d, s, n)              0
+#define LANE_CAST(from, to, CLASS) LANE_CAST_BY(from, to, CLASS, NONE)
+
+#ifdef __F16C__
+#if VB == 64
+#define WIDEN(p)  _mm512_cvtph_ps(_mm256_loadu_si256(p))
+#define NARROW(p) _mm512_cvtps_ph(_mm512_loadu_ps(p), _MM_FROUND_TO_NEAREST_INT)
+typedef __m256i halves;
+#else
+#define WIDEN(p)  _mm256_cvtph_ps(_mm_loadu_si128(p))
+#define NARROW(p) _mm256_cvtps_ph(_mm256_loadu_ps(p), _MM_FROUND_TO_NEAREST_INT)
+typedef __m128i halves;
+#endif
+
+ALWAYS_INLINE int64_t widen_halves(char *d, const char *s, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + N_f32 <= n; i += N_f32) {
+        sleef_f32 x = WIDEN((const void *)(s + i * 2));
+        memcpy(d + i * 4, &x, sizeof x);
+    }
+    return i;
+}
+
+ALWAYS_INLINE int64_t narrow_halves(char *d, const char *s, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + N_f32 <= n; i += N_f32) {
+        halves x = NARROW((const void *)(s + i * 4));
+        memcpy(d + i * 2, &x, sizeof x);
+    }
+    return i;
+}
+#else
+#define widen_halves  NONE
+#define narrow_halves NONE
+#endif
+
+LANE_CAST_BY(f16, f32, REAL, widen_halves)
+LANE_CAST_BY(f32, f16, REAL, narrow_halves)
+
+#define TO_b8(from, CLASS)         LANE_CAST(from, b8, CLASS)
+#define TO_u8(from, CLASS)         LANE_CAST(from, u8, CLASS)
+#define TO_i8(from, CLASS)         LANE_CAST(from, i8, CLASS)
+#define TO_i16(from, CLASS)        LANE_CAST(from, i16, CLASS)
+#define TO_i32(from, CLASS)        LANE_CAST(from, i32, CLASS)
+#define TO_i64(from, CLASS)        LANE_CAST(from, i64, CLASS)
+#define TO_f16(from, CLASS)        LANE_CAST(from, f16, CLASS)
+#define TO_bf16(from, CLASS)       LANE_CAST(from, bf16, CLASS)
+#define TO_f32(from, CLASS)        LANE_CAST(from, f32, CLASS)
+#define TO_f64(from, CLASS)        LANE_CAST(from, f64, CLASS)
+#define TO_SMALL_INTS(from, CLASS) TO_u8(from, CLASS) TO_i8(from, CLASS) TO_i16(from, CLASS)
+#define TO_FLOATS(from, CLASS)                                                                     \
+    TO_f16(from, CLASS) TO_bf16(from, CLASS) TO_f32(from, CLASS) TO_f64(from, CLASS)
+#define TO_INTS(from, CLASS)                                                                       \
+    TO_SMALL_INTS(from, CLASS)                                                                     \
+    TO_i32(from, CLASS) TO_i64(from, CLASS)
+
+TO_INTS(b8, INT)
+TO_FLOATS(b8, INT)
+
+TO_b8(u8, INT) TO_i8(u8, INT) TO_i16(u8, INT) TO_i32(u8, INT) TO_i64(u8, INT) TO_FLOATS(u8, INT)
+
+    TO_b8(i8, INT) TO_u8(i8, INT) TO_i16(i8, INT) TO_i32(i8, INT) TO_i64(i8, INT) TO_FLOATS(i8, INT)
+
+        TO_b8(i16, INT) TO_u8(i16, INT) TO_i8(i16, INT) TO_i32(i16, INT) TO_i64(i16, INT)
+            TO_FLOATS(i16, INT)
+
+                TO_b8(i32, INT) TO_SMALL_INTS(i32, INT) TO_i64(i32, INT) TO_FLOATS(i32, INT)
+
+                    TO_b8(i64, INT) TO_SMALL_INTS(i64, INT) TO_i32(i64, INT) TO_FLOATS(i64, INT)
+
+                        TO_b8(f16, REAL) TO_INTS(f16, REAL) TO_bf16(f16, REAL) TO_f64(f16, REAL)
+
+                            TO_b8(bf16, REAL) TO_INTS(bf16, REAL) TO_f16(bf16, REAL)
+                                TO_f32(bf16, REAL) TO_f64(bf16, REAL)
+
+                                    TO_b8(f32, REAL) TO_INTS(f32, REAL) TO_bf16(f32, REAL)
+                                        TO_f64(f32, REAL)
+
+                                            TO_b8(f64, REAL) TO_INTS(f64, REAL) TO_f16(f64, REAL)
+                                                TO_bf16(f64, REAL) TO_f32(f64, REAL)
+
+#define cast_b8_b8     copy_1
+#define cast_u8_u8     copy_1
+#define cast_i8_i8     copy_1
+#define cast_i16_i16   copy_2
+#define cast_i32_i32   copy_4
+#define cast_i64_i64   copy_8
+#define cast_f16_f16   copy_2
+#define cast_bf16_bf16 copy_2
+#define cast_f32_f32   copy_4
+#define cast_f64_f64   copy_8
+
+#define CASTS_FROM(from)                                                                           \
+    {                                                                                              \
+        [SP_BOOL] = cast_##from##_b8, [SP_UINT8] = cast_##from##_u8, [SP_INT8] = cast_##from##_i8, \
+        [SP_INT16] = cast_##from##_i16, [SP_INT32] = cast_##from##_i32,                            \
+        [SP_INT64] = cast_##from##_i64, [SP_FLOAT16] = cast_##from##_f16,                          \
+        [SP_BFLOAT16] = cast_##from##_bf16, [SP_FLOAT32] = cast_##from##_f32,                      \
+        [SP_FLOAT64] = cast_##from##_f64                                                           \
+    }
+#define CASTS                                                                                      \
+    {                                                                                              \
+        [SP_BOOL] = CASTS_FROM(b8), [SP_UINT8] = CASTS_FROM(u8), [SP_INT8] = CASTS_FROM(i8),       \
+        [SP_INT16] = CASTS_FROM(i16), [SP_INT32] = CASTS_FROM(i32), [SP_INT64] = CASTS_FROM(i64),  \
+        [SP_FLOAT16] = CASTS_FROM(f16), [SP_BFLOAT16] = CASTS_FROM(bf16),                          \
+        [SP_FLOAT32] = CASTS_FROM(f32), [SP_FLOAT64] = CASTS_FROM(f64)                             \
+    }
+
+#endif
