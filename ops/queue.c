@@ -22,13 +22,13 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "tensor/memory.h"
+#include "tensor/signals.h"
 
 enum {
     SLOTS = 256,
@@ -243,6 +243,8 @@ static bool sleep_until_work(queue *q)
 static void *worker(void *arg)
 {
     queue *q = arg;
+    sp_held_signals always;
+    sp__signals_hold(&always);
     while (sleep_until_work(q)) {
         do {
             if (!take_role(q)) break;
@@ -361,11 +363,10 @@ static bool start_worker(queue *q)
 {
     if (SP_LIKELY(q->started)) return true;
     if (q->stop) return false;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sp_held_signals h;
+    sp__signals_hold(&h);
     q->started = pthread_create(&q->worker, NULL, worker, q) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sp__signals_release(&h);
     return q->started;
 }
 

@@ -7,7 +7,6 @@
 #include <cblas.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include <dnnl.h>
 #endif
 
+#include "tensor/signals.h"
 #include "tensor/status.h"
 
 static _Atomic int under_way;
@@ -72,29 +72,19 @@ static void openblas_gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_mat
 int omp_get_max_threads(void);
 void omp_set_num_threads(int n);
 
-/* Its kernels keep data below the stack pointer, further down than the 128 bytes that a signal's
- * handler leaves alone: a handler on this thread would corrupt what they write. So signals wait for
- * the end of the product, but for those that an instruction of it raises. */
-static void hold_signals(sigset_t *before)
-{
-    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
-    sigset_t held;
-    sigfillset(&held);
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&held, own[i]);
-    pthread_sigmask(SIG_BLOCK, &held, before);
-}
-
+/* Signals wait: its kernels may point the stack register into the heap, where a handler's frame
+ * would overwrite blocks of others (oneDNN issue 4845, mended in 3.11). */
 static bool onednn_gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, float *c,
                             int ldc)
 {
-    sigset_t before;
+    sp_held_signals h;
+    sp__signals_hold(&h);
     int threads = omp_get_max_threads();
-    hold_signals(&before);
     if (threads != 1) omp_set_num_threads(1);
     dnnl_status_t status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k,
                                       1, a.data, a.leading, b.data, b.leading, 0, c, ldc);
     if (threads != 1) omp_set_num_threads(threads);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sp__signals_release(&h);
     return status == dnnl_success;
 }
 

@@ -26,13 +26,13 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "tensor/signals.h"
 #include "tensor/status.h"
 
 enum {
@@ -134,6 +134,8 @@ static bool rings_soon(uint32_t bell)
 static void *helper_main(void *arg)
 {
     (void)arg;
+    sp_held_signals always;
+    sp__signals_hold(&always);
     while (!atomic_load(&pool.quit)) {
         uint32_t bell = atomic_load(&pool.bell);
         if (sp__pool_help()) continue;
@@ -227,9 +229,8 @@ static void helpers_start(int wanted)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (SP_LIKELY(atomic_load_explicit(&pool.helpers, memory_order_relaxed) >= wanted)) return;
     pthread_once(&once, register_fork_handlers);
-    sigset_t all, before;
-    sigfillset(&all); /* signals are the program's own threads' */
-    pthread_sigmask(SIG_BLOCK, &all, &before);
+    sp_held_signals h;
+    sp__signals_hold(&h);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -241,7 +242,7 @@ static void helpers_start(int wanted)
         break;
     }
     pthread_attr_destroy(&attr);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sp__signals_release(&h);
 }
 
 /* ---- the loop ----- */

@@ -3,6 +3,10 @@
  */
 #include "tests/backends/support.h"
 
+#include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
+
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/tile.h"
 
@@ -162,6 +166,53 @@ static void linear_is_matmul_plus_add(void)
     }
 }
 
+/* ---- signals ----- */
+
+static pthread_t this_thread;
+static char *stack_low, *stack_high;
+static volatile sig_atomic_t fired, outside;
+
+static void look_at_stack(int number)
+{
+    char here;
+    (void)number;
+    fired = fired + 1;
+    if (!pthread_equal(pthread_self(), this_thread)) return; /* a library's, which was idle */
+    if (&here < stack_low || &here > stack_high) outside = outside + 1;
+}
+
+static void find_stack(void)
+{
+    pthread_attr_t attr;
+    void *low;
+    size_t size;
+    this_thread = pthread_self();
+    pthread_getattr_np(this_thread, &attr);
+    pthread_attr_getstack(&attr, &low, &size);
+    pthread_attr_destroy(&attr);
+    stack_low = low, stack_high = stack_low + size;
+}
+
+/* A library's kernel that uses the stack register for something else must not meet a handler, whose
+ * frame would land there. */
+static void signal_handlers_stay_on_the_stack(void)
+{
+    struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    block b[3] = {make(SP_FLOAT32, 2, (int64_t[]){700, 700}, DENSE),
+                  make_filled(SP_FLOAT32, 2, (int64_t[]){700, 700}, DENSE, -1.9, 2),
+                  make_filled(SP_FLOAT32, 2, (int64_t[]){700, 700}, DENSE, -1.9, 2)};
+    find_stack();
+    signal(SIGALRM, look_at_stack);
+    OK(sp_set_num_threads(1));
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (int i = 0; i < 1000 && (i < 20 || fired < 20); i++)
+        run(sp__cpu_matmul, SP_OP_MATMUL, b, 3);
+    setitimer(ITIMER_REAL, &never, NULL);
+    CHECK(fired >= 20);
+    CHECK(outside == 0);
+    for (int i = 0; i < 3; i++) drop(&b[i]);
+}
+
 int main(void)
 {
     sp__cpu_register();
@@ -172,6 +223,7 @@ int main(void)
         TEST(vectors_and_empty_sums),
         TEST(bits_do_not_depend_on_threads_or_alignment),
         TEST(linear_is_matmul_plus_add),
+        TEST(signal_handlers_stay_on_the_stack),
     };
     return run_suite("backends/gemm", all, sizeof all / sizeof *all);
 }
