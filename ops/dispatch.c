@@ -89,6 +89,66 @@ static sp_status check_written(const sp_call *c, const sp_tensor *made)
     return SP_OK;
 }
 
+/* The one half dtype that all floating inputs have, and that no argument overrides; else -1. */
+static int half_of(const sp_call *c)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    int half = -1;
+    for (int i = 0; i < c->n_in; i++) {
+        if (!c->in[i] || !sp__dtype_is_floating(c->in[i]->dtype)) continue;
+        if (sp__dtypes[c->in[i]->dtype].size != 2) return -1;
+        if (half >= 0 && half != c->in[i]->dtype) return -1;
+        half = c->in[i]->dtype;
+    }
+    for (int i = 0; i < info->n_attr; i++)
+        if (info->attr_kinds[i] == SP_ATTR_DTYPE && !c->attr[i].absent) return -1;
+    return half;
+}
+
+static sp_status round_results(sp_call *c, sp_dtype half)
+{
+    sp_status status = SP_OK;
+    for (int i = 0; i < c->n_out; i++) {
+        sp_tensor *exact = c->out[i];
+        if (!exact || exact->dtype != SP_FLOAT32) continue;
+        c->out[i] = NULL;
+        if (status == SP_OK) status = sp_cast(exact, half, &c->out[i]);
+        sp_drop(&exact);
+    }
+    return status;
+}
+
+/* Halves become float32 for a body of several steps, and its results halves. */
+static __attribute__((noinline)) sp_status body_rounding_once(sp_call *c, sp_dtype half)
+{
+    enum { MOST = 8 }; /* as tools/optable/table.py checks */
+    sp_tensor *in[MOST] = {NULL};
+    sp_call wide = *c;
+    sp_status status = SP_OK;
+    for (int i = 0; i < c->n_in; i++) {
+        if (c->in[i] && c->in[i]->dtype == half)
+            SP_TRY(sp_cast(c->in[i], SP_FLOAT32, &in[i]));
+        else if (c->in[i])
+            in[i] = sp__retain(c->in[i]);
+    }
+    wide.in = in;
+    SP_TRY(sp_op_table[c->op].body(&wide));
+    SP_TRY(round_results(&wide, half));
+    memcpy(c->out, wide.out, sizeof wide.out);
+out:
+    if (status != SP_OK)
+        for (int i = 0; i < c->n_out; i++) sp_drop(&wide.out[i]);
+    for (int i = 0; i < c->n_in; i++) sp_drop(&in[i]);
+    return status;
+}
+
+static sp_status body_of(sp_call *c)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    int half = info->flags & SP_OPF_ROUNDS_ONCE ? half_of(c) : -1;
+    return half >= 0 ? body_rounding_once(c, (sp_dtype)half) : info->body(c);
+}
+
 /* Into a tensor that is there: what the body makes, copied. */
 static __attribute__((noinline)) sp_status write_body(sp_call *c)
 {
@@ -102,7 +162,7 @@ static __attribute__((noinline)) sp_status write_body(sp_call *c)
                        info->name);
     fresh.flags = 0;
     fresh.out[0] = NULL;
-    SP_RETURN_IF(info->body(&fresh));
+    SP_RETURN_IF(body_of(&fresh));
     sp_status status = check_written(c, fresh.out[0]);
     if (status == SP_OK) status = sp_copy_(c->out[0], fresh.out[0]);
     sp_drop(&fresh.out[0]);
@@ -113,7 +173,7 @@ sp_status sp__dispatch(sp_call *c)
 {
     sp_tls *tls = &sp__tls;
     if (SP_UNLIKELY(sp_op_table[c->op].flags & SP_OPF_BODY))
-        return c->flags ? write_body(c) : sp_op_table[c->op].body(c);
+        return c->flags ? write_body(c) : body_of(c);
     if (SP_UNLIKELY(tls->top != NULL)) return at_level(tls, c);
     unsigned seen = 0;
     for (int i = 0; i < c->n_in; i++)

@@ -71,12 +71,13 @@ enum {
     SP_OPF_COMPOSITE = 16,  /* has a body over other ops */
     SP_OPF_MAY_VIEW = 32,   /* view if geometry allows, copy otherwise (reshape, contiguous) */
     SP_OPF_REDUCE = 64,
-    SP_OPF_LINEAR = 128,  /* linear in each input of linear_mask: jvp is the op itself */
-    SP_OPF_EFFECT = 256,  /* dead-code elimination keeps it */
-    SP_OPF_BODY = 512,    /* composite and nothing else, no kernel and no rules: sp__dispatch() runs
-                             its body, so that nobody below or above ever sees the op itself */
-    SP_OPF_UPDATES = 1024 /* elementwise over inputs of one shape, result j is what becomes of
-                             input j: out= may be those inputs, sp__dispatch_each() takes many */
+    SP_OPF_LINEAR = 128, /* linear in each input of linear_mask: jvp is the op itself */
+    SP_OPF_EFFECT = 256, /* dead-code elimination keeps it */
+    SP_OPF_BODY = 512,   /* composite and nothing else, no kernel and no rules: sp__dispatch() runs
+                            its body, so that nobody below or above ever sees the op itself */
+    SP_OPF_UPDATES = 1024,    /* elementwise over inputs of one shape, result j is what becomes of
+                                input j: out= may be those inputs, sp__dispatch_each() takes many */
+    SP_OPF_ROUNDS_ONCE = 2048 /* BODY, of several roundings: on halves it computes in float32 */
 };
 
 typedef struct sp_op_info {

@@ -14,7 +14,7 @@ sp_status sp__infer_cumsum(const sp_call *c, sp_meta *out)
 {
     const sp_tensor *x = c->in[0];
     const sp_attr *asked = &c->attr[SP_CUMSUM_DTYPE];
-    sp_dtype dtype = x->dtype == SP_BOOL ? SP_INT64 : (sp_dtype)x->dtype;
+    sp_dtype dtype = sp__dtype_is_floating(x->dtype) ? (sp_dtype)x->dtype : SP_INT64;
     SP_RETURN_IF(check_dim(c));
     if (!asked->absent) dtype = (sp_dtype)asked->v.i;
     if (dtype == SP_BOOL)

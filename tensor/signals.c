@@ -9,9 +9,10 @@ void sp__signals_hold(sp_held_signals *h)
 {
     h->outermost = !held;
     if (held) return;
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &h->before);
+    sigset_t from_others;
+    sigfillset(&from_others);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&from_others, own[i]);
+    pthread_sigmask(SIG_BLOCK, &from_others, &h->before);
     held = true;
 }
 

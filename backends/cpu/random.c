@@ -25,9 +25,10 @@ typedef struct random_job {
 /* The block's uniforms as doubles, exact in the dtype; how many. */
 static int uniforms(const uint32_t w[4], int dtype, double u[4])
 {
-    int digits = sp__dtypes[dtype].digits;
     if (dtype != SP_FLOAT64) {
-        for (int i = 0; i < 4; i++) u[i] = ldexp(w[i] >> (32 - digits), -digits);
+        int digits = sp__dtypes[dtype].digits;
+        double unit = 1.0 / (1 << digits);
+        for (int i = 0; i < 4; i++) u[i] = (w[i] >> (32 - digits)) * unit;
         return 4;
     }
     for (int k = 0; k < 2; k++) {
@@ -50,6 +51,12 @@ static void store(const sp_operand *out, int64_t first, const double *u, int64_t
 {
     if (out->dtype == SP_FLOAT64) {
         memcpy(out->data + first * 8, u, (size_t)n * 8);
+        return;
+    }
+    if (out->dtype == SP_FLOAT32) {
+        float narrow[4];
+        for (int64_t i = 0; i < n; i++) narrow[i] = (float)u[i];
+        memcpy(out->data + first * 4, narrow, (size_t)n * 4);
         return;
     }
     int64_t size = sp__size_of(out->dtype);

@@ -67,6 +67,52 @@ def test_numbers_promote_as_torchs(name):
             assert name_of(results[0]) == name_of(results[1]), (name, number, shape)
 
 
+@each
+def test_result_types_are_torchs(name):
+    for other, shapes in itertools.product(NAMES, itertools.product(SHAPES, SHAPES)):
+        found, wanted = [
+            lib.result_type(
+                lib.ones(shapes[0], dtype=getattr(lib, name)),
+                lib.ones(shapes[1], dtype=getattr(lib, other)),
+            )
+            for lib in (spool, torch)
+        ]
+        assert str(found).split(".")[-1] == str(wanted).split(".")[-1], (name, other, shapes)
+        kinds = [getattr(lib, other) for lib in (spool, torch)]
+        found = spool.promote_types(getattr(spool, name), kinds[0])
+        assert str(found)[6:] == str(torch.promote_types(getattr(torch, name), kinds[1]))[6:]
+        assert spool.can_cast(getattr(spool, name), kinds[0]) == torch.can_cast(
+            getattr(torch, name), kinds[1]
+        )
+    for number in (True, 2, 2.5):
+        x, y = (lib.ones(2, dtype=getattr(lib, name)) for lib in (spool, torch))
+        assert str(spool.result_type(x, number))[6:] == str(torch.result_type(y, number))[6:]
+    with pytest.raises(TypeError, match="neither"):
+        spool.result_type(spool.ones(2), "2")
+
+
+@each
+def test_limits_are_torchs(name):
+    ours, theirs = getattr(spool, name), getattr(torch, name)
+    if theirs.is_floating_point:
+        fields, info = (
+            ("bits", "eps", "max", "min", "tiny", "smallest_normal", "resolution"),
+            "finfo",
+        )
+    else:
+        fields, info = ("bits", "max", "min"), "iinfo"
+    if name == "bool":
+        with pytest.raises(TypeError, match="integer dtype"):
+            spool.iinfo(ours)
+        return
+    found, wanted = getattr(spool, info)(ours), getattr(torch, info)(theirs)
+    for field in fields:
+        assert getattr(found, field) == pytest.approx(getattr(wanted, field), rel=1e-12), field
+    assert name in repr(found)
+    with pytest.raises(TypeError, match="expected a"):
+        getattr(spool, "iinfo" if info == "finfo" else "finfo")(ours)
+
+
 # ---- conversion ----
 
 NUMBERS = [0, 1, -1, 2.7, -3.9, 100, 200, 300, -129, 40000, 1e6, 1e9, -1e9, 1e-3, 1e-6, 0.1]

@@ -26,6 +26,8 @@ import spool
 
 SAMPLES = load()
 READING = {"masked_select", "masked_scatter"}  # their result depends on values
+# PyTorch refuses the negative indices that Spool counts from the end.
+INDEX_FROM_END = {"gather", "index_select", "index_copy", "scatter"}
 VIEWS = {"view", "may_view", "composite"}  # a composite may be nothing but views
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 smooth = pytest.mark.parametrize(
@@ -219,12 +221,7 @@ def to_torch(value):
 
 def expected(sample, dtype):
     args, kwargs = arrays_of(sample, dtype)
-    if sample.op in (
-        "gather",
-        "index_select",
-        "index_copy",
-        "scatter",
-    ):  # PyTorch refuses the negative indices that Spool counts from the end
+    if sample.op in INDEX_FROM_END:
         args[2] = args[2] % max(1, args[0].shape[args[1]] if args[0].ndim else 1)
     return outputs(torch_op(sample)(*map(to_torch, args), **python_kwargs(kwargs, torch)))
 

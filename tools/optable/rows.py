@@ -10,6 +10,7 @@ _FLAGS = (
     ("checks", "CHECKS_DATA"),
     ("random", "RANDOM"),
     ("composite", "COMPOSITE"),
+    ("rounds_once", "ROUNDS_ONCE"),
     ("may_view", "MAY_VIEW"),
     ("reduce", "REDUCE"),
     ("linear", "LINEAR"),

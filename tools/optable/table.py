@@ -84,6 +84,7 @@ KEYS = {
     "effect": bool,
     "updates": bool,
     "composite": str,
+    "rounds_once": bool,
     "kernel": (bool, str),
     "vjp": dict,
     "jvp": (str, dict),
@@ -373,6 +374,8 @@ def _check_names(op, problem):
 
 def _check_flags(op, problem):
     keys = op.keys
+    if op.flag("rounds_once") and (not op.is_only_body or op.variadic or len(op.inputs) > 8):
+        problem("'rounds_once' is for a composite of at most 8 inputs that is nothing but a body")
     if "infer" not in keys and not op.is_composite:
         problem(
             "'infer' is missing: the name of a function sp__infer_<name>() in the family's C file"

@@ -56,7 +56,16 @@ static PyObject *dtype_itemsize(PyObject *self, void *unused)
     return PyLong_FromSize_t(sp_dtype_size(((dtype_object *)self)->value));
 }
 
+static PyObject *dtype_promote(PyObject *self, PyObject *other)
+{
+    sp_dtype with;
+    if (sp__py_dtype(other, "promote_types", "type2", &with) < 0) return NULL;
+    PyObject *both = sp__py_dtype_object(sp_promote(((dtype_object *)self)->value, with));
+    return Py_INCREF(both), both;
+}
+
 static PyMethodDef dtype_methods[] = {{"__reduce__", dtype_reduce, METH_NOARGS, NULL},
+                                      {"_promote", dtype_promote, METH_O, NULL},
                                       {NULL, NULL, 0, NULL}};
 static PyGetSetDef dtype_getset[] = {
     {"is_floating_point", dtype_floating, NULL, "Whether its elements have fractions.", NULL},

@@ -24,6 +24,7 @@ from ._C import __version__  # noqa: E402
 TYPE_CHECKING = False  # typing's own costs an import
 if TYPE_CHECKING:
     from . import data, func, linalg, nn, onnx, optim, safetensors, serialization
+    from ._dtypes import can_cast, finfo, iinfo, is_tensor, promote_types, result_type
     from ._jit import Explanation, explain, hot, jit
     from .serialization import load, save
 
@@ -39,10 +40,16 @@ _LAZY_MODULES = (
 )
 _LAZY_NAMES = {
     "Explanation": "_jit",
+    "can_cast": "_dtypes",
     "explain": "_jit",
+    "finfo": "_dtypes",
     "hot": "_jit",
+    "iinfo": "_dtypes",
+    "is_tensor": "_dtypes",
     "jit": "_jit",
     "load": "serialization",
+    "promote_types": "_dtypes",
+    "result_type": "_dtypes",
     "save": "serialization",
 }
 
