@@ -148,6 +148,25 @@ SP_MUST_USE sp_status sp__rule_channel_mean_vjp(const sp_tensor *gy, const sp_me
 SP_MUST_USE sp_status sp__rule_channel_var_vjp(const sp_tensor *gy, const sp_tensor *x,
                                                const sp_tensor *mean, sp_tensor **out);
 
+/* ---- pooling of an x of geometry m; `windows` has a number for each dimension pooled ----- */
+
+/* gy where it was picked from, and its transpose. */
+SP_MUST_USE sp_status sp__rule_pool_place(const sp_tensor *gy, const sp_tensor *indices,
+                                          const sp_meta *m, const sp_attr *windows,
+                                          sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_pool_pick(const sp_tensor *tx, const sp_tensor *indices,
+                                         const sp_attr *windows, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_avg_pool_x(const sp_tensor *gy, const sp_meta *m,
+                                          const sp_attr *kernel_size, const sp_attr *stride,
+                                          const sp_attr *padding, bool ceil_mode,
+                                          bool count_include_pad, const sp_attr *divisor,
+                                          sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_adaptive_avg_pool_x(const sp_tensor *gy, const sp_meta *m,
+                                                   const sp_attr *size, sp_tensor **out);
+/* adaptive_avg_pool_backward of a y of geometry m. */
+SP_MUST_USE sp_status sp__rule_adaptive_avg_pool_y(const sp_tensor *gy, const sp_meta *m,
+                                                   const sp_attr *size, sp_tensor **out);
+
 /* ---- losses ----- */
 
 /* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */

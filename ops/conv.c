@@ -11,21 +11,6 @@
 
 /* ---- geometry ----- */
 
-static sp_status take_numbers(const sp_call *c, const char *name, const sp_attr *given, int n,
-                              int64_t low, int64_t fallback, int64_t *out)
-{
-    if (!given->absent && given->n != n && given->n != 1)
-        return sp_fail(SP_EVALUE, "%s: %s has %d numbers, expected one or %d, one a dimension",
-                       sp__op_name(c), name, given->n, n);
-    for (int i = 0; i < n; i++) {
-        out[i] = given->absent ? fallback : given->v.ints[given->n == 1 ? 0 : i];
-        if (out[i] < low)
-            return sp_fail(SP_EVALUE, "%s: %s is %lld, expected at least %lld", sp__op_name(c),
-                           name, (long long)out[i], (long long)low);
-    }
-    return SP_OK;
-}
-
 static sp_status fails_to_fit(const sp_call *c, const sp_conv *g, const char *why)
 {
     char x[SP_SHAPE_TEXT], w[SP_SHAPE_TEXT];
@@ -67,9 +52,9 @@ sp_status sp__conv_of(const sp_call *c, int n_dims, const int64_t *x, const int6
     memcpy(g->x, x, sizeof *x * (size_t)(n_dims + 2));
     memcpy(g->w, w, sizeof *w * (size_t)(n_dims + 2));
     g->groups = attr[3].v.i;
-    SP_RETURN_IF(take_numbers(c, "stride", &attr[0], n_dims, 1, 1, g->stride));
-    SP_RETURN_IF(take_numbers(c, "padding", &attr[1], n_dims, 0, 0, g->padding));
-    SP_RETURN_IF(take_numbers(c, "dilation", &attr[2], n_dims, 1, 1, g->dilation));
+    SP_RETURN_IF(sp__take_numbers(c, "stride", &attr[0], n_dims, 1, 1, g->stride));
+    SP_RETURN_IF(sp__take_numbers(c, "padding", &attr[1], n_dims, 0, 0, g->padding));
+    SP_RETURN_IF(sp__take_numbers(c, "dilation", &attr[2], n_dims, 1, 1, g->dilation));
     SP_RETURN_IF(check_channels(c, g));
     g->y[0] = x[0], g->y[1] = w[0];
     for (int i = 0; i < n_dims; i++) SP_RETURN_IF(result_size(c, g, i));
@@ -206,10 +191,10 @@ static sp_status source_of(const sp_call *c, const sp_tensor *x, const sp_attr *
     const sp_tensor *w = c->in[1];
     int n = x->rank - 2;
     int64_t more[SP_CONV_DIMS];
-    SP_RETURN_IF(take_numbers(c, "stride", &attr[0], n, 1, 1, g->stride));
-    SP_RETURN_IF(take_numbers(c, "padding", &attr[1], n, 0, 0, g->padding));
-    SP_RETURN_IF(take_numbers(c, "output_padding", &attr[2], n, 0, 0, more));
-    SP_RETURN_IF(take_numbers(c, "dilation", &attr[4], n, 1, 1, g->dilation));
+    SP_RETURN_IF(sp__take_numbers(c, "stride", &attr[0], n, 1, 1, g->stride));
+    SP_RETURN_IF(sp__take_numbers(c, "padding", &attr[1], n, 0, 0, g->padding));
+    SP_RETURN_IF(sp__take_numbers(c, "output_padding", &attr[2], n, 0, 0, more));
+    SP_RETURN_IF(sp__take_numbers(c, "dilation", &attr[4], n, 1, 1, g->dilation));
     g->groups = attr[3].v.i;
     g->x[0] = x->shape[0];
     if (__builtin_mul_overflow(w->shape[1], g->groups, &g->x[1]))

@@ -35,6 +35,11 @@ SP_MUST_USE sp_status sp__check_has_dims(const sp_call *c, const sp_tensor *x);
  * named twice. */
 SP_MUST_USE sp_status sp__dim_mask(const char *op, const sp_attr *dims, int rank, uint32_t *mask);
 
+/* The n numbers of an INTS attribute that names one a dimension or one for all; absent: `fallback`
+ * for all. EVALUE for another number of them, or one below `low`. */
+SP_MUST_USE sp_status sp__take_numbers(const sp_call *c, const char *name, const sp_attr *given,
+                                       int n, int64_t low, int64_t fallback, int64_t *out);
+
 static inline bool sp__same_shape(const sp_tensor *a, const sp_tensor *b)
 {
     if (a->rank != b->rank) return false;

@@ -144,3 +144,18 @@ sp_status sp__dim_mask(const char *op, const sp_attr *dims, int rank, uint32_t *
     *mask &= (1u << rank) - 1; /* rank 0 takes dim 0 and has none */
     return SP_OK;
 }
+
+sp_status sp__take_numbers(const sp_call *c, const char *name, const sp_attr *given, int n,
+                           int64_t low, int64_t fallback, int64_t *out)
+{
+    if (!given->absent && given->n != n && given->n != 1)
+        return sp_fail(SP_EVALUE, "%s: %s has %d numbers, expected one or %d, one a dimension",
+                       sp__op_name(c), name, given->n, n);
+    for (int i = 0; i < n; i++) {
+        out[i] = given->absent ? fallback : given->v.ints[given->n == 1 ? 0 : i];
+        if (out[i] < low)
+            return sp_fail(SP_EVALUE, "%s: %s is %lld, expected at least %lld", sp__op_name(c),
+                           name, (long long)out[i], (long long)low);
+    }
+    return SP_OK;
+}

@@ -7,12 +7,11 @@
 #include <string.h>
 
 #include "backends/cpu/blas.h"
-#include "backends/cpu/copy.h"
+#include "backends/cpu/dense.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
-#include "backends/cpu/strided.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
 #include "tensor/status.h"
@@ -30,51 +29,6 @@ typedef struct job {
     sp_lane_fn add;
     _Atomic bool failed;
 } job;
-
-/* ---- operands ----- */
-
-/* A dense version of an operand, and the copy that it is, if it is one. */
-typedef struct dense {
-    char *data, *copy;
-    size_t bytes;
-} dense;
-
-static sp_status dense_new(const sp_operand *x, bool fill, const char *op, dense *d)
-{
-    *d = (dense){.data = x->data};
-    if (sp__is_dense(x)) return SP_OK;
-    d->bytes = (size_t)(x->numel * sp__size_of(x->dtype));
-    d->data = d->copy = sp__alloc(d->bytes);
-    if (!d->copy)
-        return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of a dense copy", op, d->bytes);
-    if (fill) sp__gather(d->copy, x, 0, x->numel);
-    return SP_OK;
-}
-
-static void dense_free(dense *d)
-{
-    if (d->copy) sp__free(d->copy, d->bytes);
-}
-
-typedef struct operands { /* in the order of the op's arguments */
-    dense out, first, second, bias;
-} operands;
-
-static void operands_free(operands *o, const sp_kargs *args)
-{
-    if (o->out.copy) sp__scatter(&args->arg[0], o->out.copy, 0, args->arg[0].numel);
-    dense_free(&o->out), dense_free(&o->first), dense_free(&o->second), dense_free(&o->bias);
-}
-
-static sp_status operands_new(const sp_kargs *args, const char *op, operands *o)
-{
-    bool has_bias = args->n_arg > 3 && args->arg[3].data != NULL;
-    *o = (operands){0};
-    SP_RETURN_IF(dense_new(&args->arg[0], false, op, &o->out));
-    SP_RETURN_IF(dense_new(&args->arg[1], true, op, &o->first));
-    SP_RETURN_IF(dense_new(&args->arg[2], true, op, &o->second));
-    return has_bias ? dense_new(&args->arg[3], true, op, &o->bias) : SP_OK;
-}
 
 /* ---- jobs ----- */
 
@@ -190,21 +144,20 @@ static void fill_bias(const job *j)
 
 sp_status sp__cpu_convolution(const sp_kargs *args)
 {
-    operands o;
+    sp_dense d[4];
     job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
-    SP_TRY(operands_new(args, "convolution", &o));
+    SP_TRY(sp__dense_begin(args, d));
     SP_TRY(job_of(args, &args->arg[1], &args->arg[2], args->attr, &j));
-    j.y = o.out.data, j.x = o.first.data, j.w = o.second.data, j.b = o.bias.data;
+    j.y = d[0].data, j.x = d[1].data, j.w = d[2].data, j.b = d[3].data;
     if (j.c.k == 0)
         fill_bias(&j);
     else
         sp__pool_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
     SP_TRY(end_of(&j, args));
 out:
-    operands_free(&o, args);
-    return status;
+    return sp__dense_end(args, d, status);
 }
 
 /* ---- with respect to x ----- */
@@ -235,21 +188,20 @@ static void input_chunk(void *ctx, int64_t unit)
 
 sp_status sp__cpu_convolution_input(const sp_kargs *args)
 {
-    operands o;
+    sp_dense d[4];
     job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
-    SP_TRY(operands_new(args, "convolution_input", &o));
+    SP_TRY(sp__dense_begin(args, d));
     SP_TRY(job_of(args, &args->arg[0], &args->arg[2], args->attr + 1, &j));
-    j.x = o.out.data, j.y = o.first.data, j.w = o.second.data;
+    j.x = d[0].data, j.y = d[1].data, j.w = d[2].data;
     if (j.outs == 0)
         memset(j.x, 0, (size_t)(args->arg[0].numel * j.c.size));
     else
         sp__pool_for(j.examples * j.groups, predict_us(&j), input_chunk, &j);
     SP_TRY(end_of(&j, args));
 out:
-    operands_free(&o, args);
-    return status;
+    return sp__dense_end(args, d, status);
 }
 
 /* ---- with respect to w ----- */
@@ -309,13 +261,13 @@ static sp_status sum_parts(job *j, const char *op)
 
 sp_status sp__cpu_convolution_weight(const sp_kargs *args)
 {
-    operands o;
+    sp_dense d[4];
     job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
-    SP_TRY(operands_new(args, "convolution_weight", &o));
+    SP_TRY(sp__dense_begin(args, d));
     SP_TRY(job_of(args, &args->arg[2], &args->arg[0], args->attr + 1, &j));
-    j.w = o.out.data, j.y = o.first.data, j.x = o.second.data;
+    j.w = d[0].data, j.y = d[1].data, j.x = d[2].data;
     if (j.examples == 0 || j.tiles == 0) {
         memset(j.w, 0, (size_t)(args->arg[0].numel * j.c.size));
     } else {
@@ -324,6 +276,5 @@ sp_status sp__cpu_convolution_weight(const sp_kargs *args)
     }
     SP_TRY(end_of(&j, args));
 out:
-    operands_free(&o, args);
-    return status;
+    return sp__dense_end(args, d, status);
 }

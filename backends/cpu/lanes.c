@@ -12,6 +12,7 @@
 #include "backends/cpu/lanes_gather.h"
 #include "backends/cpu/lanes_loop.h"
 #include "backends/cpu/lanes_more.h"
+#include "backends/cpu/lanes_pooling.h"
 #include "backends/cpu/lanes_special.h"
 #include "backends/cpu/reduce_lanes.h"
 #include "backends/cpu/update_lanes.h"
@@ -178,6 +179,7 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
     .rows = PASTE(sp__rows_, SP_ISA),
     .update = updates,
+    .pool = POOL_ROWS,
     .gather4 = gather_f32,
     .gather8 = gather_i64,
 };

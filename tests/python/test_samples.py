@@ -75,6 +75,27 @@ TORCH = {
         torch.nn.grad.conv2d_weight(x, size, y, stride, padding, dilation, groups)
     ),
     "tensordot": lambda x, y, x_dims, y_dims: torch.tensordot(x, y, (x_dims, y_dims)),
+    **{
+        name: lambda x, *args, name=name, **kwargs: pooled(name, x, *args, **kwargs)
+        for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
+    },
+    "adaptive_max_pool2d": lambda x, size: torch.nn.functional.adaptive_max_pool2d(
+        x, size, return_indices=True
+    ),
+    "max_pool_gather": lambda x, indices, size: (
+        x.flatten(-len(size)).gather(-1, indices.flatten(-len(size))).reshape(indices.shape)
+    ),
+    "max_pool_scatter": lambda y, indices, size: transposed(
+        lambda x: TORCH["max_pool_gather"](x, indices, size), y, y.shape[: -len(size)] + tuple(size)
+    ),
+    "avg_pool_backward": lambda y, size, *args: transposed(
+        lambda x: pooled("avg_pool", x, *args), y, y.shape[: -len(size)] + tuple(size)
+    ),
+    "adaptive_avg_pool_backward": lambda y, size: transposed(
+        lambda x: pooled("adaptive_avg_pool", x, list(y.shape[-len(size) :])),
+        y,
+        y.shape[: -len(size)] + tuple(size),
+    ),
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
     "vector_norm": torch.linalg.vector_norm,
@@ -146,6 +167,24 @@ def stepped(kind, *tensors, **kwargs):
     opt.state[param] = {} if first else {"step": torch.tensor(float(step - 1)), **state}
     opt.step()
     return (param.detach(), *(opt.state[param][name] for name in names))
+
+
+def pooled(name, x, size, *args):
+    """PyTorch's pooling of the last dimensions, as many as there are sizes."""
+    n = len(size)
+    more = {"return_indices": True} if "max" in name else {}
+    if n == 1 and name == "avg_pool":
+        args = args[:4]
+    function = getattr(torch.nn.functional, f"{name}{n}d")
+    outs = outputs(function(x.reshape(-1, 1, *x.shape[-n:]), size, *args, **more))
+    shaped = [out.reshape(*x.shape[:-n], *out.shape[-n:]) for out in outs]
+    return shaped if more else shaped[0]
+
+
+def transposed(function, y, shape):
+    """The transpose of a linear function of tensors of that shape."""
+    x = torch.zeros(shape, dtype=y.dtype, requires_grad=True)
+    return torch.autograd.grad(function(x), x, y)[0]
 
 
 def spread(x, *numbers):

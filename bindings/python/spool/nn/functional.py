@@ -9,6 +9,7 @@ layer_norm, rms_norm, group_norm, instance_norm, batch_norm, normalize, local_re
 nll_loss(x, target, *, reduction='mean')       -x[i, target[i]], reduced
 cross_entropy(x, target, *, reduction='mean')  nll_loss(log_softmax(x, 1), target)
 mse_loss(input, target, *, reduction='mean')   (input - target)^2, reduced; also l1_loss, smooth_l1_loss, huber_loss
+max_pool2d(x, kernel_size, ...)                and the other functions of signals and images: functional_images.py
 """
 
 import warnings
@@ -31,6 +32,8 @@ from .._C import (
     softmin,
     tanh,
 )
+from . import functional_images
+from .functional_images import *  # noqa: F403
 
 __all__ = [
     "batch_norm",
@@ -53,6 +56,7 @@ __all__ = [
     "softmax",
     "softmin",
     "tanh",
+    *functional_images.__all__,
 ]
 
 

@@ -1,0 +1,196 @@
+/* Inner loops of pooling (pooling.h), for lanes.c: over whole vectors of scratch memory, which has
+ * room for one more vector behind its last element.
+ *
+ * Element i of a result combines x[offset[0] + i], x[offset[1] + i], ... in that order.
+ */
+#ifndef SP_CPU_LANES_POOLING_H
+#define SP_CPU_LANES_POOLING_H
+
+#include "backends/cpu/vec.h"
+
+/* at: as wide as an element. Of equal elements the first one stays, of NaN the last one. */
+#define DEFINE_POOL_MAX(T, PLACE)                                                                  \
+    static void pool_max_##T(void *best, void *at, const void *x, const int64_t *offset,           \
+                             const int64_t *place, int64_t k, int64_t n)                           \
+    {                                                                                              \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        for (int64_t i = 0; i < n; i += N_##T) {                                                   \
+            const E_##T *from = (const E_##T *)x + i;                                              \
+            V b = load_##T(from + offset[0]);                                                      \
+            M a = (M){0} + (PLACE)place[0];                                                        \
+            for (int64_t q = 1; q < k; q++) {                                                      \
+                V v = load_##T(from + offset[q]);                                                  \
+                M take = (v > b) | (v != v), here = (M){0} + (PLACE)place[q];                      \
+                b = SELECT(take, v, b);                                                            \
+                a = (take & here) | (~take & a);                                                   \
+            }                                                                                      \
+            store_##T((E_##T *)best + i, b);                                                       \
+            memcpy((E_##T *)at + i, &a, sizeof a);                                                 \
+        }                                                                                          \
+    }                                                                                              \
+    /* to[r][i] = at[r][i] + first + r * row + i * step; rows of at `wide` apart, of `to` dense */ \
+    static void pool_places_##T(int64_t *to, const void *at, int64_t rows, int64_t n,              \
+                                int64_t wide, int64_t first, int64_t row, int64_t step)            \
+    {                                                                                              \
+        const PLACE *from = at;                                                                    \
+        for (int64_t r = 0; r < rows; r++, from += wide, to += n, first += row)                    \
+            for (int64_t i = 0; i < n; i++) to[i] = from[i] + first + i * step;                    \
+    }
+
+#define DEFINE_POOL_SUM(T)                                                                         \
+    static void pool_sum_##T(void *sum, const void *x, const int64_t *offset, int64_t k,           \
+                             int64_t n)                                                            \
+    {                                                                                              \
+        for (int64_t i = 0; i < n; i += N_##T) {                                                   \
+            const E_##T *from = (const E_##T *)x + i;                                              \
+            V_##T s = load_##T(from + offset[0]);                                                  \
+            for (int64_t q = 1; q < k; q++) s += load_##T(from + offset[q]);                       \
+            store_##T((E_##T *)sum + i, s);                                                        \
+        }                                                                                          \
+    }                                                                                              \
+    /* to[r][i] = from[r][i] / (down[r] * across[i]) */                                            \
+    static void pool_divide_##T(void *to_, int64_t to_row, const void *from_, int64_t from_row,    \
+                                int64_t rows, int64_t n, const double *down, const void *across_)  \
+    {                                                                                              \
+        const E_##T *from = from_, *across = across_;                                              \
+        E_##T *to = to_;                                                                           \
+        for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row)                         \
+            for (int64_t i = 0; i < n; i++) to[i] = from[i] / ((E_##T)down[r] * across[i]);        \
+    }
+
+/* Rows of every step-th element to rows of dense ones, and back. The compiler makes shuffles of
+ * step 2. */
+#define DEFINE_POOL_STEPS(T)                                                                       \
+    ALWAYS_INLINE void steps_##T(E_##T *to, int64_t to_row, int64_t to_step, const E_##T *from,    \
+                                 int64_t from_row, int64_t from_step, int64_t rows, int64_t n)     \
+    {                                                                                              \
+        for (int64_t r = 0; r < rows; r++, to += to_row, from += from_row)                         \
+            for (int64_t i = 0; i < n; i++) to[i * to_step] = from[i * from_step];                 \
+    }                                                                                              \
+    static void pool_take_##T(void *to, int64_t to_row, const void *from, int64_t from_row,        \
+                              int64_t step, int64_t rows, int64_t n)                               \
+    {                                                                                              \
+        if (step == 1)                                                                             \
+            steps_##T(to, to_row, 1, from, from_row, 1, rows, n);                                  \
+        else if (step == 2)                                                                        \
+            steps_##T(to, to_row, 1, from, from_row, 2, rows, n);                                  \
+        else                                                                                       \
+            steps_##T(to, to_row, 1, from, from_row, step, rows, n);                               \
+    }                                                                                              \
+    static void pool_put_##T(void *to, int64_t to_row, int64_t step, const void *from,             \
+                             int64_t from_row, int64_t rows, int64_t n)                            \
+    {                                                                                              \
+        if (step == 1)                                                                             \
+            steps_##T(to, to_row, 1, from, from_row, 1, rows, n);                                  \
+        else                                                                                       \
+            steps_##T(to, to_row, step, from, from_row, 1, rows, n);                               \
+    }
+
+/* One plane's windows that share it out: rows start[0][i] to end[0][i], columns likewise. Rows are
+ * combined first, then what they made. room: a row of elements, twice. Of equal elements the first
+ * one in row-major order stays, of NaN the last one. */
+#define DEFINE_POOL_SHARES(T, PLACE)                                                               \
+    ALWAYS_INLINE void add_row_##T(E_##T *restrict sum, const E_##T *restrict x, int64_t n)        \
+    {                                                                                              \
+        for (int64_t c = 0; c < n; c++) sum[c] += x[c];                                            \
+    }                                                                                              \
+    static void pool_share_##T(void *y_, const void *x_, const int64_t *in, const int64_t *out,    \
+                               const int64_t *const *start, const int64_t *const *end, void *room) \
+    {                                                                                              \
+        const E_##T *x = x_;                                                                       \
+        E_##T *y = y_, *sum = room;                                                                \
+        int64_t width = in[1];                                                                     \
+        for (int64_t i = 0; i < out[0]; i++) {                                                     \
+            int64_t r = start[0][i], rows = end[0][i] - r;                                         \
+            memcpy(sum, x + r * width, (size_t)width * sizeof *sum);                               \
+            for (r++; r < end[0][i]; r++) add_row_##T(sum, x + r * width, width);                  \
+            for (int64_t k = 0; k < out[1]; k++) {                                                 \
+                int64_t first = start[1][k], last = end[1][k];                                     \
+                E_##T s = 0;                                                                       \
+                for (int64_t c = first; c < last; c++) s += sum[c];                                \
+                *y++ = s / (E_##T)(rows * (last - first));                                         \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+    static void pool_spread_##T(void *x_, const void *y_, const int64_t *in, const int64_t *out,   \
+                                const int64_t *const *start, const int64_t *const *end,            \
+                                void *room)                                                        \
+    {                                                                                              \
+        const E_##T *y = y_;                                                                       \
+        E_##T *x = x_, *sum = room;                                                                \
+        int64_t width = in[1];                                                                     \
+        memset(x, 0, (size_t)(in[0] * width) * sizeof *x);                                         \
+        for (int64_t i = 0; i < out[0]; i++) {                                                     \
+            int64_t rows = end[0][i] - start[0][i];                                                \
+            memset(sum, 0, (size_t)width * sizeof *sum);                                           \
+            for (int64_t k = 0; k < out[1]; k++) {                                                 \
+                int64_t first = start[1][k], last = end[1][k];                                     \
+                E_##T s = *y++ / (E_##T)(rows * (last - first));                                   \
+                for (int64_t c = first; c < last; c++) sum[c] += s;                                \
+            }                                                                                      \
+            for (int64_t r = start[0][i]; r < end[0][i]; r++)                                      \
+                add_row_##T(x + r * width, sum, width);                                            \
+        }                                                                                          \
+    }                                                                                              \
+    ALWAYS_INLINE void max_row_##T(E_##T *restrict best, PLACE *restrict at,                       \
+                                   const E_##T *restrict x, PLACE row, int64_t n)                  \
+    {                                                                                              \
+        for (int64_t c = 0; c < n; c++) {                                                          \
+            bool take = (x[c] > best[c]) | (x[c] != x[c]);                                         \
+            at[c] = take ? row : at[c];                                                            \
+            best[c] = take ? x[c] : best[c];                                                       \
+        }                                                                                          \
+    }                                                                                              \
+    /* Whether the best of a column goes before that of one to its left. */                        \
+    ALWAYS_INLINE bool beats_##T(E_##T x, PLACE at, E_##T y, PLACE y_at)                           \
+    {                                                                                              \
+        if (x != x) return y == y || at >= y_at;                                                   \
+        return x > y || (x == y && at < y_at);                                                     \
+    }                                                                                              \
+    static void pool_largest_##T(void *y_, int64_t *places, const void *x_, const int64_t *in,     \
+                                 const int64_t *out, const int64_t *const *start,                  \
+                                 const int64_t *const *end, void *room)                            \
+    {                                                                                              \
+        const E_##T *x = x_;                                                                       \
+        int64_t width = in[1];                                                                     \
+        E_##T *y = y_, *best = room;                                                               \
+        PLACE *at = (PLACE *)(best + width);                                                       \
+        for (int64_t i = 0; i < out[0]; i++) {                                                     \
+            int64_t r = start[0][i];                                                               \
+            memcpy(best, x + r * width, (size_t)width * sizeof *best);                             \
+            for (int64_t c = 0; c < width; c++) at[c] = (PLACE)r;                                  \
+            for (r++; r < end[0][i]; r++) max_row_##T(best, at, x + r * width, (PLACE)r, width);   \
+            for (int64_t k = 0; k < out[1]; k++) {                                                 \
+                int64_t b = start[1][k], last = end[1][k];                                         \
+                for (int64_t c = b + 1; c < last; c++)                                             \
+                    if (beats_##T(best[c], at[c], best[b], at[b])) b = c;                          \
+                *y++ = best[b], *places++ = (int64_t)at[b] * width + b;                            \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+DEFINE_POOL_MAX(f32, int32_t)
+DEFINE_POOL_MAX(f64, int64_t)
+DEFINE_POOL_MAX(i64, int64_t)
+DEFINE_POOL_SUM(f32)
+DEFINE_POOL_SUM(f64)
+DEFINE_POOL_STEPS(f32)
+DEFINE_POOL_STEPS(i64)
+DEFINE_POOL_SHARES(f32, int32_t)
+DEFINE_POOL_SHARES(f64, int64_t)
+
+#define POOL_MOVES(T, bits)                                                                        \
+    .max = pool_max_##T, .places = pool_places_##T, .take = pool_take_##bits, .put = pool_put_##bits
+#define POOL_MEANS(T)                                                                              \
+    .sum = pool_sum_##T, .divide = pool_divide_##T, .share = pool_share_##T,                       \
+    .spread = pool_spread_##T, .largest = pool_largest_##T
+#define POOL_ROWS                                                                                  \
+    {                                                                                              \
+        [SP_FLOAT32] = {POOL_MOVES(f32, f32), POOL_MEANS(f32)},                                    \
+        [SP_FLOAT64] = {POOL_MOVES(f64, i64), POOL_MEANS(f64)}, [SP_INT64] = {                     \
+            POOL_MOVES(i64, i64)                                                                   \
+        }                                                                                          \
+    }
+
+#endif
