@@ -13,7 +13,7 @@ from .dataset import (
     random_split,
 )
 from .loader import DataLoader
-from .mnist import mnist
+from .mnist import mnist, save_mnist
 from .sampler import (
     BatchSampler,
     RandomSampler,
@@ -43,4 +43,5 @@ __all__ = [
     "get_worker_info",
     "mnist",
     "random_split",
+    "save_mnist",
 ]

