@@ -18,6 +18,14 @@ static size_t level_bytes(int kind)
     return kind == SP_LEVEL_VMAP ? sizeof(sp_vmap_level) : sizeof(sp_level);
 }
 
+/* Where the topmost level but for autocast's hangs, or would. */
+static sp_level **top_transform_at(void)
+{
+    sp_level **at = &sp__tls.top;
+    while (*at && (*at)->kind == SP_LEVEL_AUTOCAST) at = &(*at)->below;
+    return at;
+}
+
 sp_status sp__level_push(sp_level_kind kind, sp_level **out)
 {
     static sp_status (*const dispatch[])(sp_level *, sp_call *) = {
@@ -28,8 +36,8 @@ sp_status sp__level_push(sp_level_kind kind, sp_level **out)
     level->kind = (uint8_t)kind;
     level->dispatch = dispatch[kind];
     level->outer_grad_mode = !sp__tls.no_grad;
-    level->below = sp__tls.top;
-    sp__tls.top = level;
+    sp_level **at = top_transform_at();
+    level->below = *at, *at = level;
     if (kind == SP_LEVEL_GRAD) sp__tls.no_grad = false;
     *out = level;
     return SP_OK;
@@ -52,13 +60,14 @@ static bool on_stack(uint64_t id)
 
 void sp__level_pop(sp_level *level)
 {
-    const sp_level *at = sp__tls.top;
-    while (at && at != level) at = at->below;
-    if (!at) return;
+    const sp_level *found = sp__tls.top;
+    while (found && found != level) found = found->below;
+    if (!found) return;
+    sp_level **at = top_transform_at();
     for (bool last = false; !last;) {
-        sp_level *top = sp__tls.top;
+        sp_level *top = *at;
         last = top == level;
-        sp__tls.top = top->below;
+        *at = top->below;
         if (top->kind == SP_LEVEL_GRAD) sp__tls.no_grad = !top->outer_grad_mode;
         sp__free(top, level_bytes(top->kind));
     }

@@ -79,7 +79,7 @@ out:
 
 static bool somebody_looks_on(const sp_tensor *const *inputs, int n)
 {
-    if (sp__tls.top || (sp__tls.tracer && !sp__hot_is(sp__tls.tracer))) return true;
+    if (sp__top_transform() || (sp__tls.tracer && !sp__hot_is(sp__tls.tracer))) return true;
     for (int i = 0; i < n; i++)
         if (inputs[i]->flags & SP_T_WRAPPED ||
             (inputs[i]->flags & SP_T_REQUIRES_GRAD && !sp__tls.no_grad))

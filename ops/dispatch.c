@@ -5,6 +5,7 @@
  */
 #include "ops/dispatch.h"
 
+#include "ops/autocast.h"
 #include "ops/launch_int.h"
 #include "tensor/memory.h"
 
@@ -172,8 +173,10 @@ static __attribute__((noinline)) sp_status write_body(sp_call *c)
 sp_status sp__dispatch(sp_call *c)
 {
     sp_tls *tls = &sp__tls;
-    if (SP_UNLIKELY(sp_op_table[c->op].flags & SP_OPF_BODY))
+    if (SP_UNLIKELY(sp_op_table[c->op].flags & SP_OPF_BODY)) {
+        if (SP_UNLIKELY(tls->top != NULL) && sp__autocast_takes(c->op)) return at_level(tls, c);
         return c->flags ? write_body(c) : body_of(c);
+    }
     if (SP_UNLIKELY(tls->top != NULL)) return at_level(tls, c);
     unsigned seen = 0;
     for (int i = 0; i < c->n_in; i++)

@@ -17,7 +17,12 @@
 
 #include "ops/op.h"
 
-typedef enum sp_level_kind { SP_LEVEL_JVP, SP_LEVEL_VMAP, SP_LEVEL_GRAD } sp_level_kind;
+typedef enum sp_level_kind {
+    SP_LEVEL_JVP,
+    SP_LEVEL_VMAP,
+    SP_LEVEL_GRAD,
+    SP_LEVEL_AUTOCAST /* no transform: ops/autocast.h */
+} sp_level_kind;
 
 typedef struct sp_level {
     struct sp_level *below;
@@ -53,6 +58,14 @@ typedef struct sp_tls {
 } sp_tls;
 
 extern __thread sp_tls sp__tls __attribute__((tls_model("initial-exec")));
+
+/* The topmost level but for autocast's, which stand above all others. */
+static inline sp_level *sp__top_transform(void)
+{
+    sp_level *level = sp__tls.top;
+    while (level && level->kind == SP_LEVEL_AUTOCAST) level = level->below;
+    return level;
+}
 
 typedef struct sp_dispatch_hooks {
     /* Runs c through sp__eval() and records it on the level-0 tape. Called when an input

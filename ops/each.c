@@ -40,7 +40,7 @@ static sp_status check_tuple(const sp_call *one, int device)
 static bool is_watched(const sp_call *c, int n)
 {
     unsigned seen = 0, known = SP_T_WRAPPED;
-    if (sp__tls.top) return true;
+    if (sp__top_transform()) return true;
     if (!sp__tls.no_grad) known |= SP_T_META | SP_T_REQUIRES_GRAD;
     for (int i = 0; i < n * c->n_in; i++) seen |= c->in[i]->flags;
     return (seen & known) != 0;

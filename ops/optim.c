@@ -1,6 +1,7 @@
 /* Inference for the steps of optimizers. */
 #include "ops/infer.h"
 #include "ops_gen.h"
+#include "tensor/backend.h"
 
 /* Tensors of one shape and dtype; each result is like the input that it replaces. */
 sp_status sp__infer_update(const sp_call *c, sp_meta *out)
@@ -19,4 +20,12 @@ sp_status sp__infer_update(const sp_call *c, sp_meta *out)
     for (int j = 0; j < c->n_out; j++)
         SP_RETURN_IF(sp__infer_like(c, param, (sp_dtype)param->dtype, &out[j]));
     return SP_OK;
+}
+
+sp_status sp__infer_all_finite(const sp_call *c, sp_meta *out)
+{
+    for (int k = 0; k < c->n_in; k++) SP_RETURN_IF(sp__check_floating(c, c->in[k], "xs"));
+    SP_RETURN_IF(sp__check_devices(c));
+    out->rank = 0;
+    return sp__infer_dense(c, SP_BOOL, c->n_in > 0 ? c->in[0]->device : SP_DEVICE_CPU, out);
 }

@@ -183,3 +183,41 @@ def test_threads():
     for t in threads:
         t.join()
     assert not failures, failures[:3]
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_training_keeps_no_memory(jitted):
+    """After thousands of steps as many blocks and bytes live as after a few, and the process has not grown."""
+    steps = 10_000 if FULL else 400
+    rng = np.random.default_rng(0)
+    net = spool.nn.Sequential(spool.nn.Linear(20, 32), spool.nn.ReLU(), spool.nn.Linear(32, 5))
+    opt = spool.optim.AdamW(net.parameters(), lr=1e-3)
+
+    def step(x, y):
+        loss = spool.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        spool.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        opt.step()
+        opt.zero_grad()
+        return loss.detach()
+
+    turn = spool.jit(step) if jitted else step
+
+    def train(n):
+        for _ in range(n):
+            x = spool.tensor(rng.normal(size=(16, 20)).astype(np.float32))
+            turn(x, spool.tensor(rng.integers(0, 5, 16))).item()
+        spool.synchronize()
+        gc.collect()
+        stats = spool.memory_stats()
+        return stats["live_bytes"], stats["live_blocks"], resident_bytes()
+
+    before = train(200)
+    after = train(steps)
+    assert after[:2] == before[:2]
+    assert after[2] < before[2] + (4 << 20)

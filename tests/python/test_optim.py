@@ -188,6 +188,31 @@ def test_strided_and_shared_memory():
     assert views == apart
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(dtype):
+    """Computed in float32 and rounded once; beside parameters of another dtype in one group."""
+
+    def run(lib, optimizers):
+        rng = np.random.default_rng(0)
+        half = getattr(lib, dtype)
+        params = [lib.nn.Parameter(lib.tensor(rng.normal(size=n)).to(half)) for n in (5, 40)]
+        params.append(lib.nn.Parameter(lib.tensor(rng.normal(size=7))))
+        for p in params:
+            p.grad = lib.tensor(rng.normal(size=p.shape)).to(p.dtype)
+        opt = optimizers.AdamW(params, lr=0.1, betas=(0.5, 0.9), eps=1e-2)
+        for _ in range(3):
+            opt.step()
+        return params, opt
+
+    (ours, opt), (theirs, _) = run(spool, optim), run(torch, torch.optim)
+    for a, b in zip(ours, theirs):
+        assert str(a.dtype).split(".")[-1] == str(b.dtype).split(".")[-1]
+        assert opt.state[a]["exp_avg"].dtype == a.dtype
+        np.testing.assert_allclose(
+            a.detach().double().numpy(), b.detach().double().numpy(), 2e-2, 2e-2
+        )
+
+
 def test_gradients_that_do_not_fit():
     params = plain_start()
     before = [p.tolist() for p in params]

@@ -130,6 +130,7 @@ TORCH = {
     "adam_step": lambda *args, **kwargs: stepped(torch.optim.Adam, *args, **kwargs),
     "rmsprop_step": lambda *args, **kwargs: stepped(torch.optim.RMSprop, *args, **kwargs),
     "adagrad_step": lambda *args, **kwargs: stepped(torch.optim.Adagrad, *args, **kwargs),
+    "all_finite": lambda xs: torch.stack([x.isfinite().all() for x in xs]).all(),
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
 }
 

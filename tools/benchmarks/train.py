@@ -64,12 +64,6 @@ class Net:
         return self.tensor(self.rng.integers(0, n, shape))
 
 
-def halves(x):
-    """The largest of each square of four."""
-    n, c, h, w = x.shape
-    return x.reshape(n, c, h // 2, 2, w // 2, 2).amax((3, 5))
-
-
 def mlp(net):
     """784-256-256-10, batch 64, SGD with momentum."""
     x, y = net.images(64, 1, 28).reshape(64, 784), net.classes((64,), 10)
@@ -83,12 +77,12 @@ def mlp(net):
 
 
 def lenet(net):
-    """LeNet-5 with maxima, batch 64 of 28x28, SGD."""
+    """LeNet-5 with largest values pooled, batch 64 of 28x28, SGD."""
     x, y = net.images(64, 1, 28), net.classes((64,), 10)
 
     def loss():
-        h = halves(net.lib.relu(net.conv("a", x, 6, 5, padding=2)))
-        h = halves(net.lib.relu(net.conv("b", h, 16, 5)))
+        h = net.f.max_pool2d(net.lib.relu(net.conv("a", x, 6, 5, padding=2)), 2)
+        h = net.f.max_pool2d(net.lib.relu(net.conv("b", h, 16, 5)), 2)
         h = net.lib.relu(net.linear("c", h.reshape(64, 400), 120))
         h = net.lib.relu(net.linear("d", h, 84))
         return net.f.cross_entropy(net.linear("e", h, 10), y)

@@ -6,6 +6,7 @@
 #include "bindings/python/ext/py_int.h"
 
 #include "autograd/transform.h"
+#include "ops/autocast.h"
 #include "tensor/memory.h"
 
 static const char LIVE[] = "spool.level", POPPED[] = "spool.level (popped)";
@@ -167,6 +168,43 @@ static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
     return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), out);
 }
 
+/* ---- autocast ----- */
+
+static const char AUTOCAST[] = "spool.autocast";
+
+static PyObject *autocast_push(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *name;
+    int enabled;
+    sp_dtype dtype;
+    sp_autocast *a = NULL;
+    if (!PyArg_ParseTuple(args, "Op:_autocast_push", &name, &enabled)) return NULL;
+    if (sp__py_dtype(name, "autocast", "dtype", &dtype) < 0) return NULL;
+    sp_status status = sp__autocast_push(dtype, enabled, &a);
+    if (status) return sp__py_raise(status);
+    PyObject *capsule = PyCapsule_New(a, AUTOCAST, NULL);
+    if (!capsule) sp__autocast_pop(a);
+    return capsule;
+}
+
+static PyObject *autocast_pop(PyObject *module, PyObject *capsule)
+{
+    (void)module;
+    sp_autocast *a = PyCapsule_GetPointer(capsule, AUTOCAST);
+    if (!a || PyCapsule_SetName(capsule, POPPED) < 0) return NULL;
+    sp__autocast_pop(a);
+    Py_RETURN_NONE;
+}
+
+static PyObject *autocast_now(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    const sp_autocast *a = sp__autocast_now();
+    if (!a || !a->enabled) Py_RETURN_NONE;
+    return Py_NewRef(sp__py_dtype_object((sp_dtype)a->dtype));
+}
+
 static PyObject *vmap_fallbacks(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -201,6 +239,12 @@ PyMethodDef sp__py_level_functions[] = {
      "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back."},
     {"_vmap_fallbacks", vmap_fallbacks, METH_NOARGS,
      "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far."},
+    {"_autocast_push", autocast_push, METH_VARARGS,
+     "_autocast_push(dtype, enabled)\n--\n\nAn autocast level, above all others."},
+    {"_autocast_pop", autocast_pop, METH_O,
+     "_autocast_pop(autocast)\n--\n\nTakes the level off again."},
+    {"_autocast_now", autocast_now, METH_NOARGS,
+     "_autocast_now()\n--\n\nThe dtype that products are cast to in this thread, or None."},
     {"_vmap_warn", vmap_warn, METH_O,
      "_vmap_warn(on)\n--\n\nWhether ops that loop under vmap say so on stderr."},
     {NULL, NULL, 0, NULL},

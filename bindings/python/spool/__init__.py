@@ -23,12 +23,14 @@ from ._C import __version__  # noqa: E402
 
 TYPE_CHECKING = False  # typing's own costs an import
 if TYPE_CHECKING:
-    from . import data, func, linalg, nn, onnx, optim, safetensors, serialization
+    from . import amp, data, func, linalg, nn, onnx, optim, safetensors, serialization
     from ._dtypes import can_cast, finfo, iinfo, is_tensor, promote_types, result_type
     from ._jit import Explanation, explain, hot, jit
+    from .amp import autocast, get_autocast_dtype, is_autocast_enabled
     from .serialization import load, save
 
 _LAZY_MODULES = (
+    "amp",
     "data",
     "func",
     "linalg",
@@ -40,11 +42,14 @@ _LAZY_MODULES = (
 )
 _LAZY_NAMES = {
     "Explanation": "_jit",
+    "autocast": "amp",
     "can_cast": "_dtypes",
     "explain": "_jit",
     "finfo": "_dtypes",
+    "get_autocast_dtype": "amp",
     "hot": "_jit",
     "iinfo": "_dtypes",
+    "is_autocast_enabled": "amp",
     "is_tensor": "_dtypes",
     "jit": "_jit",
     "load": "serialization",
