@@ -1,7 +1,9 @@
 """Memory shared with others: NumPy, the buffer protocol, DLPack."""
 
 import array
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -272,3 +274,77 @@ def test_numpy_functions_see_values():
     np.testing.assert_array_equal(x.numpy(), out)
     with pytest.raises(RuntimeError, match="detach"):
         np.sqrt(spool.ones(2, requires_grad=True))
+
+
+ALL = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16")
+ALL += ("float32", "float64")
+every_dtype = pytest.mark.parametrize("name", ALL)
+
+
+def numbers(name):
+    """Strided, so that whoever takes it has to look at strides."""
+    return spool.tensor([[0, 1, 2], [3, 1, 0]]).to(getattr(spool, name)).t()
+
+
+@every_dtype
+def test_pytorch_both_ways(name):
+    """Shared, not copied: what one side writes, the other reads."""
+    x = numbers(name)
+    there = torch.from_dlpack(x)
+    assert there.dtype == getattr(torch, name) and there.tolist() == x.tolist()
+    there[0, 1] = 1
+    assert x[0, 1].item() == 1
+    back = spool.from_dlpack(there)
+    assert back.dtype == x.dtype and back.stride() == x.stride()
+    back[2, 0] = 0
+    assert there[2, 0].item() == 0 and x[2, 0].item() == 0
+
+
+@every_dtype
+def test_jax_both_ways(name):
+    jax = pytest.importorskip("jax")
+    x = numbers(name)
+    wide = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        there = jax.dlpack.from_dlpack(x.contiguous())
+        assert str(there.dtype) == name and there.tolist() == x.tolist()
+        back = spool.from_dlpack(there)
+    finally:
+        jax.config.update("jax_enable_x64", wide)
+    assert back.dtype == x.dtype and back.tolist() == x.tolist()
+
+
+@every_dtype
+def test_pickles_and_copies(name):
+    x = numbers(name)
+    for twin in (pickle.loads(pickle.dumps(x)), copy.copy(x), copy.deepcopy(x)):
+        assert twin.dtype == x.dtype and twin.tolist() == x.tolist()
+    base = numbers(name)
+    a, b = copy.deepcopy((base, base[1]))
+    assert a.storage_offset() == base.storage_offset() and b.tolist() == base[1].tolist()
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_module_and_optimizer_as_one(twin_of):
+    """A copy of both goes on like the original, with the copied module's own parameters."""
+    spool.manual_seed(0)
+    net = spool.nn.Sequential(spool.nn.Linear(3, 4), spool.nn.Tanh(), spool.nn.Linear(4, 2))
+    opt = spool.optim.AdamW(net.parameters(), lr=0.1, amsgrad=True)
+
+    def step(net, opt):
+        opt.zero_grad()
+        net(spool.ones(2, 3)).square().sum().backward()
+        opt.step()
+
+    step(net, opt)
+    other_net, other_opt = twin_of((net, opt))
+    assert other_opt.param_groups[0]["params"][0] is other_net[0].weight
+    assert (
+        isinstance(other_net[0].weight, spool.nn.Parameter)
+        and other_net[0].weight is not net[0].weight
+    )
+    for _ in range(3):
+        step(net, opt)
+        step(other_net, other_opt)
+    assert [p.tolist() for p in net.parameters()] == [p.tolist() for p in other_net.parameters()]
