@@ -135,6 +135,18 @@ SP_MUST_USE sp_status sp__rule_channel_sum(const sp_tensor *g, sp_tensor **out);
 SP_MUST_USE sp_status sp__rule_channel_expand(const sp_tensor *t, const sp_meta *m,
                                               sp_tensor **out);
 
+/* ---- folding at indices ----- */
+
+/* scatter_fold's gradients: of an extremum evenly to those that are it, of a product to each the
+ * product of the others. */
+SP_MUST_USE sp_status sp__rule_scatter_fold_x(const sp_tensor *gy, const sp_tensor *x, int64_t dim,
+                                              const sp_tensor *index, const sp_tensor *src,
+                                              const sp_tensor *y, int64_t fold, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_scatter_fold_src(const sp_tensor *gy, const sp_tensor *x,
+                                                int64_t dim, const sp_tensor *index,
+                                                const sp_tensor *src, const sp_tensor *y,
+                                                int64_t fold, sp_tensor **out);
+
 /* ---- random ----- */
 
 /* t with the elements dropped that seed and offset say. */

@@ -265,8 +265,7 @@ sp_status sp__region_eval(sp_tracer *self, sp_call *c)
         if (sp__region_is_mine(r)) return sp__run(c);
         sp__region_wait(r);
     }
-    if (SP_UNLIKELY(c->n_in == 0 && (sp_op_table[c->op].flags & SP_OPF_RANDOM)))
-        sp__random_issue(c);
+    if (SP_UNLIKELY(sp_op_table[c->op].flags & SP_OPF_RANDOM)) sp__random_issue(c);
     if (SP_LIKELY(r->mode == SP_REGION_FOLLOW)) {
         sp_step *s = sp__region_match(r, c);
         if (SP_LIKELY(s != NULL)) return defer(r, s, c);

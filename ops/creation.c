@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "ops/attr.h"
+#include "ops/creation.h"
 #include "ops/infer.h"
 #include "ops_gen.h"
 #include "tensor/backend.h"
@@ -92,4 +93,99 @@ sp_status sp__infer_arange(const sp_call *c, sp_meta *out)
     SP_RETURN_IF(floats ? count_floats(c, &out->shape[0]) : count_integers(c, &out->shape[0]));
     out->rank = 1;
     return sp__infer_dense(c, dtype, SP_DEVICE_CPU, out);
+}
+
+sp_status sp__body_arange_end(sp_call *c)
+{
+    const sp_attr *dtype = &c->attr[SP_ARANGE_END_DTYPE];
+    const sp_arange_opt opt = {
+        .size = sizeof opt, .has_dtype = !dtype->absent, .dtype = (sp_dtype)dtype->v.i};
+    return sp_arange(SP_INT(0), sp__attr_to_scalar(&c->attr[SP_ARANGE_END_END]), &opt, &c->out[0]);
+}
+
+/* The exponents are exact to double's precision, whatever the result's dtype. */
+sp_status sp__body_logspace(sp_call *c)
+{
+    const sp_linspace_opt wide = {.size = sizeof wide, .has_dtype = true, .dtype = SP_FLOAT64};
+    sp_dtype dtype = dtype_or(&c->attr[SP_LOGSPACE_DTYPE], SP_FLOAT32);
+    int64_t steps = c->attr[SP_LOGSPACE_STEPS].v.i;
+    sp_tensor *exponents = NULL, *powers = NULL;
+    sp_status status = SP_OK;
+    if (steps < 0 || dtype == SP_BOOL)
+        return sp_fail(steps < 0 ? SP_EVALUE : SP_EDTYPE,
+                       "%s: %lld steps of dtype %s, expected 0 or more, of numbers", sp__op_name(c),
+                       (long long)steps, sp_dtype_name(dtype));
+    SP_TRY(sp_linspace(sp__attr_to_scalar(&c->attr[SP_LOGSPACE_START]),
+                       sp__attr_to_scalar(&c->attr[SP_LOGSPACE_END]), steps, &wide, &exponents));
+    SP_TRY(sp_pow_rscalar(exponents, SP_FLOAT(c->attr[SP_LOGSPACE_BASE].v.f), &powers));
+    SP_TRY(sp_cast(powers, dtype, &c->out[0]));
+out:
+    sp_drop(&exponents), sp_drop(&powers);
+    return status;
+}
+
+sp_status sp__body_scalar_tensor(sp_call *c)
+{
+    const sp_full_opt opt = {.size = sizeof opt,
+                             .has_dtype = true,
+                             .dtype = dtype_or(&c->attr[SP_SCALAR_TENSOR_DTYPE], SP_FLOAT32)};
+    return sp_full(NULL, 0, sp__attr_to_scalar(&c->attr[SP_SCALAR_TENSOR_S]), &opt, &c->out[0]);
+}
+
+/* ---- matrices ----- */
+
+sp_status sp__body_eye(sp_call *c)
+{
+    const sp_attr *m = &c->attr[SP_EYE_M];
+    int64_t rows = c->attr[SP_EYE_N].v.i, columns = m->absent ? rows : m->v.i,
+            shape[2] = {rows, columns}, least = rows < columns ? rows : columns;
+    const sp_full_opt opt = {.size = sizeof opt,
+                             .has_dtype = true,
+                             .dtype = dtype_or(&c->attr[SP_EYE_DTYPE], SP_FLOAT32)};
+    sp_tensor *zeros = NULL, *ones = NULL;
+    sp_status status = SP_OK;
+    if (rows < 0 || columns < 0)
+        return sp_fail(SP_ESHAPE, "%s: %lld rows and %lld columns, expected 0 or more",
+                       sp__op_name(c), (long long)rows, (long long)columns);
+    SP_TRY(sp_full(shape, 2, SP_INT(0), &opt, &zeros));
+    SP_TRY(sp_full(&least, 1, SP_INT(1), &opt, &ones));
+    SP_TRY(sp_diagonal_scatter(zeros, ones, NULL, &c->out[0]));
+out:
+    sp_drop(&zeros), sp_drop(&ones);
+    return status;
+}
+
+int64_t sp__triangle_start(const sp_attr *attr, bool upper, int64_t row)
+{
+    int64_t edge = row + attr[SP_TRIL_INDICES_OFFSET].v.i + !upper,
+            columns = attr[SP_TRIL_INDICES_COL].v.i;
+    return edge < 0 ? 0 : edge < columns ? edge : columns;
+}
+
+/* tril_indices, triu_indices */
+sp_status sp__infer_triangle_indices(const sp_call *c, sp_meta *out)
+{
+    bool upper = c->op == SP_OP_TRIU_INDICES;
+    int64_t rows = c->attr[SP_TRIL_INDICES_ROW].v.i, columns = c->attr[SP_TRIL_INDICES_COL].v.i,
+            offset = c->attr[SP_TRIL_INDICES_OFFSET].v.i, n = 0;
+    if (rows < 0 || columns < 0 || offset < -INT32_MAX || offset > INT32_MAX)
+        return sp_fail(SP_EVALUE, "%s: %lld rows, %lld columns and offset %lld, expected 0 or more",
+                       sp__op_name(c), (long long)rows, (long long)columns, (long long)offset);
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t edge = sp__triangle_start(c->attr, upper, row);
+        n += upper ? columns - edge : edge;
+    }
+    out->rank = 2, out->shape[0] = 2, out->shape[1] = n;
+    return sp__infer_dense(c, SP_INT64, SP_DEVICE_CPU, out);
+}
+
+sp_status sp__infer_empty(const sp_call *c, sp_meta *out)
+{
+    const sp_attr *size = &c->attr[SP_EMPTY_SIZE];
+    if (size->n > SP_MAX_RANK)
+        return sp_fail(SP_ESHAPE, "%s: %d dimensions, at most %d are possible", sp__op_name(c),
+                       size->n, SP_MAX_RANK);
+    out->rank = (uint8_t)size->n;
+    for (int i = 0; i < size->n; i++) out->shape[i] = size->v.ints[i];
+    return sp__infer_dense(c, dtype_or(&c->attr[SP_EMPTY_DTYPE], SP_FLOAT32), SP_DEVICE_CPU, out);
 }

@@ -264,6 +264,12 @@ out:
     return status;
 }
 
+sp_status sp__read_number(const sp_tensor *t, sp_scalar *out)
+{
+    while (t->wrap && t->wrap->kind != SP_LEVEL_VMAP) t = t->wrap->inner;
+    return sp_item(t, out);
+}
+
 sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out)
 {
     while (mask->wrap && mask->wrap->kind != SP_LEVEL_VMAP) mask = mask->wrap->inner;

@@ -1,4 +1,4 @@
-/* What masks have in common, whoever writes them as an index. */
+/* What ops read of masks, and of numbers that decide on a size. */
 #ifndef SP_INDEX_H
 #define SP_INDEX_H
 
@@ -7,5 +7,9 @@
 /* The positions of a mask's true elements, in row-major order: int64, one dimension. Reads the
  * mask's values. */
 SP_API SP_MUST_USE sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out);
+
+/* The value of a tensor of one element, also inside jvp and grad, where it is that of the primal.
+ */
+SP_API SP_MUST_USE sp_status sp__read_number(const sp_tensor *t, sp_scalar *out);
 
 #endif

@@ -250,3 +250,92 @@ sp_status sp__body_nan_to_num(sp_call *c)
     SP_RETURN_IF(replaced(clean, sp_isposinf, up->absent ? largest : up->v.f, &below));
     return replaced(below, sp_isneginf, down->absent ? -largest : down->v.f, &c->out[0]);
 }
+
+/* ---- factors and powers ----- */
+
+sp_status sp__body_deg2rad(sp_call *c)
+{
+    return sp_mul_scalar(c->in[0], SP_FLOAT(M_PI / 180), &c->out[0]);
+}
+
+sp_status sp__body_rad2deg(sp_call *c)
+{
+    return sp_mul_scalar(c->in[0], SP_FLOAT(180 / M_PI), &c->out[0]);
+}
+
+sp_status sp__body_positive(sp_call *c)
+{
+    if (c->in[0]->dtype == SP_BOOL)
+        return sp_fail(SP_EDTYPE, "%s: x is bool, expected numbers", sp__op_name(c));
+    return sp_alias(c->in[0], &c->out[0]);
+}
+
+static sp_status wide_power(const sp_tensor *x, const sp_tensor *exponent, sp_tensor **out)
+{
+    sp_tensor *a = NULL, *b = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_cast(x, SP_FLOAT64, &a));
+    SP_TRY(sp_cast(exponent, SP_FLOAT64, &b));
+    SP_TRY(sp_pow(a, b, out));
+out:
+    sp_drop(&a);
+    sp_drop(&b);
+    return status;
+}
+
+sp_status sp__body_float_power(sp_call *c)
+{
+    return wide_power(c->in[0], c->in[1], &c->out[0]);
+}
+
+/* The number as a floating one, so that integers to a negative power are no mistake. */
+static sp_scalar floating_number(const sp_attr *a)
+{
+    sp_scalar s = sp__attr_to_scalar(a);
+    return s.kind == SP_FLOAT64 ? s : SP_FLOAT((double)s.v.i);
+}
+
+sp_status sp__body_float_power_scalar(sp_call *c)
+{
+    sp_tensor *x = NULL;
+    SP_RETURN_IF(sp_cast(c->in[0], SP_FLOAT64, &x));
+    sp_status status =
+        sp_pow_scalar(x, floating_number(&c->attr[SP_FLOAT_POWER_SCALAR_EXPONENT]), &c->out[0]);
+    sp_drop(&x);
+    return status;
+}
+
+sp_status sp__body_float_power_base(sp_call *c)
+{
+    sp_tensor *exponent = NULL;
+    SP_RETURN_IF(sp_cast(c->in[0], SP_FLOAT64, &exponent));
+    sp_status status =
+        sp_pow_rscalar(exponent, floating_number(&c->attr[SP_FLOAT_POWER_BASE_X]), &c->out[0]);
+    sp_drop(&exponent);
+    return status;
+}
+
+sp_status sp__body_ldexp(sp_call *c)
+{
+    sp_tensor *power = NULL;
+    SP_RETURN_IF(sp_pow_rscalar(c->in[1], SP_FLOAT(2), &power));
+    sp_status status = sp_mul(c->in[0], power, &c->out[0]);
+    sp_drop(&power);
+    return status;
+}
+
+sp_status sp__body_heaviside(sp_call *c)
+{
+    sp_tensor *above = NULL, *step = NULL, *zero = NULL;
+    sp_status status = SP_OK;
+    SP_RETURN_IF(sp__check_same_dtype(c, c->in[0], "x", c->in[1], "values"));
+    SP_TRY(sp_gt_scalar(c->in[0], SP_INT(0), &above));
+    SP_TRY(sp_cast(above, (sp_dtype)c->in[0]->dtype, &step));
+    SP_TRY(sp_eq_scalar(c->in[0], SP_INT(0), &zero));
+    SP_TRY(sp_where(zero, c->in[1], step, &c->out[0]));
+out:
+    sp_drop(&above);
+    sp_drop(&step);
+    sp_drop(&zero);
+    return status;
+}

@@ -43,6 +43,18 @@ static sp_status cast_to(const sp_tensor *x, sp_dtype dtype, sp_tensor **out)
     return SP_OK;
 }
 
+sp_status sp__body_aminmax(sp_call *c)
+{
+    const sp_attr *given = &c->attr[SP_AMINMAX_DIM];
+    const sp_attr dim =
+        given->absent ? sp__attr_absent(SP_ATTR_INTS) : sp__attr_ints(&given->v.i, 1);
+    bool keepdim = c->attr[SP_AMINMAX_KEEPDIM].v.i != 0;
+    SP_RETURN_IF(min_over(c->in[0], &dim, keepdim, &c->out[0]));
+    sp_status status = max_over(c->in[0], &dim, keepdim, &c->out[1]);
+    if (status != SP_OK) sp_drop(&c->out[0]);
+    return status;
+}
+
 static sp_status number_reduced(const sp_call *c, const sp_attr *dim, int64_t *n)
 {
     const sp_tensor *x = c->in[0];

@@ -19,7 +19,7 @@
     ({                                                                                             \
         type x_, y_;                                                                               \
         memcpy(&x_, a, sizeof x_), memcpy(&y_, b, sizeof y_);                                      \
-        (kind == SP_REDUCE_MAX ? x_ > y_ : x_ < y_) || (x_ != x_ && y_ == y_);                     \
+        (kind == SP_TREE_MAX ? x_ > y_ : x_ < y_) || (x_ != x_ && y_ == y_);                       \
     })
 
 static bool beats(sp_reduce_kind kind, int dtype, const void *a, const void *b)
@@ -132,20 +132,20 @@ static sp_status values_and_positions(const sp_kargs *args, sp_reduce_kind kind)
 
 sp_status sp__cpu_argmax(const sp_kargs *args)
 {
-    return positions(args, SP_REDUCE_MAX);
+    return positions(args, SP_TREE_MAX);
 }
 
 sp_status sp__cpu_argmin(const sp_kargs *args)
 {
-    return positions(args, SP_REDUCE_MIN);
+    return positions(args, SP_TREE_MIN);
 }
 
 sp_status sp__cpu_max_dim(const sp_kargs *args)
 {
-    return values_and_positions(args, SP_REDUCE_MAX);
+    return values_and_positions(args, SP_TREE_MAX);
 }
 
 sp_status sp__cpu_min_dim(const sp_kargs *args)
 {
-    return values_and_positions(args, SP_REDUCE_MIN);
+    return values_and_positions(args, SP_TREE_MIN);
 }

@@ -1,4 +1,4 @@
-/* full and arange.
+/* full, arange and the like.
  */
 #include <string.h>
 
@@ -7,6 +7,7 @@
 #include "backends/cpu/strided.h"
 #include "backends/cpu/tile_int.h"
 #include "ops/attr.h"
+#include "ops/creation.h"
 #include "ops_gen.h"
 
 enum { CHUNK = 16384 };
@@ -80,4 +81,35 @@ sp_status sp__cpu_linspace(const sp_kargs *args)
         memcpy(out->data + i * size, bytes, (size_t)size);
     }
     return SP_OK;
+}
+
+/* Nothing: the values mean nothing. */
+sp_status sp__cpu_empty(const sp_kargs *args)
+{
+    (void)args;
+    return SP_OK;
+}
+
+static sp_status triangle(const sp_kargs *args, bool upper)
+{
+    int64_t *rows = (int64_t *)(void *)args->arg[0].data, *columns = rows + args->arg[0].shape[1];
+    int64_t n_rows = args->attr[SP_TRIL_INDICES_ROW].v.i,
+            n_columns = args->attr[SP_TRIL_INDICES_COL].v.i;
+    for (int64_t row = 0; row < n_rows && args->arg[0].numel > 0; row++) {
+        int64_t edge = sp__triangle_start(args->attr, upper, row), from = upper ? edge : 0,
+                to = upper ? n_columns : edge;
+        for (int64_t column = from; column < to; column++) *rows++ = row, *columns++ = column;
+    }
+    return SP_OK;
+}
+
+/* attributes: row, col, offset; the output is dense, as it is for triu */
+sp_status sp__cpu_tril_indices(const sp_kargs *args)
+{
+    return triangle(args, false);
+}
+
+sp_status sp__cpu_triu_indices(const sp_kargs *args)
+{
+    return triangle(args, true);
 }

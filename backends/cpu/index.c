@@ -3,8 +3,8 @@
  * Invariants
  * 1. Every index is checked before anything is written: a failed call leaves its arguments as
  *    they were.
- * 2. What meets at one place is added in the order in which it stands in src, on one thread: the
- *    bits never vary.
+ * 2. What meets at one place is added in the order in which it stands in src, by one thread: the
+ *    bits never vary. Threads share places out, or pieces of slices.
  */
 #include <string.h>
 
@@ -168,6 +168,44 @@ sp_status sp__cpu_scatter_add(const sp_kargs *args)
     return SP_OK;
 }
 
+#define LARGER(x, y)  ((x) > (y) || (x) != (x) ? (x) : (y)) /* NaN wins */
+#define SMALLER(x, y) ((x) < (y) || (x) != (x) ? (x) : (y))
+
+static void fold_row(const walk *w, int64_t fold)
+{
+    int last = w->index->rank - 1, how = w->dense->dtype * 3 + (int)fold;
+    int64_t n = w->index->shape[last];
+    switch (how) {
+    case SP_FLOAT32 * 3 + SP_FOLD_PROD: ADD_LOOP(float, x *y) break;
+    case SP_FLOAT32 * 3 + SP_FOLD_AMAX: ADD_LOOP(float, LARGER(x, y)) break;
+    case SP_FLOAT32 * 3 + SP_FOLD_AMIN: ADD_LOOP(float, SMALLER(x, y)) break;
+    case SP_FLOAT64 * 3 + SP_FOLD_PROD: ADD_LOOP(double, x *y) break;
+    case SP_FLOAT64 * 3 + SP_FOLD_AMAX: ADD_LOOP(double, LARGER(x, y)) break;
+    case SP_FLOAT64 * 3 + SP_FOLD_AMIN: ADD_LOOP(double, SMALLER(x, y)) break;
+    case SP_INT64 * 3 + SP_FOLD_PROD: ADD_LOOP(uint64_t, x * y) break;
+    case SP_INT64 * 3 + SP_FOLD_AMAX: ADD_LOOP(int64_t, LARGER(x, y)) break;
+    case SP_INT64 * 3 + SP_FOLD_AMIN: ADD_LOOP(int64_t, SMALLER(x, y)) break;
+    case SP_BOOL * 3 + SP_FOLD_AMAX: ADD_LOOP(uint8_t, x | y) break;
+    default: ADD_LOOP(uint8_t, x & y) break;
+    }
+}
+
+/* attributes: dim, fold; inputs: x, index, src. Sequential, as scatter_add. */
+sp_status sp__cpu_scatter_fold(const sp_kargs *args)
+{
+    sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
+    at_least_one_dim(&out), at_least_one_dim(&index), at_least_one_dim(&src);
+    int dim = dim_of(args, out.rank);
+    SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
+    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
+    walk w = {.index = &index, .dense = &src, .indexed = &out, .dim = dim};
+    for (int64_t row = 0; row < rows_of(&index); row++) {
+        walk_to_row(&w, row);
+        fold_row(&w, args->attr[SP_SCATTER_FOLD_FOLD].v.i);
+    }
+    return SP_OK;
+}
+
 /* attributes: dim; inputs: x, index, src. Sequential: the last of several at one place counts. */
 sp_status sp__cpu_scatter(const sp_kargs *args)
 {
@@ -291,14 +329,38 @@ static int64_t index_at(const sp_operand *index, int64_t i, int64_t size)
     return value < 0 ? value + size : value;
 }
 
-/* Elements of x at the places of index[0..n) along its only dimension, or the last one of many:
- * element by element. */
-static void select_elements(const sp_operand *out, const sp_operand *x, const sp_operand *index)
+enum {
+    SELECT_BYTES = 1 << 15, /* copied by a chunk */
+    ADD_PIECE = 64          /* elements of a slice, at least, that a chunk adds to */
+};
+
+/* Dense tensors as (outer, places along dim, inner). */
+typedef struct slices_job {
+    const sp_operand *out, *x, *index;
+    int64_t places, inner; /* places: of the indexed one; inner: elements */
+    int64_t rows, count;   /* a chunk's of all (outer, index) */
+    int64_t pieces;        /* that inner is cut into */
+    sp_lane_fn add;
+} slices_job;
+
+static slices_job dense_slices(const sp_operand *out, const sp_operand *x, const sp_operand *index,
+                               const sp_operand *indexed, int dim)
 {
-    int64_t size = sp__size_of(x->dtype);
-    for (int64_t i = 0; i < index->numel; i++) {
-        const char *from = x->data + index_at(index, i, x->shape[0]) * x->stride[0] * size;
-        memcpy(out->data + i * out->stride[0] * size, from, (size_t)size);
+    slices_job j = {.out = out, .x = x, .index = index, .places = indexed->shape[dim], .inner = 1};
+    for (int d = dim + 1; d < out->rank; d++) j.inner *= out->shape[d];
+    j.count = index->numel;
+    for (int d = 0; d < dim; d++) j.count *= out->shape[d];
+    return j;
+}
+
+static void select_chunk(void *ctx, int64_t chunk)
+{
+    const slices_job *j = ctx;
+    int64_t bytes = j->inner * sp__size_of(j->x->dtype), n = j->index->numel,
+            end = (chunk + 1) * j->rows;
+    for (int64_t row = chunk * j->rows; row < end && row < j->count; row++) {
+        int64_t place = row / n * j->places + index_at(j->index, row % n, j->places);
+        memcpy(j->out->data + row * bytes, j->x->data + place * bytes, (size_t)bytes);
     }
 }
 
@@ -309,8 +371,12 @@ sp_status sp__cpu_index_select(const sp_kargs *args)
     at_least_one_dim(&out), at_least_one_dim(&x);
     int dim = dim_of(args, x.rank);
     SP_RETURN_IF(check_indices(args, &index, dim, x.shape[dim]));
-    if (x.rank == 1) {
-        select_elements(&out, &x, &index);
+    if (out.numel > 0 && sp__is_dense(&out) && sp__is_dense(&x)) {
+        slices_job j = dense_slices(&out, &x, &index, &x, dim);
+        int64_t bytes = j.inner * sp__size_of(x.dtype);
+        j.rows = SELECT_BYTES / bytes + 1;
+        sp__pool_for((j.count + j.rows - 1) / j.rows, (double)(j.count * (bytes + 16)) * 0.1e-3,
+                     select_chunk, &j);
         return SP_OK;
     }
     for (int64_t i = 0; i < index.numel && out.numel > 0; i++) {
@@ -337,14 +403,9 @@ sp_status sp__cpu_index_copy(const sp_kargs *args)
     return SP_OK;
 }
 
-/* to += from, by add's own vector function where both are dense. */
+/* to += from */
 static sp_status add_slice(const sp_operand *to, const sp_operand *from)
 {
-    sp_lane_fn add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[to->dtype];
-    if (to->contiguous && from->contiguous) {
-        add(to->data, to->data, from->data, NULL, to->numel, 0);
-        return SP_OK;
-    }
     sp_attr alpha = {.v.i = 1, .kind = SP_ATTR_SCALAR, .tag = SP_INT64};
     sp_kargs sum = {
         .op = SP_OP_ADD, .n_out = 1, .n_attr = 1, .compute = to->dtype, .n_arg = 3, .attr = &alpha};
@@ -352,15 +413,49 @@ static sp_status add_slice(const sp_operand *to, const sp_operand *from)
     return sp__cpu_pointwise(&sum);
 }
 
+/* A piece of every slice behind one outer position: so what meets at a place is added in order. */
+static void add_chunk(void *ctx, int64_t chunk)
+{
+    const slices_job *j = ctx;
+    int64_t size = sp__size_of(j->out->dtype), n = j->index->numel, outer = chunk / j->pieces,
+            piece = chunk % j->pieces, start = j->inner * piece / j->pieces,
+            length = j->inner * (piece + 1) / j->pieces - start;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t place = outer * j->places + index_at(j->index, i, j->places);
+        char *to = j->out->data + (place * j->inner + start) * size;
+        j->add(to, to, j->x->data + ((outer * n + i) * j->inner + start) * size, NULL, length, 0);
+    }
+}
+
+static void add_dense(const sp_operand *out, const sp_operand *src, const sp_operand *index,
+                      int dim)
+{
+    slices_job j = dense_slices(out, src, index, out, dim);
+    j.add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[out->dtype];
+    j.pieces = j.inner / ADD_PIECE + 1;
+    sp__pool_for(j.count / index->numel * j.pieces, (double)src->numel * 0.3e-3, add_chunk, &j);
+}
+
 /* attributes: dim; inputs: x, index, src */
 sp_status sp__cpu_index_add(const sp_kargs *args)
 {
     sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
-    at_least_one_dim(&out), at_least_one_dim(&src);
+    at_least_one_dim(&out), at_least_one_dim(&index), at_least_one_dim(&src);
     int dim = dim_of(args, out.rank);
     SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
     sp__copy_unless_same(&args->arg[0], &args->arg[1]);
-    for (int64_t i = 0; i < index.numel && src.numel > 0; i++) {
+    if (src.numel == 0) return SP_OK;
+    if (out.rank == 1) { /* element by element, as scatter_add */
+        walk w = {.index = &index, .dense = &src, .indexed = &out};
+        walk_to_row(&w, 0);
+        add_row(&w);
+        return SP_OK;
+    }
+    if (sp__is_dense(&out) && sp__is_dense(&src)) {
+        add_dense(&out, &src, &index, dim);
+        return SP_OK;
+    }
+    for (int64_t i = 0; i < index.numel; i++) {
         sp_operand to = slice_at(&out, dim, index_at(&index, i, out.shape[dim])),
                    from = slice_at(&src, dim, i);
         SP_RETURN_IF(add_slice(&to, &from));

@@ -44,6 +44,11 @@
     SELECT((x) == (y), (x) + NUMBER_LIKE(x, M_LN2),                                                \
            SELECT((x) > (y), x, y) + MATH(log1p, EXP(-ABS((x) - (y)))))
 
+#define LOG_ADD_EXP2(x, y)                                                                         \
+    SELECT((x) == (y), (x) + 1,                                                                    \
+           SELECT((x) > (y), x, y) +                                                               \
+               MATH(log1p, MATH(exp2, -ABS((x) - (y)))) * NUMBER_LIKE(x, M_LOG2E))
+
 /* clang-format off */
 /*            name     ns    numbers          bool */
 ANY2(         mul,     0.10, x * y,           x & y)
@@ -76,6 +81,9 @@ BITS2(        bitwise_xor, 0.10, x ^ y)
 BITS1(        bitwise_not, 0.08, ~x, x ^ 1)
 SHIFT2(       bitwise_left_shift,  0.15, u, SELECT(y < WIDTH, x << (y & (WIDTH - 1)), ZERO))
 SHIFT2(       bitwise_right_shift, 0.15, i, x >> SELECT((y < 0) | (y >= WIDTH), ZERO + (WIDTH - 1), y))
+
+INTEGER2(     gcd, 40.0, gcd_i64)
+INTEGER2(     lcm, 40.0, lcm_i64)
 
 ORDERED2(     minimum, 0.12, SELECT((x < y) | IS_NAN(x), x, y), x & y)
 ORDERED2(     fmax,    0.12, SELECT((x > y) | IS_NAN(y), x, y), x | y)
@@ -133,6 +141,7 @@ FLOAT2(       atan2,   2.40, MATH2(atan2, x, y))
 FLOAT2(       hypot,   1.20, MATH2(hypot, x, y))
 FLOAT2(       xlogy,   1.40, SELECT((x == 0) & (y == y), ZERO, x * LOG(y)))
 FLOAT2(       logaddexp, 2.60, LOG_ADD_EXP(x, y))
+FLOAT2(       logaddexp2, 2.60, LOG_ADD_EXP2(x, y))
 
 FLOAT1(       sigmoid, 1.10, MATH(sigmoid, x))
 FLOAT2(       sigmoid_backward, 0.20, x * ((ONE - y) * y))
@@ -172,10 +181,10 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .name = TEXT(SP_ISA),
     .pointwise = pointwise,
     .cast = CASTS,
-    .reduce = {[SP_REDUCE_SUM] = REDUCE_ROWS(sum),
-               [SP_REDUCE_MAX] = REDUCE_ROWS(max),
-               [SP_REDUCE_MIN] = REDUCE_ROWS(min),
-               [SP_REDUCE_PROD] = REDUCE_ROWS(prod)},
+    .reduce = {[SP_TREE_SUM] = REDUCE_ROWS(sum),
+               [SP_TREE_MAX] = REDUCE_ROWS(max),
+               [SP_TREE_MIN] = REDUCE_ROWS(min),
+               [SP_TREE_PROD] = REDUCE_ROWS(prod)},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
     .rows = PASTE(sp__rows_, SP_ISA),
     .update = updates,

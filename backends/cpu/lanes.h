@@ -51,11 +51,11 @@ typedef struct sp_reduce_lanes {
 } sp_reduce_lanes;
 
 typedef enum sp_reduce_kind {
-    SP_REDUCE_SUM,
-    SP_REDUCE_MAX,
-    SP_REDUCE_MIN,
-    SP_REDUCE_PROD,
-    SP_REDUCE_KINDS
+    SP_TREE_SUM,
+    SP_TREE_MAX,
+    SP_TREE_MIN,
+    SP_TREE_PROD,
+    SP_TREE_KINDS
 } sp_reduce_kind;
 
 /* c = a b for sizes at which a call of BLAS costs more than the product; strides in elements, c
@@ -91,7 +91,7 @@ typedef struct sp_isa {
     const char *name;                                /* "baseline", "avx2", "avx512" */
     const sp_lanes *const *pointwise;                /* indexed by opcode; NULL: not pointwise */
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
-    sp_reduce_lanes reduce[SP_REDUCE_KINDS][SP_DTYPE_COUNT];
+    sp_reduce_lanes reduce[SP_TREE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
     const struct sp_rows *const *rows;            /* rows.h, by dtype; NULL: not in this dtype */
     const sp_update_fn (*update)[SP_DTYPE_COUNT]; /* by sp_update_kind */

@@ -80,6 +80,24 @@ DEFINE_LOOP3(i64)
             to[i] = (E_##T)f(x[splat & 1 ? 0 : i], y[splat & 2 ? 0 : i]);                          \
     }
 
+/* Without signs, so that the least int64 has a size; wraps where that is the result. */
+static int64_t gcd_i64(int64_t x, int64_t y)
+{
+    uint64_t a = x < 0 ? -(uint64_t)x : (uint64_t)x, b = y < 0 ? -(uint64_t)y : (uint64_t)y;
+    while (b) {
+        uint64_t rest = a % b;
+        a = b, b = rest;
+    }
+    return (int64_t)a;
+}
+
+static int64_t lcm_i64(int64_t x, int64_t y)
+{
+    uint64_t divisor = (uint64_t)gcd_i64(x, y), a = x < 0 ? -(uint64_t)x : (uint64_t)x,
+             b = y < 0 ? -(uint64_t)y : (uint64_t)y;
+    return divisor ? (int64_t)(a / divisor * b) : 0;
+}
+
 /* ---- kernel lines; x, y, z are the operands in the order that the line ends with ----- */
 
 #define FN_BOOL(name)                                                                              \
@@ -164,6 +182,11 @@ DEFINE_LOOP3(i64)
     LANE2(i64, V_u64, name, expr)                                                                  \
     LANE2(b8, V_b8, name, expr)                                                                    \
     ROW2(name, FN_INTEGRAL, false, ns)
+/* Integers one by one. */
+#define INTEGER2(name, ns, one)                                                                    \
+    LANE_WHOLE2(i32, name, one)                                                                    \
+    LANE_WHOLE2(i64, name, one)                                                                    \
+    ROW2(name, FN_INTEGER, false, ns)
 #define SHIFT2(name, ns, S, expr)                                                                  \
     LANE2(i32, V_##S##32, name, expr)                                                              \
     LANE2(i64, V_##S##64, name, expr)                                                                      \

@@ -87,7 +87,7 @@ sp_status sp__cpu_nll_loss(const sp_kargs *args)
     if (reduction == SP_REDUCTION_NONE) {
         sp__scatter(out, losses, 0, target->numel);
     } else {
-        sp__reduce_row(SP_REDUCE_SUM, out->dtype, losses, target->numel, out->data);
+        sp__reduce_row(SP_TREE_SUM, out->dtype, losses, target->numel, out->data);
         if (reduction == SP_REDUCTION_MEAN) divide(out->data, target->numel, out->dtype);
     }
     sp__free(losses, bytes);

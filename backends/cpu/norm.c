@@ -112,7 +112,7 @@ static void backward_chunk(void *ctx, int64_t part)
 /* Parts added in pairs, pairs in pairs; to the first. */
 static void join_parts(const job *j, int dtype, int64_t parts)
 {
-    const sp_reduce_lanes *f = &sp__isa->reduce[SP_REDUCE_SUM][dtype];
+    const sp_reduce_lanes *f = &sp__isa->reduce[SP_TREE_SUM][dtype];
     int64_t bytes = 2 * j->n * j->size;
     for (int64_t step = 1; step < parts; step *= 2)
         for (int64_t i = 0; i + step < parts; i += 2 * step)

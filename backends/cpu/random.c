@@ -93,8 +93,17 @@ static sp_status random_fill(const sp_kargs *args, bool normal)
 
 /* ---- whole numbers ----- */
 
-/* 64 bits times the span, of which the upper 64 bits are below the span (Lemire 2019, without his
- * rejection: the bias is span / 2^64). attributes: low, high, size, dtype, seed, offset */
+/* Number i of those below the span: 64 bits times the span, of which the upper 64 bits are below
+ * the span (Lemire 2019, without his rejection: the bias is span / 2^64). */
+static uint64_t below(uint64_t seed, uint64_t offset, int64_t i, uint64_t span)
+{
+    uint32_t w[4];
+    sp__philox(seed, offset + (uint64_t)(i / 2), w);
+    uint64_t bits = (uint64_t)w[i % 2 * 2] | (uint64_t)w[i % 2 * 2 + 1] << 32;
+    return (uint64_t)((unsigned __int128)bits * span >> 64);
+}
+
+/* attributes: low, high, size, dtype, seed, offset */
 sp_status sp__cpu_randint(const sp_kargs *args)
 {
     const sp_operand *out = &args->arg[0];
@@ -103,13 +112,23 @@ sp_status sp__cpu_randint(const sp_kargs *args)
     int64_t low = args->attr[0].v.i, size = sp__size_of(out->dtype);
     uint64_t span = (uint64_t)args->attr[1].v.i - (uint64_t)low;
     for (int64_t i = 0; i < out->numel; i++) {
-        uint32_t w[4];
         char bytes[16];
-        sp__philox(seed, offset + (uint64_t)(i / 2), w);
-        uint64_t bits = (uint64_t)w[i % 2 * 2] | (uint64_t)w[i % 2 * 2 + 1] << 32;
-        uint64_t at = (uint64_t)((unsigned __int128)bits * span >> 64);
+        uint64_t at = below(seed, offset, i, span);
         sp__scalar_to(SP_INT((int64_t)((uint64_t)low + at)), out->dtype, bytes);
         memcpy(out->data + i * size, bytes, (size_t)size);
+    }
+    return SP_OK;
+}
+
+/* Fisher and Yates' shuffle, from the end. attributes: n, seed, offset; the output is dense */
+sp_status sp__cpu_randperm_whole(const sp_kargs *args)
+{
+    int64_t *to = (int64_t *)(void *)args->arg[0].data, n = args->arg[0].numel;
+    uint64_t seed = (uint64_t)args->attr[1].v.i, offset = (uint64_t)args->attr[2].v.i;
+    for (int64_t i = 0; i < n; i++) to[i] = i;
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t other = (int64_t)below(seed, offset, i, (uint64_t)i + 1), kept = to[i];
+        to[i] = to[other], to[other] = kept;
     }
     return SP_OK;
 }

@@ -388,20 +388,20 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
 
 sp_status sp__cpu_sum(const sp_kargs *args)
 {
-    return reduce(args, SP_REDUCE_SUM);
+    return reduce(args, SP_TREE_SUM);
 }
 
 sp_status sp__cpu_amax(const sp_kargs *args)
 {
-    return reduce(args, SP_REDUCE_MAX);
+    return reduce(args, SP_TREE_MAX);
 }
 
 sp_status sp__cpu_amin(const sp_kargs *args)
 {
-    return reduce(args, SP_REDUCE_MIN);
+    return reduce(args, SP_TREE_MIN);
 }
 
 sp_status sp__cpu_prod(const sp_kargs *args)
 {
-    return reduce(args, SP_REDUCE_PROD);
+    return reduce(args, SP_TREE_PROD);
 }

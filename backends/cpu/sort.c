@@ -250,6 +250,54 @@ sp_status sp__cpu_topk(const sp_kargs *args)
     return run(&j, args, args->attr[SP_TOPK_DIM].v.i);
 }
 
+/* ---- rows of a matrix ----- */
+
+static bool row_before(const entry *e, int64_t width, int64_t a, int64_t b)
+{
+    for (int64_t i = 0; i < width; i++) {
+        uint64_t x = e[a * width + i].key, y = e[b * width + i].key;
+        if (x != y) return x < y;
+    }
+    return false;
+}
+
+/* Rows' numbers, sorted by merging; the result is in p or in room. */
+static int64_t *sort_numbers(const entry *e, int64_t width, int64_t *p, int64_t *room, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) p[i] = i;
+    for (int64_t run = 1; run < n; run *= 2) {
+        for (int64_t at = 0; at < n; at += 2 * run) {
+            int64_t i = at, middle = at + run < n ? at + run : n, j = middle,
+                    end = middle + run < n ? middle + run : n;
+            for (int64_t to = at; to < end; to++)
+                room[to] =
+                    i < middle && (j >= end || !row_before(e, width, p[j], p[i])) ? p[i++] : p[j++];
+        }
+        int64_t *other = p;
+        p = room, room = other;
+    }
+    return p;
+}
+
+/* the output is dense */
+sp_status sp__cpu_argsort_rows(const sp_kargs *args)
+{
+    const sp_operand *out = &args->arg[0], *x = &args->arg[1];
+    int64_t n = out->numel, width = x->shape[1];
+    size_t bytes = (size_t)x->numel * sizeof(entry), room = 2 * (size_t)n * sizeof(int64_t);
+    entry *e = sp__alloc(bytes);
+    int64_t *p = sp__alloc(room);
+    if (e && p) {
+        read_entries(x, false, e);
+        memcpy(out->data, sort_numbers(e, width, p, p + n, n), (size_t)n * sizeof(int64_t));
+    }
+    if (e) sp__free(e, bytes);
+    if (p) sp__free(p, room);
+    return e && p ? SP_OK
+                  : sp_fail(SP_EMEMORY, "%s: no memory to sort %lld rows",
+                            sp_op_table[args->op].name, (long long)n);
+}
+
 /* ---- searchsorted ----- */
 
 typedef struct search_job {

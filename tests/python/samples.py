@@ -21,6 +21,47 @@ RANDOM = {  # ops whose values no two calls share
     "normal",
     "dropout",
     "dropout.train",
+    "normal.tensors",
+    "normal.mean",
+    "normal.std",
+    "normal.sized",
+    "exponential",
+    "geometric",
+    "log_normal",
+    "cauchy",
+    "random",
+    "random.upto",
+    "random.range",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+    "randint_like.upto",
+    "randperm",
+    "randperm.whole",
+    "multinomial",
+}
+UNSET = {"empty"}  # ops whose values mean nothing
+GATHERING = {  # ops that gather at places which they compute: these are checked between two regions
+    "mode",
+    "nanmedian",
+    "nanmedian.dim",
+    "quantile",
+    "quantile.number",
+    "nanquantile",
+    "nanquantile.number",
+}
+READING = {  # ops whose result depends on values that they read
+    "masked_select",
+    "masked_scatter",
+    "multinomial",
+    "nonzero",
+    "argwhere",
+    "unique",
+    "unique_consecutive",
+    "bincount",
+    "histc",
+    "repeat_interleave.each",
+    "repeat_interleave.counts",
 }
 FULL = os.environ.get("SPOOL_TEST_FULL") == "1"
 
@@ -122,11 +163,14 @@ def to_spool(value):
 
 
 def python_kwargs(kwargs, library):
-    """Keyword arguments with dtype names as the library's dtypes."""
-    return {
-        k: getattr(library, v) if k == "dtype" and isinstance(v, str) else v
-        for k, v in kwargs.items()
-    }
+    """Keyword arguments with arrays as the library's tensors, and names of dtypes as its dtypes."""
+    return {k: in_library(k, v, library) for k, v in kwargs.items()}
+
+
+def in_library(name, value, library):
+    if isinstance(value, np.ndarray):
+        return library.tensor(value)
+    return getattr(library, value) if name == "dtype" and isinstance(value, str) else value
 
 
 def caller(sample):

@@ -1,12 +1,17 @@
 """Every sample of every op: PyTorch's values, dtypes and gradients; forward mode; vmap; compiled bits."""
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from samples import (
+    GATHERING,
     RANDOM,
+    READING,
     REFLECTED,
+    UNSET,
     arrays_of,
     bits,
     caller,
@@ -25,9 +30,10 @@ from samples import (
 import spool
 
 SAMPLES = load()
-READING = {"masked_select", "masked_scatter"}  # their result depends on values
+# Ops by the mode in which a sample of theirs was run.
+EXERCISED = defaultdict(set)
 # PyTorch refuses the negative indices that Spool counts from the end.
-INDEX_FROM_END = {"gather", "index_select", "index_copy", "scatter"}
+INDEX_FROM_END = {"gather", "index_select", "index_copy", "scatter", "index_fill.scalar"}
 VIEWS = {"view", "may_view", "composite"}  # a composite may be nothing but views
 every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 smooth = pytest.mark.parametrize(
@@ -74,6 +80,16 @@ TORCH = {
     "convolution_weight": lambda y, x, size, stride, padding, dilation, groups: (
         torch.nn.grad.conv2d_weight(x, size, y, stride, padding, dilation, groups)
     ),
+    "argsort_rows": lambda x: torch.tensor(
+        sorted(range(len(x)), key=lambda i: x[i].tolist()), dtype=torch.int64
+    ),
+    "scatter_fold": lambda x, dim, index, src, fold: x.scatter_reduce(
+        dim, index % x.shape[dim], src, fold
+    ),
+    "block_diag": lambda tensors: torch.block_diag(*tensors),
+    "cartesian_prod": lambda tensors: torch.cartesian_prod(*tensors),
+    "equal": lambda x, y: torch.tensor(torch.equal(x, y)),
+    "allclose": lambda x, y, *args: torch.tensor(torch.allclose(x, y, *args)),
     "tensordot": lambda x, y, x_dims, y_dims: torch.tensordot(x, y, (x_dims, y_dims)),
     **{
         name: lambda x, *args, name=name, **kwargs: pooled(name, x, *args, **kwargs)
@@ -276,12 +292,15 @@ def close(got, wanted, rtol=2e-6, atol=1e-6):
 def test_value_is_torchs(sample, dtype):
     args, kwargs = arrays_of(sample, dtype)
     got = outputs(run(sample, list(map(to_spool, args)), kwargs))
+    EXERCISED["value"].add(sample.op)
     if sample.op in RANDOM:
         assert np.isfinite(got[0].numpy()).all()
         return
     for value, wanted in zip(got, expected(sample, dtype)):
         assert tuple(value.shape) == tuple(wanted.shape)
         assert str(value.dtype).split(".")[-1] == str(wanted.dtype).split(".")[-1]
+        if sample.op in UNSET:
+            continue
         exact = value.dtype != spool.float32
         close(value, wanted.numpy(), *((1e-12, 1e-12) if exact else (2e-5, 1e-5)))
 
@@ -298,8 +317,9 @@ def strided(array):
 
 @every
 def test_layout_does_not_change_values(sample):
-    if sample.op in RANDOM or sample.op.startswith(("as_strided", "view")):
+    if sample.op in RANDOM | UNSET or sample.op.startswith(("as_strided", "view")):
         pytest.skip("random, or about the layout itself")
+    EXERCISED["layout"].add(sample.op)
     args, kwargs = arrays_of(sample)
     dense = outputs(run(sample, list(map(to_spool, args)), kwargs))
     other = outputs(
@@ -375,6 +395,7 @@ def test_gradient_first_order(sample):
     function, points, directions = case_of(sample)
     if not points:
         pytest.skip("no floating argument, or a result of another dtype")
+    EXERCISED["gradient"].add(sample.op)
     grads, _ = gradients(function, points)
     close(
         dot([g.numpy() for g in grads], directions),
@@ -437,6 +458,7 @@ def test_gradient_second_order(sample):
     function, points, directions = case_of(sample)
     if not points:
         pytest.skip("no floating argument, or a result of another dtype")
+    EXERCISED["second order"].add(sample.op)
     rng = np.random.default_rng(2)
     others = [np.asarray(rng.normal(size=p.shape)) for p in points]
     derivative = first_derivative(function, directions)
@@ -460,6 +482,7 @@ def test_forward_mode(sample):
     function, points, directions = case_of(sample)
     if not points:
         pytest.skip("no floating argument, or a result of another dtype")
+    EXERCISED["forward mode"].add(sample.op)
     grads, _ = gradients(function, points)
     _, tangent = spool.func.jvp(
         function, tuple(map(spool.tensor, points)), tuple(map(spool.tensor, directions))
@@ -473,6 +496,7 @@ def test_vmap_is_a_loop(sample):
     tensors = tensor_positions(args)
     if not tensors or sample.op in RANDOM or sample.op in READING:
         pytest.skip("no tensor argument, random, or of a shape that values decide")
+    EXERCISED["vmap"].add(sample.op)
     for batched in [tensors] + ([[tensors[0]]] if len(tensors) > 1 else []):
         rng = np.random.default_rng(3)
         stacks = {p: np.stack([np.asarray(tensor_at(args, p))] * 3) for p in batched}
@@ -516,13 +540,45 @@ def test_compiled_bits_are_eagers(sample):
     else:
         wanted = bits(function(*tensors))
         for _ in range(4):
-            assert bits(jitted(*tensors)) == wanted
+            assert bits(jitted(*tensors)) == wanted or sample.op in UNSET
+    EXERCISED["compiled"].add(sample.op)
     report = spool.explain(jitted, quiet=True)
     assert report.compiled_ops >= 0.9 * report.ops, report.reasons
-    assert report.breaks == 0 or sample.op in READING, report.reasons
+    assert report.breaks == 0 or sample.op in READING | GATHERING, report.reasons
     assert report.ops > 0 or not VIEWS.isdisjoint(sample.entry["flags"])
 
 
 def test_every_op_has_samples():
     ops = {s.op for s in SAMPLES}
     assert len(ops) >= 60 and len(SAMPLES) >= 3 * len(ops)
+
+
+def promised(entry, samples):
+    """The modes in which an op's samples have to be run."""
+    name, modes = entry["name"], {"value", "compiled"}
+    tensors = any(tensor_positions(arrays_of(s)[0]) for s in samples)
+    if tensors and name not in RANDOM:
+        if not name.startswith(("as_strided", "view")):
+            modes.add("layout")
+        if name not in READING:
+            modes.add("vmap")
+    if entry["differentiable"]:
+        modes |= {"gradient", "second order", "forward mode"}
+    return modes
+
+
+def test_coverage_of_the_table(request, capsys):
+    """Every op in every mode it is meant for, by the samples above; printed."""
+    ran = {item.name for item in request.session.items}
+    if not all(f"test_compiled_bits_are_eagers[{s.id}]" in ran for s in SAMPLES):
+        pytest.skip("only some of the samples were run")
+    wanted, missing = defaultdict(set), []
+    for name, entry in {s.op: s.entry for s in SAMPLES}.items():
+        for mode in promised(entry, [s for s in SAMPLES if s.op == name]):
+            wanted[mode].add(name)
+            missing += [(name, mode)] * (name not in EXERCISED[mode])
+    covered = [f"{m} {len(n & EXERCISED[m])} of {len(n)}" for m, n in sorted(wanted.items())]
+    with capsys.disabled():
+        print(f"\ncoverage of the op table by samples: {', '.join(covered)}")
+    assert not missing
+    assert {s.op for s in SAMPLES} == set(spool.op_names())

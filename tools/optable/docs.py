@@ -18,6 +18,9 @@ from typing import Any, overload
 class dtype: ...
 
 _AnyDType = dtype | type[Any] | None
+_AnyDevice = Any
+
+class Generator: ...
 
 class Tensor:
     #@METHODS@
@@ -47,6 +50,13 @@ _TYPES = {
     "ints": "int | Sequence[int]",
     "dtype": "dtype",
     "choice": "str",
+}
+
+_EXTRAS = {  # annotated and not
+    "out": ("out: Tensor | None = None", "out=None"),
+    "generator": ("generator: Generator | None = None", "generator=None"),
+    "device": ("device: _AnyDevice = None", "device=None"),
+    "requires_grad": ("requires_grad: _bool = False", "requires_grad=False"),
 }
 
 
@@ -106,10 +116,9 @@ def parameters(op, method=False, annotated=False, out=False):
         parts.append(
             param.name + note + (f"{equals}{_default(param)}" if not param.required else "")
         )
-    if out:
-        parts += ([] if kwonly else ["*"]) + [
-            "out: Tensor | None = None" if annotated else "out=None"
-        ]
+    more = (["out"] if out else []) + op.python_extras
+    if more:
+        parts += ([] if kwonly else ["*"]) + [_EXTRAS[m][not annotated] for m in more]
     return ", ".join(parts)
 
 
@@ -223,6 +232,7 @@ def _stub(name, group, kind):
                 f"{p.name}: {stub_type(p)} = {_default(p)}"
                 for p in op.params[op.params.index(spread) + 1 :]
             ]
+            rest += [_EXTRAS[e][0] for e in op.python_extras]
             forms.append(", ".join([*head, f"*{spread.name}: int", *rest]))
         lines += [f"def {name}({form}) -> {result}: ..." for form in forms]
     if len(lines) > 1:

@@ -119,10 +119,14 @@ def _signature(op, name):
     params = f"params_{op.c_name}" if op.params else "NULL"
     text = op.signature.split(" ->")[0].replace(op.name, name, 1)
     out = "true" if "out" in op.variants and not name.endswith("_") else "false"
+    extras = {"generator": "SP_PY_DRAWS", "device": "SP_PY_MAKES"}
+    extras = " | ".join(extras[e] for e in op.python_extras if e in extras) or "0"
     counts = [len(op.params), len(op.attrs) + len(op.hidden_attrs), len(op.outputs)]
     counts = [str(n) for n in counts]
     outputs = [f"&outputs_{op.c_name}"] if len(op.outputs) > 1 else []
-    return wrap_list("    {", [op.opcode, *counts, out, params, c_string(text), *outputs], "},")
+    return wrap_list(
+        "    {", [op.opcode, *counts, out, extras, params, c_string(text), *outputs], "},"
+    )
 
 
 def _group(symbol, name, members):

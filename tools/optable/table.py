@@ -81,6 +81,8 @@ KEYS = {
     "reduce": bool,
     "checks": str,
     "random": bool,
+    "draws": bool,
+    "makes": bool,
     "effect": bool,
     "updates": bool,
     "composite": str,
@@ -104,7 +106,7 @@ C_WORDS = set(
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool".split()
 )
-RESERVED = {"out", "opt", "a", "c", "o", "in", "status", "self", "op", "n"}
+RESERVED = {"out", "opt", "a", "c", "o", "in", "status", "self", "op"}
 
 
 class TableError(Exception):
@@ -149,6 +151,16 @@ class Op:
     @property
     def hidden_attrs(self):
         return ["seed", "offset"] if self.flag("random") else []
+
+    @property
+    def python_extras(self):
+        """Keywords of the Python function that the op itself does not know: what it draws from, and how the
+        tensor is made."""
+        if "function" not in self.variants and "inplace" not in self.variants:
+            return []
+        draws = self.flag("draws") or (self.flag("random") and not self.inputs)
+        makes = self.flag("makes") or not self.inputs
+        return ["generator"] * draws + ["device", "requires_grad"] * makes
 
     @property
     def options(self):
@@ -368,6 +380,8 @@ def _check_names(op, problem):
     ):
         if count > limit:
             problem(f"{count} {what}, at most {limit} are possible")
+    if op.variadic and "n" in names:
+        problem("'n' cannot name a parameter beside a Tensor[]: it is how many there are")
     if op.variadic and len(op.inputs) > 1:
         problem("a Tensor[] parameter must be the only tensor parameter")
 

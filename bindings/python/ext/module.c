@@ -18,10 +18,11 @@ static int add_functions(PyObject *module)
     /* Of two with one name the later counts: creation functions take requires_grad=, the generated
      * ones do not. */
     PyMethodDef *const tables[] = {
-        sp__py_functions,        sp__py_boundary_functions, sp__py_copy_functions,
-        sp__py_create_functions, sp__py_interop_functions,  sp__py_level_functions,
-        sp__py_join_functions,   sp__py_fit_functions,      sp__py_product_functions,
-        sp__py_mode_functions,   sp__py_state_functions,    sp__py_each_functions,
+        sp__py_functions,         sp__py_boundary_functions, sp__py_copy_functions,
+        sp__py_create_functions,  sp__py_interop_functions,  sp__py_level_functions,
+        sp__py_join_functions,    sp__py_fit_functions,      sp__py_product_functions,
+        sp__py_mode_functions,    sp__py_random_functions,   sp__py_state_functions,
+        sp__py_counted_functions, sp__py_each_functions,
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;
@@ -73,6 +74,7 @@ static int start(PyObject *module)
     sp__py_hooks_start();
     if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0) return -1;
     if (sp__py_tensor_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
+    if (sp__py_random_start(module) < 0) return -1;
     if (add_functions(module) < 0 || set_all(module) < 0) return -1;
     if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0) return -1;
     if (add_of_submodules(module) < 0 || start_graphs(module) < 0) return -1;

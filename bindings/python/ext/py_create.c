@@ -1,7 +1,7 @@
-/* Making tensors: spool.tensor, zeros, rand, ..., x.new_zeros, ...
+/* Making tensors: spool.tensor, zeros, ones, ..., x.new_zeros, ...
  *
  * All take dtype=, device= and requires_grad=. Sizes are given as ints or as one sequence. The
- * numbers come from ops (full, arange, rand, randn), so that transforms and tracers see them made.
+ * numbers come from ops (full, empty), so that transforms and tracers see them made.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -87,7 +87,9 @@ static PyObject *as_tensor(PyObject *module, PyObject *const *args, Py_ssize_t n
     return of_data("as_tensor", args, n, names, true);
 }
 
-/* ---- of one number ----- */
+/* ---- of one number, or of none ----- */
+
+static const sp_scalar zero = {.v.f = 0, .kind = SP_FLOAT64}, one = {.v.f = 1, .kind = SP_FLOAT64};
 
 /* Sizes as ints or one sequence; `size` as a keyword counts too. */
 static int take_size(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *size,
@@ -101,18 +103,20 @@ static int take_size(const char *op, PyObject *const *args, Py_ssize_t n, PyObje
     return sp__py_ints_args(args, n, op, "size", sizes, rank);
 }
 
-static PyObject *filled(const char *op, int rank, const int64_t *sizes, sp_scalar value,
+/* value NULL: whatever the memory holds. */
+static PyObject *filled(int rank, const int64_t *sizes, const sp_scalar *value,
                         const sp_py_making *how)
 {
-    sp_full_opt opt = {.size = sizeof opt, .has_dtype = how->has_dtype, .dtype = how->dtype};
+    sp_full_opt full = {.size = sizeof full, .has_dtype = how->has_dtype, .dtype = how->dtype};
+    sp_empty_opt empty = {.size = sizeof empty, .has_dtype = how->has_dtype, .dtype = how->dtype};
     sp_tensor *out = NULL;
-    (void)op;
-    sp_status status = sp_full(sizes, rank, value, &opt, &out);
+    sp_status status =
+        value ? sp_full(sizes, rank, *value, &full, &out) : sp_empty(sizes, rank, &empty, &out);
     return sp__py_made(status, &out, how);
 }
 
 static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
-                       double value)
+                       const sp_scalar *value)
 {
     int64_t sizes[SP_MAX_RANK];
     int rank;
@@ -120,149 +124,70 @@ static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyOb
     sp_py_making how;
     if (sp__py_making(op, args + n, names, "size", &size, &how) < 0) return NULL;
     if (take_size(op, args, n, size, sizes, &rank) < 0) return NULL;
-    return filled(op, rank, sizes, SP_FLOAT(value), &how);
+    return filled(rank, sizes, value, &how);
 }
 
 static PyObject *zeros(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     (void)module;
-    return sized("zeros", args, n, names, 0);
+    return sized("zeros", args, n, names, &zero);
 }
 
 static PyObject *ones(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     (void)module;
-    return sized("ones", args, n, names, 1);
-}
-
-static PyObject *empty(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    (void)module;
-    return sized("empty", args, n, names, 0);
-}
-
-static PyObject *full(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    (void)module;
-    int64_t sizes[SP_MAX_RANK];
-    int rank;
-    sp_scalar number;
-    PyObject *value = n > 1 ? args[1] : NULL;
-    sp_py_making how;
-    if (sp__py_making("full", args + n, names, "fill_value", &value, &how) < 0) return NULL;
-    if (n < 1 || n > 2 || !value)
-        return PyErr_Format(PyExc_TypeError, "full: expected a size and a fill_value");
-    if (sp__py_ints(args[0], "full", "size", sizes, &rank) < 0) return NULL;
-    if (sp__py_scalar(value, "full", "fill_value", &number) < 0) return NULL;
-    return filled("full", rank, sizes, number, &how);
+    return sized("ones", args, n, names, &one);
 }
 
 /* ---- like another tensor ----- */
 
+/* `asks`: the number is an argument. */
 static PyObject *like(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
-                      double number, bool has_value)
+                      const sp_scalar *value, bool asks)
 {
-    sp_scalar value = SP_FLOAT(number);
-    PyObject *given = has_value && n > 1 ? args[1] : NULL;
+    sp_scalar number;
+    PyObject *given = asks && n > 1 ? args[1] : NULL;
     sp_py_making how;
-    if (sp__py_making(op, args + n, names, has_value ? "fill_value" : NULL, &given, &how) < 0)
+    if (sp__py_making(op, args + n, names, asks ? "fill_value" : NULL, &given, &how) < 0)
         return NULL;
-    if (n < 1 || n > 1 + has_value || (has_value && !given))
+    if (n < 1 || n > 1 + asks || (asks && !given))
         return PyErr_Format(PyExc_TypeError, "%s: expected a tensor%s", op,
-                            has_value ? " and a fill_value" : "");
+                            asks ? " and a fill_value" : "");
     sp_tensor *t = sp__py_tensor_arg(args[0], op, "x");
-    if (!t || (has_value && sp__py_scalar(given, op, "fill_value", &value) < 0)) return NULL;
+    if (!t || (asks && sp__py_scalar(given, op, "fill_value", &number) < 0)) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)t->dtype;
     how.has_dtype = true;
-    return filled(op, t->rank, t->shape, value, &how);
+    return filled(t->rank, t->shape, asks ? &number : value, &how);
 }
 
 static PyObject *zeros_like(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     (void)module;
-    return like("zeros_like", args, n, names, 0, false);
+    return like("zeros_like", args, n, names, &zero, false);
 }
 
 static PyObject *ones_like(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     (void)module;
-    return like("ones_like", args, n, names, 1, false);
+    return like("ones_like", args, n, names, &one, false);
 }
 
 static PyObject *empty_like(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     (void)module;
-    return like("empty_like", args, n, names, 0, false);
+    return like("empty_like", args, n, names, NULL, false);
 }
 
 static PyObject *full_like(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     (void)module;
-    return like("full_like", args, n, names, 0, true);
-}
-
-/* ---- numbers in order, numbers at random ----- */
-
-static PyObject *arange(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    (void)module;
-    static const char *const words[] = {"start", "end", "step"};
-    sp_scalar bounds[3] = {SP_INT(0), SP_INT(0), SP_INT(1)};
-    PyObject *given = NULL;
-    sp_py_making how;
-    sp_tensor *out = NULL;
-    if (sp__py_making("arange", args + n, names, "step", &given, &how) < 0) return NULL;
-    if (n < 1 || n > 3 || (given && n == 3))
-        return PyErr_Format(PyExc_TypeError, "arange: expected end, or start and end, step");
-    for (Py_ssize_t i = 0; i < n; i++) {
-        Py_ssize_t at = n == 1 ? 1 : i;
-        if (sp__py_scalar(args[i], "arange", words[at], &bounds[at]) < 0) return NULL;
-    }
-    if (given && sp__py_scalar(given, "arange", "step", &bounds[2]) < 0) return NULL;
-    sp_arange_opt opt = {.size = sizeof opt,
-                         .has_step = true,
-                         .step = bounds[2],
-                         .has_dtype = how.has_dtype,
-                         .dtype = how.dtype};
-    sp_status status = sp_arange(bounds[0], bounds[1], &opt, &out);
-    return sp__py_made(status, &out, &how);
-}
-
-static PyObject *random_of(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
-                           bool normal)
-{
-    int64_t sizes[SP_MAX_RANK];
-    int rank;
-    PyObject *size = NULL;
-    sp_py_making how;
-    sp_tensor *out = NULL;
-    if (sp__py_making(op, args + n, names, "size", &size, &how) < 0) return NULL;
-    if (take_size(op, args, n, size, sizes, &rank) < 0) return NULL;
-    sp_rand_opt uniform_opt = {
-        .size = sizeof uniform_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
-    sp_randn_opt normal_opt = {
-        .size = sizeof normal_opt, .has_dtype = how.has_dtype, .dtype = how.dtype};
-    sp_status status = normal ? sp_randn(sizes, rank, &normal_opt, &out)
-                              : sp_rand(sizes, rank, &uniform_opt, &out);
-    return sp__py_made(status, &out, &how);
-}
-
-static PyObject *rand_(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    (void)module;
-    return random_of("rand", args, n, names, false);
-}
-
-static PyObject *randn(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
-    (void)module;
-    return random_of("randn", args, n, names, true);
+    return like("full_like", args, n, names, NULL, true);
 }
 
 /* ---- x.new_...: x's dtype unless said otherwise ----- */
 
 static PyObject *new_sized(PyObject *self, const char *op, PyObject *const *args, Py_ssize_t n,
-                           PyObject *names, double value)
+                           PyObject *names, const sp_scalar *value)
 {
     int64_t sizes[SP_MAX_RANK];
     int rank;
@@ -272,22 +197,22 @@ static PyObject *new_sized(PyObject *self, const char *op, PyObject *const *args
     if (take_size(op, args, n, size, sizes, &rank) < 0) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)sp__py_handle(self)->dtype;
     how.has_dtype = true;
-    return filled(op, rank, sizes, SP_FLOAT(value), &how);
+    return filled(rank, sizes, value, &how);
 }
 
 static PyObject *new_zeros(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return new_sized(self, "new_zeros", args, n, names, 0);
+    return new_sized(self, "new_zeros", args, n, names, &zero);
 }
 
 static PyObject *new_ones(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return new_sized(self, "new_ones", args, n, names, 1);
+    return new_sized(self, "new_ones", args, n, names, &one);
 }
 
 static PyObject *new_empty(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return new_sized(self, "new_empty", args, n, names, 0);
+    return new_sized(self, "new_empty", args, n, names, NULL);
 }
 
 static PyObject *new_full(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -304,7 +229,7 @@ static PyObject *new_full(PyObject *self, PyObject *const *args, Py_ssize_t n, P
     if (sp__py_scalar(value, "new_full", "fill_value", &number) < 0) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)sp__py_handle(self)->dtype;
     how.has_dtype = true;
-    return filled("new_full", rank, sizes, number, &how);
+    return filled(rank, sizes, &number, &how);
 }
 
 static PyObject *new_tensor(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -362,13 +287,6 @@ PyMethodDef sp__py_create_functions[] = {
         "zeros(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of zeros."),
     ROW("ones", ones,
         "ones(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of ones."),
-    ROW("empty", empty,
-        "empty(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor to be filled; "
-        "its values mean nothing."),
-    ROW("full", full,
-        "full(size, fill_value, *, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor "
-        "whose elements are all one number."
-        "\n\nWithout a dtype it is bool, int64 or float32, as the number is."),
     ROW("zeros_like", zeros_like,
         "zeros_like(x, *, dtype=None, requires_grad=False)\n--\n\nZeros of x's shape and dtype."),
     ROW("ones_like", ones_like,
@@ -379,17 +297,5 @@ PyMethodDef sp__py_create_functions[] = {
     ROW("full_like", full_like,
         "full_like(x, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number in x's "
         "shape and dtype."),
-    ROW("arange", arange,
-        "arange(start, end, step=1, *, dtype=None, device=None, requires_grad=False)\n--\n\nThe "
-        "numbers start, start + step, ... "
-        "before end; arange(end) starts at 0.\n\nWithout a dtype it is int64 if all three are "
-        "integers, otherwise float32."),
-    ROW("rand", rand_,
-        "rand(*size, dtype=None, device=None, requires_grad=False)\n--\n\nNumbers uniformly "
-        "distributed in [0, 1)."),
-    ROW("randn", randn,
-        "randn(*size, dtype=None, device=None, requires_grad=False)\n--\n\nNumbers distributed "
-        "normally with mean 0 and variance "
-        "1."),
     {NULL, NULL, 0, NULL},
 };

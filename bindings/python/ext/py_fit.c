@@ -1,6 +1,7 @@
 /* Several tensors made to fit each other: broadcast_tensors, meshgrid, atleast_1d and so on.
  *
- * They yield tuples, as many tensors as go in, which the op table has no form for.
+ * They take any number of tensors as arguments, and most yield as many in a tuple: the op table has
+ * no form for that.
  */
 #include "bindings/python/ext/py_int.h"
 
@@ -247,6 +248,36 @@ static PyObject *atleast_3d(PyObject *module, PyObject *const *args, Py_ssize_t 
     return at_least("atleast_3d", as_block, args, n);
 }
 
+/* ---- block_diag, cartesian_prod: f(a, b) as f([a, b]) ----- */
+
+typedef sp_status (*join_fn)(const sp_tensor *const *tensors, int n, sp_tensor **out);
+
+static PyObject *joined(const char *op, join_fn join, PyObject *const *args, Py_ssize_t n)
+{
+    listed l;
+    sp_tensor *out = NULL;
+    if (listed_of(op, args, n, &l) < 0) return NULL;
+    const sp_tensor **tensors = PyMem_New(const sp_tensor *, l.n + 1);
+    for (Py_ssize_t i = 0; tensors && i < l.n; i++) tensors[i] = listed_at(&l, i);
+    PyObject *result =
+        tensors ? sp__py_result(join(tensors, (int)l.n, &out), out) : PyErr_NoMemory();
+    PyMem_Free(tensors);
+    Py_DECREF(l.sequence);
+    return result;
+}
+
+static PyObject *block_diag(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    return joined("block_diag", sp_block_diag, args, n);
+}
+
+static PyObject *cartesian_prod(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    return joined("cartesian_prod", sp_cartesian_prod, args, n);
+}
+
 /* ---- table ----- */
 
 #define ROW(name, function, doc)                                                                   \
@@ -260,6 +291,12 @@ PyMethodDef sp__py_fit_functions[] = {
         "to."),
     ROW("broadcast_shapes", broadcast_shapes,
         "broadcast_shapes(*shapes)\n--\n\nThe shape that tensors of these shapes broadcast to."),
+    ROW("block_diag", block_diag,
+        "block_diag(*tensors)\n--\n\nMatrices along the diagonal of a larger one, zeros elsewhere; "
+        "vectors and numbers are rows."),
+    ROW("cartesian_prod", cartesian_prod,
+        "cartesian_prod(*tensors)\n--\n\nAll tuples of an element of each vector, the last one "
+        "varying fastest."),
     ROW("atleast_1d", atleast_1d,
         "atleast_1d(*tensors)\n--\n\nThe tensors with at least one dimension, as views."),
     ROW("atleast_2d", atleast_2d,

@@ -12,16 +12,18 @@ int sp__py_tensor_start(PyObject *module);
 int sp__py_grad_start(PyObject *module);
 int sp__py_boundary_start(PyObject *module);
 int sp__py_mode_start(PyObject *module);
+int sp__py_random_start(PyObject *module);
 void sp__py_hooks_start(void);
 
 /* Tables that module.c and py_tensor.c join; each ends with an empty row. */
-extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_grad_methods[],
-    sp__py_index_methods[], sp__py_interop_methods[], sp__py_join_methods[], sp__py_new_methods[];
-extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_create_functions[],
-    sp__py_grad_functions[], sp__py_interop_functions[], sp__py_level_functions[],
-    sp__py_each_functions[], sp__py_fit_functions[], sp__py_join_functions[],
-    sp__py_product_functions[], sp__py_launch_functions[], sp__py_mode_functions[],
-    sp__py_state_functions[];
+extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_counted_methods[],
+    sp__py_grad_methods[], sp__py_index_methods[], sp__py_interop_methods[], sp__py_join_methods[],
+    sp__py_new_methods[];
+extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_counted_functions[],
+    sp__py_create_functions[], sp__py_grad_functions[], sp__py_interop_functions[],
+    sp__py_level_functions[], sp__py_each_functions[], sp__py_fit_functions[],
+    sp__py_join_functions[], sp__py_product_functions[], sp__py_random_functions[],
+    sp__py_launch_functions[], sp__py_mode_functions[], sp__py_state_functions[];
 extern PyGetSetDef sp__py_attr_getset[];
 extern PyMappingMethods sp__py_mapping;
 extern PySequenceMethods sp__py_sequence;
@@ -57,6 +59,8 @@ int sp__py_take(const char *op, const char *const *words, int n_words, PyObject 
 /* None and 'cpu' pass. */
 int sp__py_device_check(PyObject *o, const char *op);
 PyObject *sp__py_device_object(void); /* borrowed */
+/* The stream of a spool.Generator; NULL, the process', for the default one. */
+int sp__py_generator(PyObject *o, const char *op, sp_generator **out);
 
 /* dtype=, device=, requires_grad= of everything that makes tensors. */
 typedef struct sp_py_making {

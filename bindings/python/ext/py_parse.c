@@ -9,12 +9,15 @@
  */
 #include "bindings/python/ext/py_parse.h"
 
+#include "bindings/python/ext/py_int.h"
+
 enum { LOCAL_INPUTS = 32 };
 
 typedef struct bound {
-    PyObject *value[SP_PY_MAX_PARAMS]; /* by parameter; NULL: not given; borrowed */
-    PyObject *out;                     /* out=, unless None */
-    PyObject *const *spread;           /* positional arguments that are one list of ints */
+    PyObject *value[SP_PY_MAX_PARAMS];            /* by parameter; NULL: not given; borrowed */
+    PyObject *out;                                /* out=, unless None */
+    PyObject *generator, *device, *requires_grad; /* unless None, where the signature has them */
+    PyObject *const *spread; /* positional arguments that are one list of ints */
     Py_ssize_t n_spread;
     int spread_at; /* the parameter they belong to; -1: none */
     /* converted */
@@ -77,19 +80,30 @@ static misfit place_positional(const sp__py_sig *sig, PyObject *self, PyObject *
     return (misfit){FITS, 0, NULL};
 }
 
+/* Where the value of a keyword goes that the op itself does not know; NULL: nowhere. */
+static PyObject **extra_at(const sp__py_sig *sig, PyObject *name, bound *b)
+{
+    static PyObject *out, *generator, *device, *requires_grad;
+    if (sig->has_out && same_word(&out, "out", name)) return &b->out;
+    if (sig->extras & SP_PY_DRAWS && same_word(&generator, "generator", name)) return &b->generator;
+    if (!(sig->extras & SP_PY_MAKES)) return NULL;
+    if (same_word(&device, "device", name)) return &b->device;
+    return same_word(&requires_grad, "requires_grad", name) ? &b->requires_grad : NULL;
+}
+
 static misfit place_keywords(const sp__py_sig *sig, PyObject *const *values, PyObject *names,
                              bound *b)
 {
-    static PyObject *out_word;
     Py_ssize_t n = names ? PyTuple_GET_SIZE(names) : 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
+        PyObject **extra;
         int at = find_param(sig, name);
         if (at >= 0) {
             if (b->value[at]) return (misfit){GIVEN_TWICE, at, name};
             b->value[at] = values[i];
-        } else if (sig->has_out && same_word(&out_word, "out", name)) {
-            b->out = values[i] == Py_None ? NULL : values[i];
+        } else if ((extra = extra_at(sig, name, b))) {
+            *extra = values[i] == Py_None ? NULL : values[i];
         } else {
             return (misfit){UNKNOWN_KEYWORD, 0, name};
         }
@@ -102,7 +116,7 @@ static misfit place(const sp__py_sig *sig, PyObject *self, PyObject *const *args
                     PyObject *names, bound *b)
 {
     for (int i = 0; i < sig->n_params; i++) b->value[i] = NULL;
-    b->out = NULL, b->spread_at = -1;
+    b->out = b->generator = b->device = b->requires_grad = NULL, b->spread_at = -1;
     misfit m = place_positional(sig, self, args, n, b);
     if (m.kind == FITS) m = place_keywords(sig, args + n, names, b);
     for (int i = 0; i < sig->n_params && m.kind == FITS; i++) {
@@ -509,6 +523,26 @@ static PyObject *finish(const sp__py_group *g, const sp__py_sig *sig, sp_call *c
     return named_results(g, sig->outputs, c->out, c->n_out);
 }
 
+/* The call with what its keywords say beside. */
+static PyObject *finish_with_extras(const sp__py_group *g, const sp__py_sig *sig, bound *b)
+{
+    sp_generator *generator = NULL, *before = NULL;
+    bool requires_grad = false;
+    if (b->device && sp__py_device_check(b->device, g->name) < 0) return NULL;
+    if (b->requires_grad &&
+        sp__py_bool(b->requires_grad, g->name, "requires_grad", &requires_grad) < 0)
+        return NULL;
+    if (b->generator && sp__py_generator(b->generator, g->name, &generator) < 0) return NULL;
+    if (b->generator) before = sp_generator_use(generator);
+    PyObject *result = finish(g, sig, &b->call);
+    if (b->generator) sp_generator_use(before);
+    if (!result || !requires_grad) return result;
+    sp_status status = sp_set_requires_grad(sp__py_handle(result), true);
+    if (status == SP_OK) return result;
+    Py_DECREF(result);
+    return sp__py_raise(status);
+}
+
 static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode mode, bound *b)
 {
     PyObject *result = NULL;
@@ -516,7 +550,7 @@ static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode m
     if (convert(g, sig, mode, b) < 0)
         add_signature(sig);
     else
-        result = finish(g, sig, &b->call);
+        result = sig->extras ? finish_with_extras(g, sig, b) : finish(g, sig, &b->call);
     PyMem_Free(b->many);
     Py_XDECREF(b->sequence);
     return result;

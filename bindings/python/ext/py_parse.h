@@ -56,10 +56,16 @@ typedef struct sp__py_outputs {
     PyTypeObject *type;                            /* from the first call on; owned */
 } sp__py_outputs;
 
+enum {                  /* sp__py_sig.extras */
+       SP_PY_DRAWS = 1, /* takes generator= */
+       SP_PY_MAKES = 2  /* takes device=, requires_grad= */
+};
+
 typedef struct sp__py_sig {
     uint16_t op;
     uint8_t n_params, n_attr, n_out; /* n_attr: of the op, hidden ones included */
     bool has_out;                    /* takes out= */
+    uint8_t extras;
     sp__py_param *params;
     const char *text;        /* "sum(Tensor x, int[]? dim=None, ...)" */
     sp__py_outputs *outputs; /* of an op with several */

@@ -1,4 +1,4 @@
-/* The process's state in Python: threads, statistics, seeds, the list of ops. */
+/* The process's state in Python: threads, statistics, the list of ops. */
 #include "bindings/python/ext/py_int.h"
 
 #include "ops_gen.h"
@@ -22,52 +22,6 @@ static PyObject *synchronize(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     return sp__py_none(sp_synchronize());
-}
-
-static PyObject *manual_seed(PyObject *module, PyObject *seed)
-{
-    (void)module;
-    PyObject *index = PyNumber_Index(seed);
-    if (!index) return NULL;
-    uint64_t value = PyLong_AsUnsignedLongLongMask(index);
-    Py_DECREF(index);
-    sp_manual_seed(value);
-    Py_RETURN_NONE;
-}
-
-static PyObject *initial_seed(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    uint64_t seed, offset;
-    sp_random_state(&seed, &offset);
-    return PyLong_FromUnsignedLongLong(seed);
-}
-
-/* The state is a tensor, so that it can be kept wherever tensors can: int64 [seed, offset]. */
-static PyObject *get_rng_state(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    static const int64_t shape[1] = {2};
-    uint64_t state[2];
-    sp_tensor *out = NULL;
-    sp_random_state(&state[0], &state[1]);
-    return sp__py_result(sp_from_data(state, SP_INT64, 1, shape, &out), out);
-}
-
-static PyObject *set_rng_state(PyObject *module, PyObject *new_state)
-{
-    (void)module;
-    uint64_t state[2];
-    const sp_tensor *t = sp__py_tensor_arg(new_state, "set_rng_state", "new_state");
-    if (!t) return NULL;
-    if (t->dtype != SP_INT64 || t->rank != 1 || t->numel != 2)
-        return PyErr_Format(sp__py_shape_error,
-                            "set_rng_state: new_state is %s of shape %s; expected what "
-                            "get_rng_state() returns, int64 of shape (2)",
-                            sp_dtype_name((sp_dtype)t->dtype), SP_SHAPE(t));
-    sp_status status = sp_copy_out(t, state, sizeof state);
-    if (status == SP_OK) sp_random_state_set(state[0], state[1]);
-    return sp__py_none(status);
 }
 
 static PyObject *memory_stats(PyObject *module, PyObject *unused)
@@ -160,14 +114,6 @@ PyMethodDef sp__py_state_functions[] = {
     {"synchronize", synchronize, METH_NOARGS,
      "synchronize()\n--\n\nWaits until all queued work is done; raises the first error of a queue, "
      "if there is one."},
-    {"manual_seed", manual_seed, METH_O, "manual_seed(seed)\n--\n\nSeeds the random numbers."},
-    {"initial_seed", initial_seed, METH_NOARGS,
-     "initial_seed()\n--\n\nThe seed of the random numbers, as manual_seed() set it."},
-    {"get_rng_state", get_rng_state, METH_NOARGS,
-     "get_rng_state()\n--\n\nWhere the random numbers stand: int64 of shape (2)."},
-    {"set_rng_state", set_rng_state, METH_O,
-     "set_rng_state(new_state)\n--\n\nLets random numbers go on from where get_rng_state() was "
-     "called."},
     {"memory_stats", memory_stats, METH_NOARGS,
      "memory_stats()\n--\n\nA dict: live_bytes, peak_bytes, cached_bytes, live_blocks, "
      "allocations."},

@@ -306,8 +306,9 @@ static PyGetSetDef *join_getset(void)
 int sp__py_tensor_start(PyObject *module)
 {
     PyMethodDef *const tables[] = {
-        sp__py_attr_methods,    sp__py_copy_methods, sp__py_grad_methods, sp__py_index_methods,
-        sp__py_interop_methods, sp__py_join_methods, sp__py_new_methods,  sp__py_methods};
+        sp__py_attr_methods,    sp__py_copy_methods,    sp__py_grad_methods,
+        sp__py_index_methods,   sp__py_interop_methods, sp__py_join_methods,
+        sp__py_counted_methods, sp__py_new_methods,     sp__py_methods};
     sp__py_number_fill(&tensor_number);
     sp__py_tensor_type.tp_methods = join_methods(tables, sizeof tables / sizeof *tables);
     sp__py_tensor_type.tp_getset = join_getset();
