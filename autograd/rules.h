@@ -179,6 +179,22 @@ SP_MUST_USE sp_status sp__rule_adaptive_avg_pool_x(const sp_tensor *gy, const sp
 SP_MUST_USE sp_status sp__rule_adaptive_avg_pool_y(const sp_tensor *gy, const sp_meta *m,
                                                    const sp_attr *size, sp_tensor **out);
 
+/* ---- padding ----- */
+
+/* gy without what was put around x, with zeros for what was taken away. */
+SP_MUST_USE sp_status sp__rule_pad_back(const sp_tensor *gy, const sp_attr *pad, sp_tensor **out);
+
+/* ---- resample of an x of geometry m, and resample_backward of a y of geometry m ----- */
+
+SP_MUST_USE sp_status sp__rule_resample_x(const sp_tensor *gy, const sp_meta *m,
+                                          const sp_attr *size, int64_t method, bool corners,
+                                          const sp_attr *scale_h, const sp_attr *scale_w,
+                                          sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_resample_y(const sp_tensor *gx, const sp_meta *m,
+                                          const sp_attr *size, int64_t method, bool corners,
+                                          const sp_attr *scale_h, const sp_attr *scale_w,
+                                          sp_tensor **out);
+
 /* ---- losses ----- */
 
 /* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */

@@ -1,4 +1,5 @@
-/* Rules for pooling: from the tensor's geometry to the sizes that the transposes ask for. */
+/* Rules for pooling, padding and resampling: from the tensor's geometry to what the transposes ask
+ * for. */
 #include "autograd/rules.h"
 #include "ops_gen.h"
 
@@ -44,4 +45,48 @@ sp_status sp__rule_adaptive_avg_pool_y(const sp_tensor *gy, const sp_meta *y, co
 {
     *out = NULL;
     return sp_adaptive_avg_pool(gy, y->shape + y->rank - size->n, size->n, out);
+}
+
+sp_status sp__rule_pad_back(const sp_tensor *gy, const sp_attr *pad, sp_tensor **out)
+{
+    int64_t less[2 * SP_MAX_RANK];
+    *out = NULL;
+    for (int i = 0; i < pad->n; i++) less[i] = -pad->v.ints[i];
+    return sp_constant_pad_nd(gy, less, pad->n, NULL, out);
+}
+
+static sp_status resampled(const sp_tensor *g, const int64_t *size, int n, int64_t method,
+                           bool corners, const sp_attr *h, const sp_attr *w, bool back,
+                           sp_tensor **out)
+{
+    const sp_resample_opt to = {.size = sizeof to,
+                                .method = (sp_method)method,
+                                .align_corners = corners,
+                                .has_scale_h = !h->absent,
+                                .scale_h = h->v.f,
+                                .has_scale_w = !w->absent,
+                                .scale_w = w->v.f};
+    const sp_resample_backward_opt from = {.size = sizeof from,
+                                           .method = (sp_method)method,
+                                           .align_corners = corners,
+                                           .has_scale_h = !h->absent,
+                                           .scale_h = h->v.f,
+                                           .has_scale_w = !w->absent,
+                                           .scale_w = w->v.f};
+    *out = NULL;
+    return back ? sp_resample_backward(g, size, n, &from, out) : sp_resample(g, size, n, &to, out);
+}
+
+sp_status sp__rule_resample_x(const sp_tensor *gy, const sp_meta *x, const sp_attr *size,
+                              int64_t method, bool corners, const sp_attr *h, const sp_attr *w,
+                              sp_tensor **out)
+{
+    return resampled(gy, x->shape + x->rank - size->n, size->n, method, corners, h, w, true, out);
+}
+
+sp_status sp__rule_resample_y(const sp_tensor *gx, const sp_meta *y, const sp_attr *size,
+                              int64_t method, bool corners, const sp_attr *h, const sp_attr *w,
+                              sp_tensor **out)
+{
+    return resampled(gx, y->shape + y->rank - size->n, size->n, method, corners, h, w, false, out);
 }

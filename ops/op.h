@@ -93,8 +93,7 @@ typedef struct sp_op_info {
     int8_t index_in;  /* CHECKS_DATA: the input that holds positions or classes; -1: none */
     sp_infer_fn infer;
     sp_status (*body)(sp_call *c); /* COMPOSITE */
-    const char
-        *onnx; /* ONNX operator, "custom" (jit/onnx/save_ops.c knows), or NULL: domain spool */
+    const char *onnx; /* ONNX operator, "custom" (jit/onnx/save_*.c knows), or NULL: domain spool */
     const char *const *in_names;
     const char *const *attr_names;
     const uint8_t *attr_kinds;

@@ -1,13 +1,13 @@
 /* Columns of a convolution: gathered from x, and added back into it.
  *
- * One line is what one kernel element meets along one row of the result: zeros, a run of x, zeros.
+ * Moved by sheets, what one kernel element meets in some rows of the result, because a call a row
+ * costs more than the row.
  */
 #include <string.h>
 
 #include "backends/cpu/conv.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/strided.h"
-#include "ops_gen.h"
 
 static const int64_t TILE_BYTES = 192 << 10; /* of columns: they stay in the second level cache */
 
@@ -40,98 +40,98 @@ void sp__columns_of(const sp_conv *g, int dtype, columns *c)
     if (c->rows_a_tile > c->rows) c->rows_a_tile = c->rows;
 }
 
-/* ---- lines ----- */
+/* ---- sheets ----- */
 
-typedef struct line { /* of one kernel element along one row of the result */
-    bool outside;     /* in another dimension: all zeros */
-    int64_t at;       /* in x's plane: of the first position that is inside */
-    int64_t first, n; /* positions inside */
-    int64_t step;
-} line;
+/* What one kernel element meets in rows of one plane of the result: a sheet of rows x out[2]
+ * elements, zeros around what lies inside x. */
+typedef struct sheet {
+    int64_t rows;     /* of the sheet */
+    int64_t row, n;   /* rows inside: the first, how many */
+    int64_t first, m; /* columns inside */
+    int64_t at;       /* in x's channel, of the first element inside */
+} sheet;
 
-static line line_of(const columns *c, const int64_t *q, int64_t row)
+/* Positions of the result whose element is inside: the first of them, and how many. */
+static void inside(int64_t start, int64_t step, int64_t in, int64_t out, int64_t *first, int64_t *n)
 {
-    int64_t o[2] = {row / c->out[1], row % c->out[1]}, at = 0, step = c->stride[2];
-    line l = {.step = step};
-    for (int d = 0; d < 2; d++) {
-        int64_t i = o[d] * c->stride[d] - c->padding[d] + q[d] * c->dilation[d];
-        l.outside |= i < 0 || i >= c->in[d];
-        at = at * c->in[d] + i;
+    int64_t end = start < in ? (in - 1 - start) / step + 1 : 0;
+    *first = start < 0 ? (-start + step - 1) / step : 0;
+    if (end > out) end = out;
+    *n = end > *first ? end - *first : 0;
+}
+
+/* Rows [row, row + rows) of the plane number `plane`. */
+static sheet sheet_of(const columns *c, const int64_t *q, int64_t plane, int64_t row, int64_t rows)
+{
+    int64_t start[3], depth = plane * c->stride[0] - c->padding[0] + q[0] * c->dilation[0];
+    sheet s = {.rows = rows};
+    for (int d = 1; d < 3; d++) start[d] = q[d] * c->dilation[d] - c->padding[d];
+    start[1] += row * c->stride[1];
+    inside(start[1], c->stride[1], c->in[1], rows, &s.row, &s.n);
+    inside(start[2], c->stride[2], c->in[2], c->out[2], &s.first, &s.m);
+    if (depth < 0 || depth >= c->in[0] || s.m == 0) s.n = 0;
+    if (s.n == 0) s.row = rows;
+    s.at = (depth * c->in[1] + start[1] + s.row * c->stride[1]) * c->in[2] + start[2] +
+           s.first * c->stride[2];
+    return s;
+}
+
+static void take_sheet(const columns *c, const sheet *s, char *x, char *to)
+{
+    int64_t length = c->out[2] * c->size;
+    memset(to, 0, (size_t)(s->row * length));
+    to += s->row * length;
+    if (s->n == 0) return;
+    sp__isa->pool[c->dtype].frame(to, c->out[2], s->first, x + s->at * c->size,
+                                  c->stride[1] * c->in[2], c->stride[2], s->n, s->m);
+    memset(to + s->n * length, 0, (size_t)((s->rows - s->row - s->n) * length));
+}
+
+static void add_sheet(const columns *c, const sheet *s, char *x, char *from)
+{
+    if (s->n == 0) return;
+    sp__isa->pool[c->dtype].add(x + s->at * c->size, c->stride[1] * c->in[2], c->stride[2],
+                                from + (s->row * c->out[2] + s->first) * c->size, c->out[2], s->n,
+                                s->m);
+}
+
+/* ---- all sheets of some rows ----- */
+
+typedef void (*sheet_fn)(const columns *c, const sheet *s, char *x, char *columns);
+
+/* Rows [row, row + n) of the result, one kernel element and channel. */
+static char *each_plane(const columns *c, const int64_t *q, int64_t row, int64_t n, char *x,
+                        char *column, sheet_fn fn)
+{
+    for (int64_t r = row, end = row + n; r < end;) {
+        int64_t plane = r / c->out[1], first = r % c->out[1], rows = c->out[1] - first;
+        if (rows > end - r) rows = end - r;
+        sheet s = sheet_of(c, q, plane, first, rows);
+        fn(c, &s, x, column);
+        column += rows * c->out[2] * c->size;
+        r += rows;
     }
-    int64_t i = q[2] * c->dilation[2] - c->padding[2]; /* where position 0 looks */
-    l.first = i < 0 ? (-i + step - 1) / step : 0;
-    int64_t end = i < c->in[2] ? (c->in[2] - 1 - i) / step + 1 : 0;
-    if (end > c->out[2]) end = c->out[2];
-    l.n = end > l.first ? end - l.first : 0;
-    l.at = at * c->in[2] + i + l.first * step;
-    l.outside |= l.n == 0;
-    return l;
+    return column;
 }
 
-static void take_line(const columns *c, const line *l, const char *plane, char *to)
+static void each_sheet(const columns *c, int64_t row, int64_t n, char *x, char *column, sheet_fn fn)
 {
-    size_t size = (size_t)c->size;
-    if (l->outside) {
-        memset(to, 0, (size_t)c->out[2] * size);
-        return;
-    }
-    memset(to, 0, (size_t)l->first * size);
-    to += l->first * c->size;
-    sp__gather_run(to, plane + l->at * c->size, c->size, l->n, l->step);
-    memset(to + l->n * c->size, 0, (size_t)(c->out[2] - l->first - l->n) * size);
-}
-
-#define ADD_STEPS(type)                                                                            \
-    for (int64_t i = 0; i < l->n; i++) ((type *)to)[i * l->step] += ((const type *)from)[i];
-
-static void add_line(const columns *c, const line *l, const char *from, char *plane)
-{
-    if (l->outside) return;
-    from += l->first * c->size;
-    char *to = plane + l->at * c->size;
-    if (l->step == 1)
-        sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[c->dtype](to, to, from, NULL, l->n, 0);
-    else if (c->dtype == SP_FLOAT32)
-        ADD_STEPS(float)
-    else
-        ADD_STEPS(double)
-}
-
-/* ---- all lines of some rows ----- */
-
-typedef void (*line_fn)(const columns *c, const line *l, char *plane, char *column);
-
-static void each_line(const columns *c, int64_t row, int64_t n, char *x, char *column, line_fn fn)
-{
-    int64_t q[3], length = c->out[2] * c->size;
+    int64_t q[3];
     for (int64_t channel = 0; channel < c->channels; channel++) {
         char *plane = x + channel * c->in_positions * c->size;
         for (q[0] = 0; q[0] < c->kernel[0]; q[0]++)
             for (q[1] = 0; q[1] < c->kernel[1]; q[1]++)
                 for (q[2] = 0; q[2] < c->kernel[2]; q[2]++)
-                    for (int64_t r = row; r < row + n; r++, column += length) {
-                        line l = line_of(c, q, r);
-                        fn(c, &l, plane, column);
-                    }
+                    column = each_plane(c, q, row, n, plane, column, fn);
     }
-}
-
-static void take(const columns *c, const line *l, char *plane, char *column)
-{
-    take_line(c, l, plane, column);
-}
-
-static void add(const columns *c, const line *l, char *plane, char *column)
-{
-    add_line(c, l, column, plane);
 }
 
 void sp__columns_take(const columns *c, const char *x, int64_t row, int64_t n, char *to)
 {
-    each_line(c, row, n, (char *)(uintptr_t)x, to, take);
+    each_sheet(c, row, n, (char *)(uintptr_t)x, to, take_sheet);
 }
 
 void sp__columns_add(const columns *c, const char *from, int64_t row, int64_t n, char *x)
 {
-    each_line(c, row, n, x, (char *)(uintptr_t)from, add);
+    each_sheet(c, row, n, x, (char *)(uintptr_t)from, add_sheet);
 }

@@ -13,6 +13,7 @@
 #include "backends/cpu/lanes_loop.h"
 #include "backends/cpu/lanes_more.h"
 #include "backends/cpu/lanes_pooling.h"
+#include "backends/cpu/lanes_resample.h"
 #include "backends/cpu/lanes_special.h"
 #include "backends/cpu/reduce_lanes.h"
 #include "backends/cpu/update_lanes.h"
@@ -189,6 +190,7 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .rows = PASTE(sp__rows_, SP_ISA),
     .update = updates,
     .pool = POOL_ROWS,
+    .resample = RESAMPLE_ROWS,
     .gather4 = gather_f32,
     .gather8 = gather_i64,
 };

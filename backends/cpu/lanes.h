@@ -65,8 +65,8 @@ typedef void (*sp_gemm_small_fn)(int64_t m, int64_t n, int64_t k, const void *a,
                                  int64_t a_col, const void *b, int64_t b_row, int64_t b_col,
                                  void *c);
 
-/* Inner loops of pooling, in one dtype; lanes_pooling.h says what they compute. NULL: not in this
- * dtype. */
+/* Inner loops of pooling, and of columns of convolutions, in one dtype; lanes_pooling.h says what
+ * they compute. NULL: not in this dtype. */
 typedef struct sp_pool_lanes {
     void (*max)(void *best, void *at, const void *x, const int64_t *offset, const int64_t *place,
                 int64_t k, int64_t n);
@@ -79,6 +79,10 @@ typedef struct sp_pool_lanes {
                  int64_t rows, int64_t n);
     void (*put)(void *to, int64_t to_row, int64_t step, const void *from, int64_t from_row,
                 int64_t rows, int64_t n);
+    void (*add)(void *to, int64_t to_row, int64_t step, const void *from, int64_t from_row,
+                int64_t rows, int64_t n);
+    void (*frame)(void *to, int64_t width, int64_t first, const void *from, int64_t from_row,
+                  int64_t step, int64_t rows, int64_t n);
     void (*share)(void *y, const void *x, const int64_t *in, const int64_t *out,
                   const int64_t *const *start, const int64_t *const *end, void *room);
     void (*spread)(void *x, const void *y, const int64_t *in, const int64_t *out,
@@ -86,6 +90,17 @@ typedef struct sp_pool_lanes {
     void (*largest)(void *y, int64_t *places, const void *x, const int64_t *in, const int64_t *out,
                     const int64_t *const *start, const int64_t *const *end, void *room);
 } sp_pool_lanes;
+
+/* Inner loops of resample, in one dtype; lanes_resample.h says what they compute. */
+typedef struct sp_resample_lanes {
+    void (*add)(void *to, const void *from, double weight, int64_t n);
+    void (*blend)(void *to, const void *x, int64_t row, const int64_t *at, const double *weight,
+                  int taps, int64_t n);
+    void (*pick)(void *to, const void *x, const int64_t *at, const double *weight, int taps,
+                 int64_t n);
+    void (*place)(void *x, const void *from, const int64_t *at, const double *weight, int taps,
+                  int64_t n);
+} sp_resample_lanes;
 
 typedef struct sp_isa {
     const char *name;                                /* "baseline", "avx2", "avx512" */
@@ -96,6 +111,7 @@ typedef struct sp_isa {
     const struct sp_rows *const *rows;            /* rows.h, by dtype; NULL: not in this dtype */
     const sp_update_fn (*update)[SP_DTYPE_COUNT]; /* by sp_update_kind */
     sp_pool_lanes pool[SP_DTYPE_COUNT];
+    sp_resample_lanes resample[SP_DTYPE_COUNT];
     /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */
     void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row,
                     int64_t column);

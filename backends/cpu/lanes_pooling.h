@@ -59,6 +59,50 @@
             for (int64_t i = 0; i < n; i++) to[i] = from[i] / ((E_##T)down[r] * across[i]);        \
     }
 
+/* Fewer bytes than a vector has, at least 4, in two pieces that may overlap. */
+#define COPY_TWICE(size)                                                                           \
+    if (n >= (size)) {                                                                             \
+        memcpy(to, from, size);                                                                    \
+        memcpy(to + n - (size), from + n - (size), size);                                          \
+        return;                                                                                    \
+    }
+ALWAYS_INLINE void copy_few(char *to, const char *from, int64_t n)
+{
+    COPY_TWICE(32)
+    COPY_TWICE(16)
+    COPY_TWICE(8)
+    if (n > 0) memcpy(to, from, 4);
+}
+
+/* One row, by vectors of which the last one overlaps: rows are short, and their ends would cost
+ * more than they do. */
+#define DEFINE_POOL_ROW(T)                                                                         \
+    ALWAYS_INLINE void copy_row_##T(E_##T *to, const E_##T *from, int64_t n)                       \
+    {                                                                                              \
+        if (n < N_##T) {                                                                           \
+            copy_few((char *)to, (const char *)from, n *(int64_t)sizeof *to);                      \
+            return;                                                                                \
+        }                                                                                          \
+        for (int64_t i = 0; i + N_##T < n; i += N_##T) store_##T(to + i, load_##T(from + i));      \
+        store_##T(to + n - N_##T, load_##T(from + n - N_##T));                                     \
+    }                                                                                              \
+    ALWAYS_INLINE void clear_row_##T(E_##T *to, int64_t n)                                         \
+    {                                                                                              \
+        static const V_##T zero;                                                                   \
+        if (n <= 0) return;                                                                        \
+        if (n <= N_##T)                                                                            \
+            copy_few((char *)to, (const char *)&zero, n *(int64_t)sizeof *to);                     \
+        else                                                                                       \
+            memset(to, 0, (size_t)n * sizeof *to);                                                 \
+    }                                                                                              \
+    ALWAYS_INLINE void add_row_##T(E_##T *to, const E_##T *from, int64_t n)                        \
+    {                                                                                              \
+        int64_t i = 0;                                                                             \
+        for (; i + N_##T <= n; i += N_##T)                                                         \
+            store_##T(to + i, load_##T(to + i) + load_##T(from + i));                              \
+        for (; i < n; i++) to[i] += from[i];                                                       \
+    }
+
 /* Rows of every step-th element to rows of dense ones, and back. The compiler makes shuffles of
  * step 2. */
 #define DEFINE_POOL_STEPS(T)                                                                       \
@@ -72,7 +116,8 @@
                               int64_t step, int64_t rows, int64_t n)                               \
     {                                                                                              \
         if (step == 1)                                                                             \
-            steps_##T(to, to_row, 1, from, from_row, 1, rows, n);                                  \
+            for (int64_t r = 0; r < rows; r++)                                                     \
+                copy_row_##T((E_##T *)to + r * to_row, (const E_##T *)from + r * from_row, n);     \
         else if (step == 2)                                                                        \
             steps_##T(to, to_row, 1, from, from_row, 2, rows, n);                                  \
         else                                                                                       \
@@ -87,14 +132,41 @@
             steps_##T(to, to_row, step, from, from_row, 1, rows, n);                               \
     }
 
+/* A row of x in a row of `width`, zeros before and after; and a row back into x, added. */
+#define DEFINE_POOL_FRAME(T)                                                                       \
+    static void pool_frame_##T(void *to_, int64_t width, int64_t first, const void *from_,         \
+                               int64_t from_row, int64_t step, int64_t rows, int64_t n)            \
+    {                                                                                              \
+        const E_##T *from = from_;                                                                 \
+        E_##T *to = to_;                                                                           \
+        for (int64_t r = 0; r < rows; r++, to += width, from += from_row) {                        \
+            clear_row_##T(to, first);                                                              \
+            if (step == 1)                                                                         \
+                copy_row_##T(to + first, from, n);                                                 \
+            else if (step == 2)                                                                    \
+                for (int64_t i = 0; i < n; i++) to[first + i] = from[2 * i];                       \
+            else                                                                                   \
+                for (int64_t i = 0; i < n; i++) to[first + i] = from[i * step];                    \
+            clear_row_##T(to + first + n, width - first - n);                                      \
+        }                                                                                          \
+    }                                                                                              \
+    static void pool_add_##T(void *to_, int64_t to_row, int64_t step, const void *from_,           \
+                             int64_t from_row, int64_t rows, int64_t n)                            \
+    {                                                                                              \
+        const E_##T *from = from_;                                                                 \
+        E_##T *to = to_;                                                                           \
+        for (int64_t r = 0; r < rows; r++, to += to_row, from += from_row) {                       \
+            if (step == 1)                                                                         \
+                add_row_##T(to, from, n);                                                          \
+            else                                                                                   \
+                for (int64_t i = 0; i < n; i++) to[i * step] += from[i];                           \
+        }                                                                                          \
+    }
+
 /* One plane's windows that share it out: rows start[0][i] to end[0][i], columns likewise. Rows are
  * combined first, then what they made. room: a row of elements, twice. Of equal elements the first
  * one in row-major order stays, of NaN the last one. */
 #define DEFINE_POOL_SHARES(T, PLACE)                                                               \
-    ALWAYS_INLINE void add_row_##T(E_##T *restrict sum, const E_##T *restrict x, int64_t n)        \
-    {                                                                                              \
-        for (int64_t c = 0; c < n; c++) sum[c] += x[c];                                            \
-    }                                                                                              \
     static void pool_share_##T(void *y_, const void *x_, const int64_t *in, const int64_t *out,    \
                                const int64_t *const *start, const int64_t *const *end, void *room) \
     {                                                                                              \
@@ -175,16 +247,21 @@ DEFINE_POOL_MAX(f64, int64_t)
 DEFINE_POOL_MAX(i64, int64_t)
 DEFINE_POOL_SUM(f32)
 DEFINE_POOL_SUM(f64)
+DEFINE_POOL_ROW(f32)
+DEFINE_POOL_ROW(f64)
+DEFINE_POOL_ROW(i64)
 DEFINE_POOL_STEPS(f32)
 DEFINE_POOL_STEPS(i64)
+DEFINE_POOL_FRAME(f32)
+DEFINE_POOL_FRAME(f64)
 DEFINE_POOL_SHARES(f32, int32_t)
 DEFINE_POOL_SHARES(f64, int64_t)
 
 #define POOL_MOVES(T, bits)                                                                        \
     .max = pool_max_##T, .places = pool_places_##T, .take = pool_take_##bits, .put = pool_put_##bits
 #define POOL_MEANS(T)                                                                              \
-    .sum = pool_sum_##T, .divide = pool_divide_##T, .share = pool_share_##T,                       \
-    .spread = pool_spread_##T, .largest = pool_largest_##T
+    .sum = pool_sum_##T, .divide = pool_divide_##T, .add = pool_add_##T, .frame = pool_frame_##T,  \
+    .share = pool_share_##T, .spread = pool_spread_##T, .largest = pool_largest_##T
 #define POOL_ROWS                                                                                  \
     {                                                                                              \
         [SP_FLOAT32] = {POOL_MOVES(f32, f32), POOL_MEANS(f32)},                                    \

@@ -26,7 +26,17 @@ INTEGERS = ("uint8", "int8", "int16", "int32")
 SAMPLES = [s for s in load() if s.op not in RANDOM]
 # Of integers, PyTorch computes these, too; Spool wants a floating dtype and says so. Some only where
 # a number of the signature has a fraction, which PyTorch drops.
-REFUSES_FRACTIONS = {"addbmm", "addcmul", "addmm", "addmv", "addr", "baddbmm", "masked_fill.scalar"}
+REFUSES_FRACTIONS = {
+    "addbmm",
+    "addcmul",
+    "addmm",
+    "addmv",
+    "addr",
+    "baddbmm",
+    "constant_pad_nd",
+    "masked_fill.scalar",
+    "pad",
+}
 REFUSES_INTEGERS = {
     "conv1d",
     "conv2d",

@@ -98,6 +98,12 @@ TORCH = {
     "adaptive_max_pool2d": lambda x, size: torch.nn.functional.adaptive_max_pool2d(
         x, size, return_indices=True
     ),
+    "resample": lambda x, size, *args: resampled(x, size, *args),
+    "resample_backward": lambda y, size, *args: transposed(
+        lambda x: resampled(x, list(y.shape[-len(size) :]), *args),
+        y,
+        y.shape[: -len(size)] + tuple(size),
+    ),
     "max_pool_gather": lambda x, indices, size: (
         x.flatten(-len(size)).gather(-1, indices.flatten(-len(size))).reshape(indices.shape)
     ),
@@ -196,6 +202,19 @@ def pooled(name, x, size, *args):
     outs = outputs(function(x.reshape(-1, 1, *x.shape[-n:]), size, *args, **more))
     shaped = [out.reshape(*x.shape[:-n], *out.shape[-n:]) for out in outs]
     return shaped if more else shaped[0]
+
+
+def resampled(x, size, mode="nearest", align_corners=False, scale_h=None, scale_w=None):
+    """PyTorch's interpolation of the last dimensions; the ops beneath it take sizes and scales."""
+    n = len(size)
+    name = {"nearest": "nearest", "nearest_exact": "nearest_exact", "cubic": "bicubic"}.get(
+        mode, "linear" if n == 1 else "bilinear"
+    )
+    op = getattr(torch.ops.aten, f"{'_' if mode == 'nearest_exact' else ''}upsample_{name}{n}d")
+    corners = [align_corners] if mode in ("linear", "cubic") else []
+    scales = [scale_h, scale_w][-n:]
+    y = op(x.reshape(-1, 1, *x.shape[-n:]), size, *corners, *scales)
+    return y.reshape(*x.shape[:-n], *size)
 
 
 def transposed(function, y, shape):
