@@ -12,6 +12,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/strided.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
 #include "tensor/status.h"
@@ -32,21 +33,26 @@ typedef struct job {
 
 /* ---- jobs ----- */
 
+static sp_status job_for(const sp_conv *g, int dtype, const sp_kargs *args, job *j)
+{
+    *j = (job){.examples = g->x[0], .groups = g->groups, .outs = g->w[0] / g->groups};
+    sp__columns_of(g, dtype, &j->c);
+    j->tiles = j->c.rows > 0 ? (j->c.rows + j->c.rows_a_tile - 1) / j->c.rows_a_tile : 0;
+    j->add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[dtype];
+    if (j->c.k < INT_MAX && j->c.positions < INT_MAX && j->c.in_positions < INT_MAX &&
+        j->outs < INT_MAX)
+        return SP_OK;
+    return sp_fail(SP_EUNSUPPORTED, "%s: more than %d positions or kernel elements",
+                   sp_op_table[args->op].name, INT_MAX - 1);
+}
+
 static sp_status job_of(const sp_kargs *args, const sp_operand *x, const sp_operand *w,
                         const sp_attr *attr, job *j)
 {
     const sp_call call = {.op = args->op};
     sp_conv g;
     SP_RETURN_IF(sp__conv_of(&call, x->rank - 2, x->shape, w->shape, attr, &g));
-    *j = (job){.examples = g.x[0], .groups = g.groups, .outs = g.w[0] / g.groups};
-    sp__columns_of(&g, x->dtype, &j->c);
-    j->tiles = j->c.rows > 0 ? (j->c.rows + j->c.rows_a_tile - 1) / j->c.rows_a_tile : 0;
-    j->add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[x->dtype];
-    if (j->c.k < INT_MAX && j->c.positions < INT_MAX && j->c.in_positions < INT_MAX &&
-        j->outs < INT_MAX)
-        return SP_OK;
-    return sp_fail(SP_EUNSUPPORTED, "%s: more than %d positions or kernel elements",
-                   sp_op_table[args->op].name, INT_MAX - 1);
+    return job_for(&g, x->dtype, args, j);
 }
 
 static double predict_us(const job *j)
@@ -186,14 +192,69 @@ static void input_chunk(void *ctx, int64_t unit)
         if (!input_tile(j, unit, i)) atomic_store(&j->failed, true);
 }
 
+/* With steps of 1 the transpose is a convolution of y by the kernel turned around, whose columns
+ * are copied rather than added. It is the faster one unless it has many more columns. */
+static bool turns(const sp_conv *g)
+{
+    bool single = true;
+    for (int i = 0; i < g->n_dims; i++) {
+        if (g->stride[i] != 1 || g->dilation[i] * (g->w[i + 2] - 1) < g->padding[i]) return false;
+        single &= g->w[i + 2] == 1;
+    }
+    return !single && g->w[0] <= 2 * g->x[1] && g->x[1] >= 8 * g->groups;
+}
+
+static sp_conv turned(const sp_conv *g)
+{
+    sp_conv t = *g;
+    memcpy(t.x, g->y, sizeof t.x), memcpy(t.y, g->x, sizeof t.y);
+    t.w[0] = g->x[1], t.w[1] = g->w[0] / g->groups;
+    for (int i = 0; i < g->n_dims; i++)
+        t.padding[i] = g->dilation[i] * (g->w[i + 2] - 1) - g->padding[i];
+    return t;
+}
+
+/* w [groups][outs][channels][k] as [groups][channels][outs][k], each kernel from its end. */
+static void turn_weights(const sp_conv *g, int64_t size, const char *w, char *to)
+{
+    int64_t k = 1, outs = g->w[0] / g->groups, channels = g->w[1];
+    for (int i = 0; i < g->n_dims; i++) k *= g->w[i + 2];
+    for (int64_t group = 0; group < g->groups; group++)
+        for (int64_t o = 0; o < outs; o++)
+            for (int64_t c = 0; c < channels; c++, w += k * size) {
+                char *kernel = to + ((group * channels + c) * outs + o) * k * size;
+                sp__gather_run(kernel, w + (k - 1) * size, size, k, -1);
+            }
+}
+
+static sp_status input_turned(const sp_kargs *args, const sp_conv *g, const sp_dense *d)
+{
+    sp_conv t = turned(g);
+    job j;
+    SP_RETURN_IF(job_for(&t, args->arg[0].dtype, args, &j));
+    size_t bytes = (size_t)(args->arg[2].numel * j.c.size);
+    j.w = sp__alloc(bytes);
+    if (!j.w) return sp_fail(SP_EMEMORY, "convolution_input: no memory for %zu bytes", bytes);
+    turn_weights(g, j.c.size, d[2].data, j.w);
+    j.y = d[0].data, j.x = d[1].data;
+    sp__pool_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
+    sp__free(j.w, bytes);
+    return end_of(&j, args);
+}
+
 sp_status sp__cpu_convolution_input(const sp_kargs *args)
 {
     sp_dense d[4];
+    const sp_call call = {.op = args->op};
+    sp_conv g;
     job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
     SP_TRY(sp__dense_begin(args, d));
-    SP_TRY(job_of(args, &args->arg[0], &args->arg[2], args->attr + 1, &j));
+    SP_TRY(sp__conv_of(&call, args->arg[0].rank - 2, args->arg[0].shape, args->arg[2].shape,
+                       args->attr + 1, &g));
+    if (g.w[0] > 0 && turns(&g)) return sp__dense_end(args, d, input_turned(args, &g, d));
+    SP_TRY(job_for(&g, args->arg[0].dtype, args, &j));
     j.x = d[0].data, j.y = d[1].data, j.w = d[2].data;
     if (j.outs == 0)
         memset(j.x, 0, (size_t)(args->arg[0].numel * j.c.size));
