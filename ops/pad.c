@@ -88,18 +88,19 @@ static sp_status around(const sp_tensor *x, int dim, int64_t n, int mode, bool a
                         sp_tensor **out)
 {
     int64_t size = x->shape[dim];
-    if (mode == SP_MODE_REPLICATE) return repeated(x, dim, after ? size - 1 : 0, n, out);
-    if (mode == SP_MODE_REFLECT) return taken(x, dim, after ? size - 1 - n : 1, n, true, out);
+    if (mode == SP_PADDING_MODE_REPLICATE) return repeated(x, dim, after ? size - 1 : 0, n, out);
+    if (mode == SP_PADDING_MODE_REFLECT)
+        return taken(x, dim, after ? size - 1 - n : 1, n, true, out);
     return taken(x, dim, after ? 0 : size - n, n, false, out);
 }
 
 static sp_status check_room(const sp_call *c, int mode, int64_t size, int64_t n)
 {
     static const char *const names[] = {"constant", "reflect", "replicate", "circular"};
-    int64_t most = mode == SP_MODE_REFLECT    ? size - 1
-                   : mode == SP_MODE_CIRCULAR ? size
-                   : size > 0                 ? INT64_MAX
-                                              : 0;
+    int64_t most = mode == SP_PADDING_MODE_REFLECT    ? size - 1
+                   : mode == SP_PADDING_MODE_CIRCULAR ? size
+                   : size > 0                         ? INT64_MAX
+                                                      : 0;
     if (n <= most) return SP_OK;
     return sp_fail(SP_ESHAPE,
                    "%s: x of shape %s cannot be padded by %lld elements in mode '%s', at most %lld",
@@ -160,11 +161,11 @@ static sp_status pad_constant(sp_call *c, const sp_attr *pad, const sp_attr *val
 sp_status sp__body_pad(sp_call *c)
 {
     const sp_attr *pad = &c->attr[SP_PAD_PAD], *value = &c->attr[SP_PAD_VALUE];
-    int mode = (int)c->attr[SP_PAD_MODE].v.i;
+    int mode = (int)c->attr[SP_PAD_PADDING_MODE].v.i;
     sp_tensor *x = NULL, *wider = NULL;
     sp_status status = SP_OK;
     SP_RETURN_IF(check_pad(c, pad));
-    if (mode == SP_MODE_CONSTANT) return pad_constant(c, pad, value);
+    if (mode == SP_PADDING_MODE_CONSTANT) return pad_constant(c, pad, value);
     if (!value->absent)
         return sp_fail(SP_EVALUE, "%s: value is for mode 'constant' alone; leave it out",
                        sp__op_name(c));

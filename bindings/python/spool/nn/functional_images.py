@@ -10,7 +10,6 @@ from .._C import (
     conv_transpose2d,
     max_pool1d_with_indices,
     max_pool2d_with_indices,
-    pad,
     pixel_shuffle,
     pixel_unshuffle,
 )
@@ -35,6 +34,35 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
 ]
+
+
+@_C._boundary
+def pad(input, pad, mode="constant", value=None):
+    """Something before and after the last dimensions: a number, or elements of the input.
+
+    Parameters
+    ----------
+    input : Tensor
+    pad : sequence of int
+        (before, after) of the last dimension, then of the one before it, and so on. Negative numbers take elements away.
+    mode : {'constant', 'reflect', 'replicate', 'circular'}
+        'reflect' turns what is next to an end around, without the end itself; 'replicate' repeats the end; 'circular' takes
+        from the other end.
+    value : float, optional
+        The number of 'constant', 0 by default.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ShapeError
+        A size would be negative, or there are too few elements to take.
+    ValueError
+        There are too many numbers, or there is no such mode.
+    """
+    return _C.pad(input, pad, mode, value)
 
 
 def _same(op, input, weight, padding, stride, dilation):
