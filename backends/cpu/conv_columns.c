@@ -79,12 +79,13 @@ static sheet sheet_of(const columns *c, const int64_t *q, int64_t plane, int64_t
 static void take_sheet(const columns *c, const sheet *s, char *x, char *to)
 {
     int64_t length = c->out[2] * c->size;
-    memset(to, 0, (size_t)(s->row * length));
+    int64_t behind = s->rows - s->row - s->n;
+    if (s->row > 0) memset(to, 0, (size_t)(s->row * length));
     to += s->row * length;
     if (s->n == 0) return;
     sp__isa->pool[c->dtype].frame(to, c->out[2], s->first, x + s->at * c->size,
                                   c->stride[1] * c->in[2], c->stride[2], s->n, s->m);
-    memset(to + s->n * length, 0, (size_t)((s->rows - s->row - s->n) * length));
+    if (behind > 0) memset(to + s->n * length, 0, (size_t)(behind * length));
 }
 
 static void add_sheet(const columns *c, const sheet *s, char *x, char *from)
@@ -99,31 +100,31 @@ static void add_sheet(const columns *c, const sheet *s, char *x, char *from)
 
 typedef void (*sheet_fn)(const columns *c, const sheet *s, char *x, char *columns);
 
-/* Rows [row, row + n) of the result, one kernel element and channel. */
-static char *each_plane(const columns *c, const int64_t *q, int64_t row, int64_t n, char *x,
-                        char *column, sheet_fn fn)
+/* Rows [row, row + n) of the result and kernel element number `q_nr`, of every channel: they share
+ * the sheet. */
+static void each_channel(const columns *c, const int64_t *q, int64_t q_nr, int64_t row, int64_t n,
+                         char *x, char *to, sheet_fn fn)
 {
-    for (int64_t r = row, end = row + n; r < end;) {
-        int64_t plane = r / c->out[1], first = r % c->out[1], rows = c->out[1] - first;
-        if (rows > end - r) rows = end - r;
+    int64_t length = c->out[2] * c->size, elements = product(c->kernel);
+    for (int64_t done = 0; done < n;) {
+        int64_t plane = (row + done) / c->out[1], first = (row + done) % c->out[1],
+                rows = c->out[1] - first;
+        if (rows > n - done) rows = n - done;
         sheet s = sheet_of(c, q, plane, first, rows);
-        fn(c, &s, x, column);
-        column += rows * c->out[2] * c->size;
-        r += rows;
+        for (int64_t channel = 0; channel < c->channels; channel++)
+            fn(c, &s, x + channel * c->in_positions * c->size,
+               to + ((channel * elements + q_nr) * n + done) * length);
+        done += rows;
     }
-    return column;
 }
 
-static void each_sheet(const columns *c, int64_t row, int64_t n, char *x, char *column, sheet_fn fn)
+static void each_sheet(const columns *c, int64_t row, int64_t n, char *x, char *to, sheet_fn fn)
 {
-    int64_t q[3];
-    for (int64_t channel = 0; channel < c->channels; channel++) {
-        char *plane = x + channel * c->in_positions * c->size;
-        for (q[0] = 0; q[0] < c->kernel[0]; q[0]++)
-            for (q[1] = 0; q[1] < c->kernel[1]; q[1]++)
-                for (q[2] = 0; q[2] < c->kernel[2]; q[2]++)
-                    column = each_plane(c, q, row, n, plane, column, fn);
-    }
+    int64_t q[3], q_nr = 0;
+    for (q[0] = 0; q[0] < c->kernel[0]; q[0]++)
+        for (q[1] = 0; q[1] < c->kernel[1]; q[1]++)
+            for (q[2] = 0; q[2] < c->kernel[2]; q[2]++, q_nr++)
+                each_channel(c, q, q_nr, row, n, x, to, fn);
 }
 
 void sp__columns_take(const columns *c, const char *x, int64_t row, int64_t n, char *to)
