@@ -195,6 +195,22 @@ SP_MUST_USE sp_status sp__rule_resample_y(const sp_tensor *gx, const sp_meta *m,
                                           const sp_attr *scale_h, const sp_attr *scale_w,
                                           sp_tensor **out);
 
+/* ---- attention: its logsumexp by q and k, both results by a floating mask ----- */
+
+SP_MUST_USE sp_status sp__rule_attention_lse_q(const sp_tensor *g, const sp_tensor *q,
+                                               const sp_tensor *k, const sp_tensor *mask,
+                                               bool causal, double scale, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_attention_lse_k(const sp_tensor *g, const sp_tensor *q,
+                                               const sp_tensor *k, const sp_tensor *mask,
+                                               const sp_tensor *lse, bool causal, double scale,
+                                               sp_tensor **out);
+/* Either of the gradients may be NULL. */
+SP_MUST_USE sp_status sp__rule_attention_mask(const sp_tensor *gy, const sp_tensor *glse,
+                                              const sp_tensor *q, const sp_tensor *k,
+                                              const sp_tensor *v, const sp_tensor *mask,
+                                              const sp_tensor *y, const sp_tensor *lse, bool causal,
+                                              double scale, sp_tensor **out);
+
 /* ---- losses ----- */
 
 /* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */

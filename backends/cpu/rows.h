@@ -73,6 +73,9 @@ typedef struct sp_rows {
     void (*scale)(void *y, const void *x, int64_t n, double scale);
     /* y = (x - a) - b */
     void (*less)(void *y, const void *x, int64_t n, double a, double b);
+    /* y += x; y = -inf where there is no `keep` */
+    void (*add)(void *y, const void *x, int64_t n);
+    void (*hide)(void *y, const void *keep, int64_t n);
     /* gx = y (g - sum), gx = g - exp(y) sum where no y exceeds 0 */
     void (*softmax_back)(void *gx, const void *g, const void *y, int64_t n, double sum);
     void (*log_softmax_back)(void *gx, const void *g, const void *y, int64_t n, double sum);

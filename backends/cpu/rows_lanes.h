@@ -349,6 +349,20 @@ static void NAME(less)(void *y_, const void *x_, int64_t n, double a_, double b_
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - a) - b;
 }
 
+static void NAME(add)(void *y_, const void *x_, int64_t n)
+{
+    E *y = y_;
+    const E *x = x_;
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+static void NAME(hide)(void *y_, const void *keep_, int64_t n)
+{
+    E *y = y_;
+    const uint8_t *keep = keep_;
+    for (int64_t i = 0; i < n; i++) y[i] = keep[i] ? y[i] : (E)-__builtin_inf();
+}
+
 static void NAME(softmax_back)(void *gx_, const void *g_, const void *y_, int64_t n, double sum_)
 {
     E *gx = gx_;
@@ -375,8 +389,8 @@ static void NAME(log_softmax_back)(void *gx_, const void *g_, const void *y_, in
         .back_each = NAME(back_each), .moments_columns = NAME(moments_columns),                    \
         .sums_columns = NAME(sums_columns), .apply_columns = NAME(apply_columns),                  \
         .back_columns = NAME(back_columns), .max = NAME(max), .exps = NAME(exps),                  \
-        .scale = NAME(scale), .less = NAME(less), .softmax_back = NAME(softmax_back),              \
-        .log_softmax_back = NAME(log_softmax_back)                                                 \
+        .scale = NAME(scale), .less = NAME(less), .add = NAME(add), .hide = NAME(hide),            \
+        .softmax_back = NAME(softmax_back), .log_softmax_back = NAME(log_softmax_back)             \
     }
 static const sp_rows NAME(rows) = ROWS_FUNCTIONS;
 

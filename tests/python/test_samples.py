@@ -121,6 +121,9 @@ TORCH = {
     "nll_loss": torch.nn.functional.nll_loss,
     "cross_entropy": torch.nn.functional.cross_entropy,
     "vector_norm": torch.linalg.vector_norm,
+    "scaled_dot_product_attention": F.scaled_dot_product_attention,
+    "attention": lambda *args: attention(*args)[:2],
+    "attention_backward": lambda *args: attention_backward(*args),
     "softmax_backward": lambda grad, y, dim: y * (grad - (grad * y).sum(dim, True)),
     "log_softmax_backward": lambda grad, y, dim: grad - y.exp() * grad.sum(dim, True),
     "batch_norm": F.batch_norm,
@@ -241,6 +244,29 @@ def linear_scan(x, factor, dim, reverse):
         before = factors[i + 1 if reverse else i] * found[-1] if found else 0
         found.append(xs[i] + before)
     return torch.stack(found[::-1] if reverse else found, dim)
+
+
+def attention(q, k, v, causal, scale, mask=None, lse=None):
+    """Result, logsumexp and weights."""
+    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
+    scores = q @ k.transpose(2, 3) * scale
+    if causal:
+        scores = scores.masked_fill(torch.ones_like(scores).tril() == 0, -np.inf)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -np.inf)
+    elif mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(-1) if lse is None else lse
+    weights = (scores - lse[..., None]).exp()
+    return weights @ v, lse, weights
+
+
+def attention_backward(grad, q, k, v, y, lse, causal, scale, mask=None):
+    weights, n = attention(q, k, v, causal, scale, mask, lse)[2], q.shape[1] // k.shape[1]
+    kn, vn = (t.repeat_interleave(n, 1) for t in (k, v))
+    ds = weights * (grad @ vn.transpose(2, 3) - (grad * y).sum(-1, True))
+    gk, gv = ds.transpose(2, 3) @ q * scale, weights.transpose(2, 3) @ grad
+    return ds @ kn * scale, *(t.unflatten(1, (-1, n)).sum(2) for t in (gk, gv))
 
 
 def along_channels(t, x):

@@ -6,6 +6,7 @@ bilinear(x1, x2, w, b=None)                    x1 @ w[k] @ x2 + b[k]
 softmax(x, dim), softmin(x, dim)               exp(x) / sum(exp(x)), the same of -x
 log_softmax(x, dim)                            x - log(sum(exp(x)))
 layer_norm, rms_norm, group_norm, instance_norm, batch_norm, normalize, local_response_norm
+scaled_dot_product_attention(query, key, value, attn_mask=None, ...)
 nll_loss(x, target, *, reduction='mean')       -x[i, target[i]], reduced
 cross_entropy(x, target, *, reduction='mean')  nll_loss(log_softmax(x, 1), target)
 mse_loss(input, target, *, reduction='mean')   (input - target)^2, reduced; also l1_loss, smooth_l1_loss, huber_loss
@@ -28,6 +29,7 @@ from .._C import (
     normalize,
     relu,
     rms_norm,
+    scaled_dot_product_attention,
     softmax,
     softmin,
     tanh,
@@ -52,6 +54,7 @@ __all__ = [
     "normalize",
     "relu",
     "rms_norm",
+    "scaled_dot_product_attention",
     "smooth_l1_loss",
     "softmax",
     "softmin",
