@@ -426,31 +426,3 @@ sp_status sp__rule_dropout_again(const sp_tensor *t, double p, int64_t seed, int
     *out = c.out[0];
     return SP_OK;
 }
-
-/* ---- losses ----- */
-
-sp_status sp__rule_nll_loss_vjp(const sp_tensor *gy, const sp_meta *x, const sp_tensor *target,
-                                int64_t reduction, sp_tensor **out)
-{
-    int classes = x->rank > 1 ? 1 : 0;
-    sp_tensor *none = NULL, *places = NULL, *share = NULL, *shares = NULL;
-    sp_status status = SP_OK;
-    *out = NULL;
-    SP_TRY(zeros(x, &none));
-    SP_TRY(sp_unsqueeze(target, classes, &places));
-    if (reduction == SP_REDUCTION_MEAN)
-        SP_TRY(sp_div_scalar(gy, SP_FLOAT(-(double)target->numel), &share));
-    else
-        SP_TRY(sp_neg(gy, &share));
-    if (reduction == SP_REDUCTION_NONE)
-        SP_TRY(sp_unsqueeze(share, classes, &shares));
-    else
-        SP_TRY(sp_expand(share, places->shape, places->rank, &shares));
-    SP_TRY(sp_scatter_add(none, classes, places, shares, out));
-out:
-    sp_drop(&none);
-    sp_drop(&places);
-    sp_drop(&share);
-    sp_drop(&shares);
-    return status;
-}

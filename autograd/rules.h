@@ -211,11 +211,4 @@ SP_MUST_USE sp_status sp__rule_attention_mask(const sp_tensor *gy, const sp_tens
                                               const sp_tensor *y, const sp_tensor *lse, bool causal,
                                               double scale, sp_tensor **out);
 
-/* ---- losses ----- */
-
-/* nll_loss with respect to x: -gy, shared out by the reduction, where the targets are. */
-SP_MUST_USE sp_status sp__rule_nll_loss_vjp(const sp_tensor *gy, const sp_meta *x,
-                                            const sp_tensor *target, int64_t reduction,
-                                            sp_tensor **out);
-
 #endif

@@ -255,8 +255,11 @@ static sp_status all_losses(sp_batch *b, sp_tensor **out)
     int skip = x->rank > 1 ? 2 : 1; /* (B, N, C, ...) or (B, C) */
     int64_t joined = skip == 2 ? b->size * x->shape[0] : b->size,
             shape[SP_MAX_RANK + 1] = {b->size};
-    sp_nll_loss_opt none = {
-        .size = sizeof none, .has_reduction = true, .reduction = SP_REDUCTION_NONE};
+    sp_nll_loss_opt none = {.size = sizeof none,
+                            .has_reduction = true,
+                            .reduction = SP_REDUCTION_NONE,
+                            .has_ignore_index = true,
+                            .ignore_index = b->c->attr[SP_NLL_LOSS_IGNORE_INDEX].v.i};
     sp_status status = SP_OK;
     SP_TRY(join_dims(b->low.in[0], joined, skip, &flat_x));
     SP_TRY(join_dims(b->low.in[1], joined, skip, &flat_target));
@@ -268,28 +271,39 @@ out:
     return status;
 }
 
+static sp_status sum_of_each(const sp_tensor *t, const int64_t *dims, int n, sp_tensor **out)
+{
+    const sp_sum_opt opt = {.size = sizeof opt, .dim = dims, .n_dim = n};
+    if (n > 0) return sp_sum(t, &opt, out);
+    *out = sp__retain(t);
+    return SP_OK;
+}
+
 static sp_status batch_nll_loss(sp_batch *b)
 {
     int64_t reduction = b->c->attr[SP_NLL_LOSS_REDUCTION].v.i, dims[SP_MAX_RANK];
     const sp_tensor *target = b->c->in[1];
-    sp_tensor *losses = NULL, *total = NULL;
+    sp_tensor *losses = NULL, *total = NULL, *valid = NULL, *count = NULL;
     sp_status status = SP_OK;
     for (int i = 0; i < 2; i++) SP_RETURN_IF(sp__batch_everywhere(b, i));
     b->done = true;
     SP_RETURN_IF(all_losses(b, &losses));
-    if (reduction == SP_REDUCTION_NONE || target->rank == 0) {
+    if (reduction == SP_REDUCTION_NONE) {
         b->low.out[0] = losses;
         return SP_OK;
     }
     for (int d = 0; d < target->rank; d++) dims[d] = d + 1;
-    sp_sum_opt opt = {.size = sizeof opt, .dim = dims, .n_dim = target->rank};
-    SP_TRY(sp_sum(losses, &opt, &total));
-    if (reduction == SP_REDUCTION_SUM)
+    SP_TRY(sum_of_each(losses, dims, target->rank, &total));
+    if (reduction == SP_REDUCTION_SUM) {
         b->low.out[0] = sp__retain(total);
-    else
-        SP_TRY(sp_div_scalar(total, SP_INT(target->numel), &b->low.out[0]));
+    } else {
+        int64_t ignored = b->c->attr[SP_NLL_LOSS_IGNORE_INDEX].v.i;
+        SP_TRY(sp_ne_scalar(b->low.in[1], SP_INT(ignored), &valid));
+        SP_TRY(sum_of_each(valid, dims, target->rank, &count));
+        SP_TRY(sp_div(total, count, &b->low.out[0]));
+    }
 out:
-    sp_drop(&losses), sp_drop(&total);
+    sp_drop(&losses), sp_drop(&total), sp_drop(&valid), sp_drop(&count);
     return status;
 }
 

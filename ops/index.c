@@ -356,12 +356,12 @@ out:
 
 /* ---- values ----- */
 
-static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high)
+static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high, const int64_t *except)
 {
     int64_t at[SP_MAX_RANK] = {0};
     const int64_t *p = (const int64_t *)sp__data(t);
     for (int64_t n = t->numel; n > 0; n--) {
-        if (*p < low || *p >= high) return false;
+        if ((*p < low || *p >= high) && !(except && *p == *except)) return false;
         for (int d = t->rank - 1; d >= 0; d--) {
             p += t->stride[d];
             if (++at[d] < t->shape[d]) break;
@@ -395,8 +395,22 @@ static bool is_readable(const sp_tensor *index)
 static bool all_fit(const sp_call *c, const int64_t *sizes)
 {
     for (int i = 0; i < c->n_in; i++)
-        if (!is_readable(c->in[i]) || !in_bounds(c->in[i], -sizes[i], sizes[i])) return false;
+        if (!is_readable(c->in[i]) || !in_bounds(c->in[i], -sizes[i], sizes[i], NULL)) return false;
     return true;
+}
+
+/* Classes count from 0, and have no -1 for the last; nll_loss and its transpose ignore one value.
+ */
+static bool targets_fit(const sp_call *c, const sp_tensor *target)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    const int64_t *shape = c->in[0]->shape, *except = NULL;
+    int rank = c->in[0]->rank;
+    for (int i = 0; i < c->n_attr; i++) {
+        if (!strcmp(info->attr_names[i], "ignore_index")) except = &c->attr[i].v.i;
+        if (!strcmp(info->attr_names[i], "size")) shape = c->attr[i].v.ints, rank = c->attr[i].n;
+    }
+    return in_bounds(target, 0, rank > 0 ? shape[rank > 1 ? 1 : 0] : 1, except);
 }
 
 bool sp__index_fits(const sp_call *c)
@@ -406,9 +420,9 @@ bool sp__index_fits(const sp_call *c)
     int dim;
     if (info->n_in < 0) return all_fit(c, c->attr[0].v.ints);
     if (!is_readable(index)) return false;
-    if (info->index_in == 0) return in_bounds(index, 0, c->attr[0].v.i);
+    if (info->index_in == 0) return in_bounds(index, 0, c->attr[0].v.i, NULL);
+    if (!strcmp(info->in_names[info->index_in], "target")) return targets_fit(c, index);
     if (!indexed_dim(c, &dim)) return false;
     int64_t size = x->rank ? x->shape[dim] : 1;
-    bool classes = !strcmp(info->in_names[info->index_in], "target"); /* -1 is the last position, */
-    return in_bounds(index, classes ? 0 : -size, size);               /* but not a class */
+    return in_bounds(index, -size, size, NULL);
 }

@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "backends/cpu/lanes_erf.h"
 #include "backends/cpu/vec.h"
 
 #define BOTH(name, x)      _Generic((x), V_f32 : name##_of_f32, V_f64 : name##_of_f64)
@@ -258,7 +259,6 @@ DEFINE_FAR(f64, 1e150, 1e306)
         M_##T near = abs_of_##T(x) < 1000;                                                         \
         return (E_##T)0.5 * (p - (V_##T)(near & (M_##T)(p * (e * r))));                            \
     }
-DEFINE_NORMAL(f32, ~0xfff, 0.70703125, 0.00007553118654752440)
 DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.210161710447896936e-8)
 
 /* ---- activations ----- */
@@ -281,20 +281,11 @@ DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.21016171044789693
         M_##T far = x > 20;                                                                        \
         return (V_##T)((far & (M_##T)one) | (~far & (M_##T)(n / (n + 2))));                        \
     }                                                                                              \
-    ALWAYS_INLINE V_##T gelu_none_##T(V_##T x)                                                     \
-    {                                                                                              \
-        return x * normal_of_##T(x);                                                               \
-    }                                                                                              \
     /* (1 + tanh(u)) / 2 is sigmoid(2 u); u is sqrt(2 / pi) (x + 0.044715 x ** 3). */              \
     ALWAYS_INLINE V_##T gelu_tanh_##T(V_##T x)                                                     \
     {                                                                                              \
         V_##T u = x * (1 + x * x * (E_##T)0.044715) * (E_##T)(M_SQRT2 * M_2_SQRTPI);               \
         return x * sigmoid_of_##T(u);                                                              \
-    }                                                                                              \
-    ALWAYS_INLINE V_##T gelu_backward_none_##T(V_##T grad, V_##T x)                                \
-    {                                                                                              \
-        V_##T density = exp_of_##T(x * x * (E_##T) - 0.5) * (E_##T)(0.5 * M_SQRT1_2 * M_2_SQRTPI); \
-        return grad * (normal_of_##T(x) + x * density);                                            \
     }                                                                                              \
     ALWAYS_INLINE V_##T gelu_backward_tanh_##T(V_##T grad, V_##T x)                                \
     {                                                                                              \
@@ -305,6 +296,22 @@ DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.21016171044789693
     }
 DEFINE_ACTIVATIONS(f32)
 DEFINE_ACTIVATIONS(f64)
+
+ALWAYS_INLINE V_f64 quick_erf_of_f64(V_f64 x)
+{
+    return erf_of_f64(x);
+}
+
+ALWAYS_INLINE V_f64 gelu_none_f64(V_f64 x)
+{
+    return x * normal_of_f64(x);
+}
+
+ALWAYS_INLINE V_f64 gelu_backward_none_f64(V_f64 grad, V_f64 x)
+{
+    V_f64 density = exp_of_f64(x * x * -0.5) * (0.5 * M_SQRT1_2 * M_2_SQRTPI);
+    return grad * (normal_of_f64(x) + x * density);
+}
 
 #define MATH(name, x)     BOTH(name, x)(x)
 #define MATH2(name, x, y) BOTH(name, x)(x, y)

@@ -219,7 +219,7 @@ static int64_t lcm_i64(int64_t x, int64_t y)
     }
 LANE_GELU(f32)
 LANE_GELU(f64)
-LANES_ROW(gelu, FN_FLOAT(gelu), 2, 0, SCALAR0, 0, false, false, 4.0f)
-LANES_ROW(gelu_backward, FN_FLOAT(gelu_backward), 3, 0, 1, SCALAR0, false, false, 5.0f)
+LANES_ROW(gelu, FN_FLOAT(gelu), 2, 0, SCALAR0, 0, false, false, 0.9f)
+LANES_ROW(gelu_backward, FN_FLOAT(gelu_backward), 3, 0, 1, SCALAR0, false, false, 1.2f)
 
 #endif

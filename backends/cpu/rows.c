@@ -1,27 +1,13 @@
 /* rows.h for the instruction set being compiled for (SP_ISA). */
 #include "backends/cpu/rows.h"
 
+#include "backends/cpu/lanes_erf.h"
 #include "backends/cpu/vec.h"
 
-/* exp(x) for x <= 0, within 1.5 ULP: a polynomial over [-log(2) / 2, log(2) / 2] (Moshier's Cephes)
- * times a power of two. Below log(2^-127), 0. */
+/* exp(x) for x that exceed 0 by little at most. */
 ALWAYS_INLINE V_f32 exp_down_f32(V_f32 x)
 {
-    typedef V_f32 V;
-    typedef M_f32 M;
-    const V magic = splat_f32(0x1.8p23f), floor = splat_f32(-88);
-    x = SELECT(x < floor, floor, x);
-    V steps = MUL_ADD_F32(x, splat_f32(0x1.715476p0f), magic), n = steps - magic;
-    V r = MUL_ADD_F32(n, splat_f32(-0x1.62e4p-1f), x);
-    r = MUL_ADD_F32(n, splat_f32(-0x1.7f7d1cp-20f), r);
-    V p = splat_f32(1.9875691500e-4f);
-    p = MUL_ADD_F32(p, r, splat_f32(1.3981999507e-3f));
-    p = MUL_ADD_F32(p, r, splat_f32(8.3334519073e-3f));
-    p = MUL_ADD_F32(p, r, splat_f32(4.1665795894e-2f));
-    p = MUL_ADD_F32(p, r, splat_f32(1.6666665459e-1f));
-    p = MUL_ADD_F32(p, r, splat_f32(5.0000001201e-1f));
-    p = MUL_ADD_F32(p, r * r, r) + 1;
-    return p * (V)(((M)steps - (M)magic + 127) << 23);
+    return exp_below_f32(x);
 }
 
 ALWAYS_INLINE V_f64 exp_down_f64(V_f64 x)

