@@ -62,6 +62,10 @@ SP_MUST_USE sp_status sp__rule_prod_vjp(const sp_tensor *gy, const sp_tensor *x,
 SP_MUST_USE sp_status sp__rule_prod_jvp(const sp_tensor *tx, const sp_tensor *x, const sp_tensor *y,
                                         const sp_attr *dim, bool keepdim, sp_tensor **out);
 
+/* The sum of |x| ** p: gy, which broadcasts with x, times p |x| ** (p - 1) sign(x); 0 at 0. */
+SP_MUST_USE sp_status sp__rule_power_sum_vjp(const sp_tensor *gy, const sp_tensor *x, double p,
+                                             sp_tensor **out);
+
 /* ---- running results y along dim ----- */
 
 SP_MUST_USE sp_status sp__rule_cumsum_vjp(const sp_tensor *gy, const sp_meta *x, int64_t dim,

@@ -108,6 +108,37 @@ sp_status sp__infer_extremum_dim(const sp_call *c, sp_meta *out)
     return reduced(c, mask, keepdim, SP_INT64, &out[1]);
 }
 
+/* ---- moments, powers, exponentials ----- */
+
+sp_status sp__infer_deviation(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    uint32_t mask;
+    bool keepdim = c->attr[SP_DEVIATION_KEEPDIM].v.i != 0;
+    SP_RETURN_IF(sp__check_floating(c, x, "x"));
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_DEVIATION_DIM], x->rank, &mask));
+    SP_RETURN_IF(reduced(c, mask, keepdim, (sp_dtype)x->dtype, &out[0]));
+    return reduced(c, mask, keepdim, (sp_dtype)x->dtype, &out[1]);
+}
+
+sp_status sp__infer_power_sum(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    uint32_t mask;
+    SP_RETURN_IF(sp__check_floating(c, x, "x"));
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_POWER_SUM_DIM], x->rank, &mask));
+    return reduced(c, mask, c->attr[SP_POWER_SUM_KEEPDIM].v.i != 0, (sp_dtype)x->dtype, out);
+}
+
+sp_status sp__infer_logsumexp(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    sp_dtype dtype = sp__dtype_is_floating(x->dtype) ? (sp_dtype)x->dtype : SP_FLOAT32;
+    uint32_t mask;
+    SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_LOGSUMEXP_DIM], x->rank, &mask));
+    return reduced(c, mask, c->attr[SP_LOGSUMEXP_KEEPDIM].v.i != 0, dtype, out);
+}
+
 /* ---- forms of max and min that other ops compute ----- */
 
 sp_status sp__body_max(sp_call *c)

@@ -1,7 +1,7 @@
 /* Bodies of the reductions that other ops compute.
  *
- * Moments are computed in two passes over the differences from the mean, norms without regard to
- * overflow of the powers, as PyTorch's.
+ * Norms are computed without regard to overflow of the powers, as PyTorch's. logsumexp's body
+ * serves vmap alone.
  */
 #include <math.h>
 
@@ -168,25 +168,22 @@ out:
     return status;
 }
 
-/* The variance, and the mean with its dimensions kept. */
 static sp_status variance(const sp_call *c, const moments *m, sp_tensor **mean, sp_tensor **var)
 {
-    const sp_tensor *x = c->in[0];
-    const sp_mean_opt opt = {
-        .size = sizeof opt, .dim = sp__attr_to_ints(m->dim), .n_dim = m->dim->n, .keepdim = true};
-    sp_tensor *difference = NULL, *square = NULL, *sum = NULL;
+    const sp_deviation_opt opt = {.size = sizeof opt,
+                                  .dim = sp__attr_to_ints(m->dim),
+                                  .n_dim = m->dim->n,
+                                  .keepdim = m->keepdim};
+    sp_tensor *squares = NULL;
     sp_status status = SP_OK;
     int64_t n;
-    SP_TRY(sp__check_floating(c, x, "x"));
+    SP_TRY(sp__check_floating(c, c->in[0], "x"));
     SP_TRY(number_reduced(c, m->dim, &n));
     double divisor = (double)n - m->correction;
-    SP_TRY(sp_mean(x, &opt, mean));
-    SP_TRY(sp_sub(x, *mean, &difference));
-    SP_TRY(sp_mul(difference, difference, &square));
-    SP_TRY(sum_over(square, m->dim, m->keepdim, NULL, &sum));
-    SP_TRY(sp_div_scalar(sum, SP_FLOAT(divisor > 0 ? divisor : 0), var));
+    SP_TRY(sp_deviation(c->in[0], &opt, &squares, mean));
+    SP_TRY(sp_div_scalar(squares, SP_FLOAT(divisor > 0 ? divisor : 0), var));
 out:
-    sp_drop(&difference), sp_drop(&square), sp_drop(&sum);
+    sp_drop(&squares);
     return status;
 }
 
@@ -196,7 +193,7 @@ static sp_status moments_body(sp_call *c, const moments *m, bool rooted)
     sp_tensor *mean = NULL, *var = NULL;
     sp_status status = SP_OK;
     SP_TRY(variance(c, m, &mean, &var));
-    if (c->n_out > 1) SP_TRY(sp_reshape(mean, var->shape, var->rank, &c->out[1]));
+    if (c->n_out > 1) c->out[1] = sp__retain(mean);
     if (rooted)
         SP_TRY(root(var, &c->out[0]));
     else
@@ -279,15 +276,21 @@ typedef struct norm_args {
     bool keepdim;
 } norm_args;
 
+static sp_status powers_over(const sp_tensor *x, const norm_args *a, sp_tensor **out)
+{
+    const sp_power_sum_opt opt = {.size = sizeof opt,
+                                  .dim = sp__attr_to_ints(a->dim),
+                                  .n_dim = a->dim->n,
+                                  .keepdim = a->keepdim};
+    return sp_power_sum(x, a->p, &opt, out);
+}
+
 static sp_status norm_2(const sp_tensor *x, const norm_args *a, sp_tensor **out)
 {
-    sp_tensor *square = NULL, *sum = NULL;
-    sp_status status = SP_OK;
-    SP_TRY(sp_mul(x, x, &square));
-    SP_TRY(sum_over(square, a->dim, a->keepdim, NULL, &sum));
-    SP_TRY(root(sum, out));
-out:
-    sp_drop(&square), sp_drop(&sum);
+    sp_tensor *sum = NULL;
+    SP_RETURN_IF(powers_over(x, a, &sum));
+    sp_status status = root(sum, out);
+    sp_drop(&sum);
     return status;
 }
 
@@ -307,20 +310,18 @@ out:
 
 static sp_status norm_p(const sp_tensor *x, const norm_args *a, sp_tensor **out)
 {
-    sp_tensor *size = NULL, *powers = NULL, *sum = NULL;
+    sp_tensor *size = NULL, *sum = NULL;
     sp_status status = SP_OK;
-    SP_TRY(sp_abs(x, &size));
+    if (a->p == 1) return powers_over(x, a, out);
     if (isinf(a->p)) {
+        SP_TRY(sp_abs(x, &size));
         SP_TRY((a->p > 0 ? max_over : min_over)(size, a->dim, a->keepdim, out));
-    } else if (a->p == 1) {
-        SP_TRY(sum_over(size, a->dim, a->keepdim, NULL, out));
     } else {
-        SP_TRY(power(size, a->p, a->p > 0 && a->p < 1, &powers));
-        SP_TRY(sum_over(powers, a->dim, a->keepdim, NULL, &sum));
+        SP_TRY(powers_over(x, a, &sum));
         SP_TRY(power(sum, 1 / a->p, a->p > 1, out));
     }
 out:
-    sp_drop(&size), sp_drop(&powers), sp_drop(&sum);
+    sp_drop(&size), sp_drop(&sum);
     return status;
 }
 

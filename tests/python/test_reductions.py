@@ -281,3 +281,59 @@ def test_k_out_of_range():
     ):
         with pytest.raises(ValueError, match="k is .* 2 elements"):
             call()
+
+
+# ---- moments, norms, logarithms of sums: no digits lost, nothing of x's size held
+
+LARGE = {
+    "sum": (lambda x: x.sum(), lambda a: a.sum()),
+    "mean": (lambda x: x.mean(), lambda a: a.mean()),
+    "var": (lambda x: x.var(correction=0), lambda a: a.var()),
+    "norm": (lambda x: x.norm(), lambda a: np.sqrt((a * a).sum())),
+    "logsumexp": (
+        lambda x: x.logsumexp(0),
+        lambda a: np.log(np.exp(a - a.max()).sum()) + a.max(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_ten_million_values_lose_no_more_digits_than_numpys(name):
+    ours, numpys = LARGE[name]
+    data = (np.random.default_rng(3).normal(size=10_000_000) * 2 + 100).astype(np.float32)
+    exact = float(numpys(data.astype(np.float64)))
+    unit = float(np.spacing(np.float32(exact)))
+    got = abs(float(ours(spool.tensor(data)).item()) - exact)
+    assert got <= max(abs(float(numpys(data)) - exact), unit)
+
+
+@pytest.mark.parametrize("name", ["var", "norm", "logsumexp", "norm of order 3"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_nothing_of_the_arguments_size_is_held(name, dim):
+    call = {
+        "var": lambda x: x.var(dim),
+        "norm": lambda x: x.norm(2, dim),
+        "logsumexp": lambda x: x.logsumexp(dim),
+        "norm of order 3": lambda x: x.norm(3, dim),
+    }[name]
+    x = spool.randn(2000, 1500)
+    before = spool.memory_stats()["live_bytes"]
+    spool._C._memory_reset_peak()
+    call(x).numpy()
+    assert spool.memory_stats()["peak_bytes"] - before < 1_500_000
+
+
+@pytest.mark.parametrize("shape, dim", [((3, 70000), 1), ((9000, 70), 0), ((4, 5000, 3), 1)])
+def test_sequences_of_several_parts(shape, dim):
+    data = np.random.default_rng(4).normal(size=shape).astype(np.float32) + 3
+    x, t = spool.tensor(data), torch.from_numpy(data.astype(np.float64))
+    wide = spool.tensor(np.repeat(data[..., None], 2, -1))[..., 0]
+    for call in (
+        lambda m, v: m.var(v, dim),
+        lambda m, v: m.norm(v, 2, dim),
+        lambda m, v: m.norm(v, 3, dim),
+        lambda m, v: m.logsumexp(v, dim),
+    ):
+        wanted = call(torch, t).numpy()
+        for value in (x, wide):
+            np.testing.assert_allclose(call(spool, value).numpy(), wanted, rtol=2e-6)

@@ -131,6 +131,12 @@ TORCH = {
         leaf,
         grad,
     )[0],
+    "deviation": lambda x, dim=None, keepdim=False: (
+        torch.var(x, dim, correction=0, keepdim=keepdim)
+        * (x.numel() / max(1, x.mean(dim, keepdim).numel())),
+        x.mean(dim, keepdim),
+    ),
+    "power_sum": lambda x, p, dim=None, keepdim=False: (x.abs() ** p).sum(dim, keepdim),
     "softmax_backward": lambda grad, y, dim: y * (grad - (grad * y).sum(dim, True)),
     "log_softmax_backward": lambda grad, y, dim: grad - y.exp() * grad.sum(dim, True),
     "batch_norm": F.batch_norm,
