@@ -79,7 +79,13 @@ static sp_status save_argmax(sp_saver *s, const sp_ir_node *n)
 
 static sp_status save_matmul(sp_saver *s, const sp_ir_node *n)
 {
-    sp_dtype dtype = result_type(s, n)->dtype;
+    const sp_meta *x_type = type_of(s, n->in[0]), *y = result_type(s, n);
+    sp_dtype dtype = y->dtype;
+    if (x_type->shape[x_type->rank - 1] == 0) { /* onnxruntime leaves such a result as memory was */
+        sp_name zero = sp__save_const_scalar(s, SP_INT(0), dtype);
+        emit2(s, "Expand", zero, sp__save_const_ints(s, y->shape, y->rank), result(s, n));
+        return SP_OK;
+    }
     sp_name x = input_as(s, n, 0, dtype);
     emit2(s, "MatMul", x, input_as(s, n, 1, dtype), result(s, n));
     return SP_OK;
