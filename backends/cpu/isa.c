@@ -3,6 +3,7 @@
  * SPOOL_ISA=baseline|avx2|avx512 asks for one; one that this build or this machine does not have is
  * passed over.
  */
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,12 +14,19 @@
 
 const sp_isa *sp__isa;
 
+/* Conversions of float16; clang 14 has no name for it in __builtin_cpu_supports(). */
+static bool machine_has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool machine_has(const char *name)
 {
     __builtin_cpu_init();
     if (strcmp(name, "avx2") == 0)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
+               machine_has_f16c();
     if (strcmp(name, "avx512") == 0) {
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
