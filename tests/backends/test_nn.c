@@ -46,23 +46,24 @@ static void losses(void)
               one = make(SP_FLOAT32, 0, NULL, DENSE);
         double sum = 0;
         for (int64_t i = 0; i < 21; i++) sp__ref_set(&target.x, i, (double)random_int(0, 4));
-        sp_attr attr = {.v.i = SP_REDUCTION_NONE, .kind = SP_ATTR_INT};
-        OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){each, x, target}, 3, &attr, 1));
+        sp_attr attr[2] = {{.v.i = SP_REDUCTION_NONE, .kind = SP_ATTR_INT},
+                           {.v.i = -100, .kind = SP_ATTR_INT}}; /* reduction, ignore_index */
+        OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){each, x, target}, 3, attr, 2));
         for (int64_t i = 0; i < 21; i++) {
             double loss =
                 -sp__ref_get(&x.x, (i / 3 * 5 + (int64_t)sp__ref_get(&target.x, i)) * 3 + i % 3);
             CHECK(sp__ref_get(&each.x, i) == loss);
             sum += loss;
         }
-        attr.v.i = SP_REDUCTION_SUM;
-        OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, &attr, 1));
+        attr[0].v.i = SP_REDUCTION_SUM;
+        OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, attr, 2));
         CHECK(near(sp__ref_get(&one.x, 0), sum, 1e-6));
-        attr.v.i = SP_REDUCTION_MEAN;
-        OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, &attr, 1));
+        attr[0].v.i = SP_REDUCTION_MEAN;
+        OK(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, attr, 2));
         CHECK(near(sp__ref_get(&one.x, 0), sum / 21, 1e-6));
         for (int bad = -1; bad <= 5; bad += 6) {
             sp__ref_set(&target.x, 20, bad);
-            FAILS(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, &attr, 1),
+            FAILS(run(sp__cpu_nll_loss, SP_OP_NLL_LOSS, (block[]){one, x, target}, 3, attr, 2),
                   SP_EINDEX, "5 classes");
         }
         drop(&x), drop(&target), drop(&each), drop(&one);

@@ -463,13 +463,15 @@ static void indexing(void)
 static void losses(void)
 {
     sp_meta m;
-    sp_attr none = sp__attr_int(SP_REDUCTION_NONE), mean = sp__attr_int(SP_REDUCTION_MEAN);
-    CHECK(shaped(result(SP_OP_NLL_LOSS, IN(F(3, 4), T(SP_INT64, 3)), ATTRS(mean)), "()"));
-    CHECK(shaped(result(SP_OP_NLL_LOSS, IN(F(2, 4, 3), T(SP_INT64, 2, 3)), ATTRS(none)), "(2, 3)"));
-    CHECK(shaped(result(SP_OP_NLL_LOSS, IN(F(4), NUMBER(SP_INT64)), ATTRS(none)), "()"));
-    FAILS(infer(SP_OP_NLL_LOSS, IN(F(3, 4), T(SP_INT64, 4)), ATTRS(mean), &m), SP_ESHAPE,
+    sp_attr none = sp__attr_int(SP_REDUCTION_NONE), mean = sp__attr_int(SP_REDUCTION_MEAN),
+            ignored = sp__attr_int(-100);
+    CHECK(shaped(result(SP_OP_NLL_LOSS, IN(F(3, 4), T(SP_INT64, 3)), ATTRS(mean, ignored)), "()"));
+    CHECK(shaped(result(SP_OP_NLL_LOSS, IN(F(2, 4, 3), T(SP_INT64, 2, 3)), ATTRS(none, ignored)),
+                 "(2, 3)"));
+    CHECK(shaped(result(SP_OP_NLL_LOSS, IN(F(4), NUMBER(SP_INT64)), ATTRS(none, ignored)), "()"));
+    FAILS(infer(SP_OP_NLL_LOSS, IN(F(3, 4), T(SP_INT64, 4)), ATTRS(mean, ignored), &m), SP_ESHAPE,
           "target of shape (4,)");
-    FAILS(infer(SP_OP_NLL_LOSS, IN(F(3, 4), F(3)), ATTRS(mean), &m), SP_EDTYPE,
+    FAILS(infer(SP_OP_NLL_LOSS, IN(F(3, 4), F(3)), ATTRS(mean, ignored), &m), SP_EDTYPE,
           "target is float32, expected int64");
     FAILS(infer(SP_OP_LOG_SOFTMAX, IN(T(SP_INT64, 3)), ATTRS(sp__attr_int(0)), &m), SP_EDTYPE,
           "x is int64");
