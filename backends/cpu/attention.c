@@ -325,7 +325,7 @@ sp_status sp__cpu_attention(const sp_kargs *args)
     j.out_lse = lse.data;
     if (!sp__is_dense(&lse)) j.out_lse = aside = sp__alloc(bytes);
     if (j.out_lse == NULL) SP_TRY(sp_fail(SP_EMEMORY, "attention: no memory for %zu bytes", bytes));
-    sp__pool_for(j.batches * j.heads * query_tiles(&j), predict_us(&j, 1), forward_chunk, &j);
+    sp__blas_for(j.batches * j.heads * query_tiles(&j), predict_us(&j, 1), forward_chunk, &j);
     SP_TRY(end_of(&j, "attention"));
     if (aside) sp__scatter(&lse, aside, 0, lse.numel);
 out:
@@ -484,7 +484,7 @@ sp_status sp__cpu_attention_backward(const sp_kargs *args)
     SP_TRY(dense_copy(&arg[8], &j.lse, &lse, &lse_bytes));
     const int64_t shape[4] = {j.batches, j.heads, j.queries, j.keys};
     j.mask = spread(&arg[9], shape);
-    sp__pool_for(j.batches * j.key_heads, predict_us(&j, 3), backward_chunk, &j);
+    sp__blas_for(j.batches * j.key_heads, predict_us(&j, 3), backward_chunk, &j);
     SP_TRY(end_of(&j, op));
 out:
     for (int i = 0; i < PARTS; i++) part_end(parts[i], status == SP_OK && i < 3 ? &arg[i] : NULL);

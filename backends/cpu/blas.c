@@ -128,6 +128,14 @@ static bool gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, fl
 
 #endif
 
+void sp__blas_for(int64_t n_chunks, double predicted_us, sp_chunk_fn fn, void *ctx)
+{
+    sp_held_signals h;
+    sp__signals_hold(&h);
+    sp__pool_for(n_chunks, predicted_us, fn, ctx);
+    sp__signals_release(&h);
+}
+
 bool sp__blas_gemm(int dtype, int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, void *c,
                    int ldc)
 {

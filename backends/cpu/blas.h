@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backends/cpu/pool.h"
 #include "spool.h"
 
 typedef struct sp_blas_matrix { /* rows of `leading` elements; transposed: what is stored is x^T */
@@ -32,6 +33,9 @@ void sp__blas_warm(void);
  * work in. */
 SP_MUST_USE bool sp__blas_gemm(int dtype, int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b,
                                void *c, int ldc);
+
+/* sp__pool_for() for loops of products: signals are held back once, rather than at each product. */
+void sp__blas_for(int64_t n_chunks, double predicted_us, sp_chunk_fn fn, void *ctx);
 
 /* y[rows] = x[rows][columns] v[columns], float32 or float64. */
 void sp__blas_gemv(int dtype, int rows, int columns, sp_blas_matrix x, const void *v, int v_step,

@@ -160,7 +160,7 @@ sp_status sp__cpu_convolution(const sp_kargs *args)
     if (j.c.k == 0)
         fill_bias(&j);
     else
-        sp__pool_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
+        sp__blas_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
     SP_TRY(end_of(&j, args));
 out:
     return sp__dense_end(args, d, status);
@@ -237,7 +237,7 @@ static sp_status input_turned(const sp_kargs *args, const sp_conv *g, const sp_d
     if (!j.w) return sp_fail(SP_EMEMORY, "convolution_input: no memory for %zu bytes", bytes);
     turn_weights(g, j.c.size, d[2].data, j.w);
     j.y = d[0].data, j.x = d[1].data;
-    sp__pool_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
+    sp__blas_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
     sp__free(j.w, bytes);
     return end_of(&j, args);
 }
@@ -259,7 +259,7 @@ sp_status sp__cpu_convolution_input(const sp_kargs *args)
     if (j.outs == 0)
         memset(j.x, 0, (size_t)(args->arg[0].numel * j.c.size));
     else
-        sp__pool_for(j.examples * j.groups, predict_us(&j), input_chunk, &j);
+        sp__blas_for(j.examples * j.groups, predict_us(&j), input_chunk, &j);
     SP_TRY(end_of(&j, args));
 out:
     return sp__dense_end(args, d, status);
@@ -311,7 +311,7 @@ static sp_status sum_parts(job *j, const char *op)
     size_t bytes = (size_t)(j->parts * n * j->c.size);
     j->sums = j->parts == 1 ? j->w : sp__alloc(bytes);
     if (!j->sums) return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of sums", op, bytes);
-    sp__pool_for(j->parts * j->groups, predict_us(j), weight_chunk, j);
+    sp__blas_for(j->parts * j->groups, predict_us(j), weight_chunk, j);
     if (j->parts == 1) return SP_OK;
     j->add(j->w, j->sums, j->sums + n * j->c.size, NULL, n, 0);
     for (int64_t p = 2; p < j->parts; p++)

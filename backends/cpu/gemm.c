@@ -20,7 +20,6 @@
 #include "ops/op.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
-#include "tensor/signals.h"
 
 double sp__gemm_predict_us(int dtype, double mnk)
 {
@@ -196,10 +195,8 @@ static sp_status run(problem *p, const char *op)
     if (p->way != BY_NAIVE && p->way != BY_SMALL) SP_TRY(problem_pack(p, op));
     double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) *
                 (double)p->batches;
-    sp_held_signals h;
-    if (p->way == BY_GEMM) sp__signals_hold(&h); /* once, rather than for each panel */
-    sp__pool_for(p->batches * p->rows * p->columns, us, run_chunk, p);
-    if (p->way == BY_GEMM) sp__signals_release(&h);
+    (p->way == BY_GEMM ? sp__blas_for : sp__pool_for)(p->batches * p->rows * p->columns, us,
+                                                      run_chunk, p);
     if (p->failed) status = sp_fail(SP_EMEMORY, "%s: no memory for BLAS to work in", op);
 out:
     problem_unpack(p);

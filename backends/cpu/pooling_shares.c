@@ -122,52 +122,38 @@ static void largest_plane(share_job *j, int64_t plane, void *room)
                       j->x + plane * j->n_in * j->size, j->in, j->out, j->start, j->end, room);
 }
 
-sp_status sp__cpu_adaptive_avg_pool(const sp_kargs *args)
+/* x and y: which operands are the planes and their windows. With three, the middle one holds
+ * places. */
+static sp_status share_planes(const sp_kargs *args, int x, int y, plane_fn fn)
 {
-    const sp_operand *y = &args->arg[0], *x = &args->arg[1];
-    share_job j = job_of(x, y, args->attr[0].n, mean_plane);
-    sp_dense d[2];
+    const char *op = sp_op_table[args->op].name;
+    share_job j = job_of(&args->arg[x], &args->arg[y], args->attr[0].n, fn);
+    sp_dense d[3];
     sp_status status = SP_OK;
-    if (y->numel == 0) return SP_OK;
+    if (args->arg[0].numel == 0) return SP_OK;
     SP_TRY(sp__dense_begin(args, d));
-    SP_TRY(bounds_new(&j, "adaptive_avg_pool"));
-    j.x = d[1].data, j.y = d[0].data;
-    SP_TRY(each_plane(&j, "adaptive_avg_pool"));
+    SP_TRY(bounds_new(&j, op));
+    j.x = d[x].data, j.y = d[y].data;
+    if (args->n_arg == 3) j.indices = (int64_t *)(void *)d[1].data;
+    SP_TRY(each_plane(&j, op));
 out:
     bounds_free(&j);
     return sp__dense_end(args, d, status);
+}
+
+sp_status sp__cpu_adaptive_avg_pool(const sp_kargs *args)
+{
+    return share_planes(args, 1, 0, mean_plane);
 }
 
 sp_status sp__cpu_adaptive_avg_pool_backward(const sp_kargs *args)
 {
-    const sp_operand *x = &args->arg[0], *y = &args->arg[1];
-    share_job j = job_of(x, y, args->attr[0].n, spread_plane);
-    sp_dense d[2];
-    sp_status status = SP_OK;
-    if (x->numel == 0) return SP_OK;
-    SP_TRY(sp__dense_begin(args, d));
-    SP_TRY(bounds_new(&j, "adaptive_avg_pool_backward"));
-    j.x = d[0].data, j.y = d[1].data;
-    SP_TRY(each_plane(&j, "adaptive_avg_pool_backward"));
-out:
-    bounds_free(&j);
-    return sp__dense_end(args, d, status);
+    return share_planes(args, 0, 1, spread_plane);
 }
 
 sp_status sp__cpu_adaptive_max_pool(const sp_kargs *args)
 {
-    const sp_operand *y = &args->arg[0], *x = &args->arg[2];
-    share_job j = job_of(x, y, args->attr[0].n, largest_plane);
-    sp_dense d[3];
-    sp_status status = SP_OK;
-    if (y->numel == 0) return SP_OK;
-    SP_TRY(sp__dense_begin(args, d));
-    SP_TRY(bounds_new(&j, "adaptive_max_pool"));
-    j.x = d[2].data, j.y = d[0].data, j.indices = (int64_t *)(void *)d[1].data;
-    SP_TRY(each_plane(&j, "adaptive_max_pool"));
-out:
-    bounds_free(&j);
-    return sp__dense_end(args, d, status);
+    return share_planes(args, 2, 0, largest_plane);
 }
 
 /* ---- elements at places ----- */
