@@ -104,9 +104,18 @@ void sp__blas_warm(void)
     pthread_once(&once, warm);
 }
 
+/* Whether oneDNN would read an operand across its rows where these fall on few cache sets; OpenBLAS
+ * always packs (blas.h has the figures). */
+static bool reads_across(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b)
+{
+    if (!b.transposed && b.leading % 512 == 0) return true;
+    if (!a.transposed || a.leading % 128 != 0) return false;
+    return a.leading % 512 == 0 || (k >= 128 && (double)m * n * k >= 4e6);
+}
+
 static bool gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, float *c, int ldc)
 {
-    if (SP_LIKELY(!atomic_load(&ended))) {
+    if (SP_LIKELY(!atomic_load(&ended)) && !reads_across(m, n, k, a, b)) {
         sp__blas_warm();
         return onednn_gemm_f32(m, n, k, a, b, c, ldc);
     }
