@@ -356,12 +356,78 @@ out:
 
 /* ---- values ----- */
 
-static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high, const int64_t *except)
+enum { LANES = 8 }; /* indices looked at together */
+typedef int64_t lanes __attribute__((vector_size(LANES * 8), aligned(8), may_alias));
+
+/* Whether x is outside, as a sign: an overflow of either difference is outside, too. */
+#define OUTSIDE(x) (((x) - (uint64_t)low) | ((uint64_t)high - 1 - (x)))
+
+static bool run_within(const int64_t *p, int64_t n, int64_t step, int64_t low, int64_t high)
+{
+    typedef uint64_t unsigned_lanes __attribute__((vector_size(LANES * 8)));
+    unsigned_lanes outside = {0};
+    uint64_t any = 0;
+    int64_t i = 0;
+    for (; step == 1 && i + LANES <= n; i += LANES) {
+        unsigned_lanes x = (unsigned_lanes) * (const lanes *)(const void *)(p + i);
+        outside |= OUTSIDE(x);
+    }
+    for (; i < n; i++) any |= OUTSIDE((uint64_t)p[i * step]);
+    for (int k = 0; k < LANES; k++) any |= outside[k];
+    return !(any >> 63);
+}
+
+/* The first of a run that is outside. */
+static int64_t stray(const int64_t *p, int64_t n, int64_t step, int64_t low, int64_t high)
+{
+    int64_t i = 0;
+    while (i + 1 < n && p[i * step] >= low && p[i * step] < high) i++;
+    return p[i * step];
+}
+
+bool sp__indices_within(const int64_t *p, int rank, const int64_t *shape, const int64_t *stride,
+                        int64_t low, int64_t high, int64_t *found)
+{
+    int64_t at[SP_MAX_RANK] = {0}, size[SP_MAX_RANK], step[SP_MAX_RANK], inner = 1, along = 0;
+    int outer = 0;
+    for (int d = 0; d < rank; d++) {
+        if (shape[d] == 0) return true;
+        if (shape[d] == 1 || stride[d] == 0) continue; /* the same ones again */
+        if (along == shape[d] * stride[d]) {
+            inner *= shape[d], along = stride[d];
+            continue;
+        }
+        if (inner > 1) size[outer] = inner, step[outer++] = along;
+        inner = shape[d], along = stride[d];
+    }
+    for (;;) {
+        if (!run_within(p, inner, along, low, high)) {
+            if (found) *found = stray(p, inner, along, low, high);
+            return false;
+        }
+        int d = outer - 1;
+        for (; d >= 0; d--) {
+            p += step[d];
+            if (++at[d] < size[d]) break;
+            p -= at[d] * step[d], at[d] = 0;
+        }
+        if (d < 0) return true;
+    }
+}
+
+static bool in_bounds(const sp_tensor *t, int64_t low, int64_t high)
+{
+    return sp__indices_within((const int64_t *)sp__data(t), t->rank, t->shape, t->stride, low, high,
+                              NULL);
+}
+
+/* The same, but for one number that stands for no place. */
+static bool in_bounds_but(const sp_tensor *t, int64_t high, int64_t except)
 {
     int64_t at[SP_MAX_RANK] = {0};
     const int64_t *p = (const int64_t *)sp__data(t);
     for (int64_t n = t->numel; n > 0; n--) {
-        if ((*p < low || *p >= high) && !(except && *p == *except)) return false;
+        if ((*p < 0 || *p >= high) && *p != except) return false;
         for (int d = t->rank - 1; d >= 0; d--) {
             p += t->stride[d];
             if (++at[d] < t->shape[d]) break;
@@ -395,7 +461,7 @@ static bool is_readable(const sp_tensor *index)
 static bool all_fit(const sp_call *c, const int64_t *sizes)
 {
     for (int i = 0; i < c->n_in; i++)
-        if (!is_readable(c->in[i]) || !in_bounds(c->in[i], -sizes[i], sizes[i], NULL)) return false;
+        if (!is_readable(c->in[i]) || !in_bounds(c->in[i], -sizes[i], sizes[i])) return false;
     return true;
 }
 
@@ -410,7 +476,8 @@ static bool targets_fit(const sp_call *c, const sp_tensor *target)
         if (!strcmp(info->attr_names[i], "ignore_index")) except = &c->attr[i].v.i;
         if (!strcmp(info->attr_names[i], "size")) shape = c->attr[i].v.ints, rank = c->attr[i].n;
     }
-    return in_bounds(target, 0, rank > 0 ? shape[rank > 1 ? 1 : 0] : 1, except);
+    int64_t classes = rank > 0 ? shape[rank > 1 ? 1 : 0] : 1;
+    return except ? in_bounds_but(target, classes, *except) : in_bounds(target, 0, classes);
 }
 
 bool sp__index_fits(const sp_call *c)
@@ -420,9 +487,9 @@ bool sp__index_fits(const sp_call *c)
     int dim;
     if (info->n_in < 0) return all_fit(c, c->attr[0].v.ints);
     if (!is_readable(index)) return false;
-    if (info->index_in == 0) return in_bounds(index, 0, c->attr[0].v.i, NULL);
+    if (info->index_in == 0) return in_bounds(index, 0, c->attr[0].v.i);
     if (!strcmp(info->in_names[info->index_in], "target")) return targets_fit(c, index);
     if (!indexed_dim(c, &dim)) return false;
     int64_t size = x->rank ? x->shape[dim] : 1;
-    return in_bounds(index, -size, size, NULL);
+    return in_bounds(index, -size, size);
 }

@@ -1,8 +1,13 @@
-/* What ops read of masks, and of numbers that decide on a size. */
+/* What ops read of indices, of masks, and of numbers that decide on a size. */
 #ifndef SP_INDEX_H
 #define SP_INDEX_H
 
 #include "ops/op.h"
+
+/* Whether all of an index' values are in [low, high), low being at most 0; otherwise *found (unless
+ * NULL) is one that is not. */
+bool sp__indices_within(const int64_t *p, int rank, const int64_t *shape, const int64_t *stride,
+                        int64_t low, int64_t high, int64_t *found);
 
 /* The positions of a mask's true elements, in row-major order: int64, one dimension. Reads the
  * mask's values. */

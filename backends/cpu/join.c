@@ -31,7 +31,7 @@ static void copy_rows(void *ctx, int64_t chunk)
 {
     const runs_job *j = ctx;
     int64_t row = chunk * j->rows, end = row + j->rows < j->outer ? row + j->rows : j->outer;
-    for (; row < end; row++) memcpy(j->to + row * j->step, j->from + row * j->run, (size_t)j->run);
+    for (; row < end; row++) sp__copy_bytes(j->to + row * j->step, j->from + row * j->run, j->run);
 }
 
 /* One long run is cut by bytes. */
@@ -39,7 +39,7 @@ static void copy_piece(void *ctx, int64_t chunk)
 {
     const runs_job *j = ctx;
     int64_t at = chunk * CHUNK_BYTES, n = j->run - at < CHUNK_BYTES ? j->run - at : CHUNK_BYTES;
-    memcpy(j->to + at, j->from + at, (size_t)n);
+    sp__copy_bytes(j->to + at, j->from + at, n);
 }
 
 static void copy_runs(runs_job j)

@@ -23,10 +23,22 @@ static void fill_run(void *dst, const void *src, int64_t size, int64_t n)
         COPY_LOOP(8, i, 0);
 }
 
+enum { COPIED = 2048 };
+
+/* Longer copies of the C library are one instruction, which crawls (2.5 ms rather than 0.15 for 4
+ * MB on Zen 3) where the target begins a few bytes behind the source, as seen within a page. */
+void sp__copy_bytes(void *dst, const void *src, int64_t n)
+{
+    char *to = dst;
+    const char *from = src;
+    for (; n > COPIED; n -= COPIED, to += COPIED, from += COPIED) memcpy(to, from, COPIED);
+    memcpy(to, from, (size_t)n);
+}
+
 void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride)
 {
     if (stride == 1)
-        memcpy(dst, src, (size_t)(n * size));
+        sp__copy_bytes(dst, src, n * size);
     else if (stride == 0 && n > 0)
         fill_run(dst, src, size, n);
     else if (size == 4)
@@ -42,7 +54,7 @@ void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t
 void sp__scatter_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride)
 {
     if (stride == 1)
-        memcpy(dst, src, (size_t)(n * size));
+        sp__copy_bytes(dst, src, n * size);
     else if (size == 4)
         COPY_LOOP(4, i * stride, i);
     else if (size == 8)

@@ -18,6 +18,9 @@ static inline int64_t sp__size_of(int dtype)
 void sp__gather(void *dst, const sp_operand *from, int64_t start, int64_t n);
 void sp__scatter(const sp_operand *to, const void *src, int64_t start, int64_t n);
 
+/* memcpy() of any number of bytes. */
+void sp__copy_bytes(void *dst, const void *src, int64_t n);
+
 /* n elements of `size` bytes, `stride` elements apart, to a dense run; and back. */
 void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride);
 void sp__scatter_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride);
