@@ -354,6 +354,11 @@ static sp_status root_gradient(const char *op, const sp_tensor *root, const sp_t
                            "shape %s; reduce it with "
                            "sum() or mean(), or pass its gradient",
                            op, SP_SHAPE(root));
+        if (sp__dtype_is_complex(root->dtype))
+            return sp_fail(SP_EGRAD,
+                           "%s: without a gradient the root must be real, this one is %s; take its "
+                           "abs() or real part, or pass its gradient",
+                           op, sp_dtype_name((sp_dtype)root->dtype));
         return sp__call_full_like(root, 1, out);
     }
     bool same = given->rank == root->rank;

@@ -53,6 +53,12 @@ static sp_status check_root(const sp_tensor *root, const sp_tensor *gradient)
                        "element (use sum() or mean(), "
                        "or vjp() or jacrev() for several)",
                        SP_SHAPE(root));
+    if (!gradient && sp__dtype_is_complex(root->dtype))
+        return sp_fail(
+            SP_EDTYPE,
+            "grad: the function returned %s; it must return a real number (use abs(), or "
+            "the real part), or vjp() for complex ones",
+            sp_dtype_name((sp_dtype)root->dtype));
     if (!sp__is_float(root->dtype))
         return sp_fail(
             SP_EDTYPE,

@@ -167,7 +167,7 @@ static sp_status tangents_by_vjp(forward *f)
                         .n_in = c->n_in,
                         .need = f->moving,
                         .gx = gx};
-    SP_TRY(sp__rules[c->op].vjp(&args));
+    SP_TRY(sp__vjp(c->op, &args));
     SP_TRY(differentiate_vjp(f, level, gx, gy));
 out:
     for (int i = 0; gx && i < c->n_in; i++) sp_drop(&gx[i]);
@@ -341,7 +341,7 @@ static sp_status call_with(forward *f, sp_call *c)
     SP_RETURN_IF(status);
     const sp_rule *rule = &sp__rules[c->op];
     if (f->moving && !rule->jvp && !rule->vjp) {
-        if (sp_op_table[c->op].body) return sp_op_table[c->op].body(c);
+        if (sp_op_table[c->op].body) return sp__body(c);
         return sp_fail(SP_EGRAD, "%s: has no derivative; detach() its inputs first", op_name(c));
     }
     SP_RETURN_IF(f->moving ? run_moving(f, c) : run_still(f, c));

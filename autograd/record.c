@@ -52,7 +52,7 @@ sp_status sp__record(sp_call *c, sp_level *level)
     const sp_op_info *info = &sp_op_table[c->op];
     uint64_t need = needed(c, info, level);
     if (need && !sp__rules[c->op].vjp) {
-        if (info->body) return info->body(c);
+        if (info->body) return sp__body(c);
         return sp_fail(SP_EGRAD, "%s: has no derivative; detach() its inputs first", info->name);
     }
     if (SP_UNLIKELY(c->flags)) return sp__record_write(c, level, need);

@@ -139,14 +139,16 @@ out:
 sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_tensor *e,
                                     const sp_tensor *power, sp_tensor **out)
 {
-    sp_tensor *log = NULL, *slope = NULL, *zero = NULL, *above = NULL, *flat = NULL, *gx = NULL;
+    sp_tensor *log = NULL, *slope = NULL, *zero = NULL, *above = NULL, *flat = NULL, *gx = NULL,
+              *real = NULL;
     sp_status status = SP_OK;
     *out = NULL;
     SP_TRY(sp_log(x, &log));
     SP_TRY(sp_mul(power, log, &slope));
     SP_TRY(sp_mul(gy, slope, &gx));
     SP_TRY(sp_eq_scalar(x, SP_INT(0), &zero));
-    SP_TRY(sp_ge_scalar(e, SP_INT(0), &above));
+    SP_TRY(sp_real(e, &real));
+    SP_TRY(sp_ge_scalar(real, SP_INT(0), &above));
     SP_TRY(sp_logical_and(zero, above, &flat));
     SP_TRY(sp_where_scalar_x(flat, SP_INT(0), gx, out));
 out:
@@ -154,6 +156,7 @@ out:
     sp_drop(&slope);
     sp_drop(&zero);
     sp_drop(&above);
+    sp_drop(&real);
     sp_drop(&flat);
     sp_drop(&gx);
     return status;
@@ -162,7 +165,7 @@ out:
 sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scalar base,
                                 const sp_tensor *power, sp_tensor **out)
 {
-    sp_tensor *slope = NULL, *gx = NULL, *flat = NULL;
+    sp_tensor *slope = NULL, *gx = NULL, *flat = NULL, *real = NULL;
     sp_status status = SP_OK;
     double number = base.kind == SP_FLOAT64 ? base.v.f : (double)base.v.i;
     *out = NULL;
@@ -172,12 +175,14 @@ sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scal
         goto out;
     }
     SP_TRY(sp_mul(gy, slope, &gx));
-    SP_TRY(sp_ge_scalar(e, SP_INT(0), &flat));
+    SP_TRY(sp_real(e, &real));
+    SP_TRY(sp_ge_scalar(real, SP_INT(0), &flat));
     SP_TRY(sp_where_scalar_x(flat, SP_INT(0), gx, out));
 out:
     sp_drop(&slope);
     sp_drop(&gx);
     sp_drop(&flat);
+    sp_drop(&real);
     return status;
 }
 

@@ -37,6 +37,18 @@ SP_MUST_USE sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_te
 SP_MUST_USE sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scalar base,
                                             const sp_tensor *power, sp_tensor **out);
 
+/* The real or imaginary part of gy; the complex numbers whose parts lie along gy's last dimension.
+ */
+SP_MUST_USE sp_status sp__rule_part_of(const sp_tensor *gy, bool imaginary, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_join_parts(const sp_tensor *gy, sp_tensor **out);
+/* abs, angle and sgn, of real and complex numbers. */
+SP_MUST_USE sp_status sp__rule_abs_vjp(const sp_tensor *gy, const sp_tensor *x, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_abs_jvp(const sp_tensor *tx, const sp_tensor *x, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_angle_vjp(const sp_tensor *gy, const sp_tensor *x, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_angle_jvp(const sp_tensor *tx, const sp_tensor *x, sp_tensor **out);
+SP_MUST_USE sp_status sp__rule_sgn_vjp(const sp_tensor *gy, const sp_tensor *x,
+                                       const sp_tensor *sign, sp_tensor **out);
+
 /* gelu's second derivative at x, times gy and grad. */
 SP_MUST_USE sp_status sp__rule_gelu_second(const sp_tensor *gy, const sp_tensor *grad,
                                            const sp_tensor *x, int64_t approximate,

@@ -399,6 +399,41 @@ static sp_status output_again(sp_node *node, const sp_saved *s, replay *r)
     return SP_OK;
 }
 
+/* A formula of a holomorphic op is gy f'(x), for a complex x the gradient is gy conj(f'(x)). */
+static sp_status conjugated_vjp(int op, const sp_vjp_args *args)
+{
+    sp_tensor *gy[SP_MAX_OUT] = {NULL};
+    sp_vjp_args turned = *args;
+    sp_status status = SP_OK;
+    turned.gy = gy;
+    for (int i = 0; i < sp_op_table[op].n_out; i++)
+        if (args->gy[i]) SP_TRY(sp_conj(args->gy[i], &gy[i]));
+    SP_TRY(sp__rules[op].vjp(&turned));
+    for (int i = 0; i < args->n_in; i++) {
+        sp_tensor *g = args->gx[i];
+        if (!g || !sp__dtype_is_complex(g->dtype)) continue;
+        args->gx[i] = NULL;
+        status = sp_conj_physical(g, &args->gx[i]);
+        sp_drop(&g);
+        if (status != SP_OK) break;
+    }
+out:
+    for (int i = 0; i < SP_MAX_OUT; i++) sp_drop(&gy[i]);
+    if (status != SP_OK)
+        for (int i = 0; i < args->n_in; i++) sp_drop(&args->gx[i]);
+    return status;
+}
+
+sp_status sp__vjp(int op, const sp_vjp_args *args)
+{
+    const sp_op_info *info = &sp_op_table[op];
+    bool turns = false;
+    if (SP_UNLIKELY(info->flags & SP_OPF_HOLOMORPHIC))
+        for (int i = 0; i < info->n_out; i++)
+            turns |= args->gy[i] && sp__dtype_is_complex(args->gy[i]->dtype);
+    return turns ? conjugated_vjp(op, args) : sp__rules[op].vjp(args);
+}
+
 sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_tensor **gx)
 {
     if (node->kind == SP_NODE_SLICES) return sp__slices_vjp((sp_slices *)node, gy[0], need, gx);
@@ -428,7 +463,7 @@ sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_te
                         .n_in = node->n_in,
                         .need = need,
                         .gx = gx};
-    SP_TRY(sp__rules[node->op].vjp(&args));
+    SP_TRY(sp__vjp(node->op, &args));
 out:
     replay_end(&r);
     return status;

@@ -135,6 +135,8 @@ SP_MUST_USE sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in,
 uint64_t sp__node_saves_in(const sp_call *c, uint64_t need);
 void sp__node_outputs_written(sp_node *node);
 void sp__node_number(sp_node *node);
+/* Runs the op's vjp formulas, conjugated where the op is holomorphic and something complex. */
+SP_MUST_USE sp_status sp__vjp(int op, const sp_vjp_args *args);
 /* Runs the node's vjp: gy[n_out], gx[n_in] zeroed by the caller. */
 SP_MUST_USE sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need,
                                    sp_tensor **gx);
@@ -185,9 +187,10 @@ static inline uint32_t sp__version_of(const sp_tensor *t)
     return t->storage->version;
 }
 
+/* Whether values of the dtype have gradients. */
 static inline bool sp__is_float(int dtype)
 {
-    return sp__dtype_is_floating(dtype);
+    return sp__dtype_is_inexact(dtype);
 }
 
 /* ---- views.c ----- */

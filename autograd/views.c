@@ -111,7 +111,7 @@ static sp_status steps_scatter(const sp_step *steps, const sp_tensor *base, sp_t
                             .n_in = 1,
                             .need = 1,
                             .gx = gx};
-        status = sp__rules[s->op].vjp(&args);
+        status = sp__vjp(s->op, &args);
         sp_drop(&g);
         g = gx[0];
         SP_TRY(status);
@@ -149,23 +149,75 @@ out:
     return status;
 }
 
+/* Like t, 1 everywhere, in both parts of complex numbers. */
+static sp_status all_ones(const sp_tensor *t, sp_tensor **out)
+{
+    sp_tensor *real = NULL, *one = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp__call_full_like(t, 1, &one));
+    if (!sp__dtype_is_complex(t->dtype)) {
+        *out = one;
+        return SP_OK;
+    }
+    SP_TRY(sp_abs(one, &real));
+    SP_TRY(sp_complex(real, real, out));
+out:
+    sp_drop(&real), sp_drop(&one);
+    return status;
+}
+
+/* full where mask is not 0, base elsewhere. */
+static sp_status choose(const sp_tensor *mask, const sp_tensor *full, const sp_tensor *base,
+                        sp_tensor **out)
+{
+    sp_tensor *inside = NULL;
+    SP_RETURN_IF(sp_ne_scalar(mask, SP_INT(0), &inside));
+    sp_status status = sp_where(inside, full, base, out);
+    sp_drop(&inside);
+    return status;
+}
+
+/* The same of complex numbers, for each of their parts. */
+static sp_status choose_parts(const sp_tensor *mask, const sp_tensor *full, const sp_tensor *base,
+                              sp_tensor **out)
+{
+    sp_status status = SP_OK;
+    sp_tensor *m = NULL, *f = NULL, *b = NULL, *chosen = NULL;
+    SP_TRY(sp_view_as_real(mask, &m));
+    SP_TRY(sp_view_as_real(full, &f));
+    SP_TRY(sp_view_as_real(base, &b));
+    SP_TRY(choose(m, f, b, &chosen));
+    SP_TRY(sp_view_as_complex(chosen, out));
+out:
+    sp_drop(&m), sp_drop(&f), sp_drop(&b), sp_drop(&chosen);
+    return status;
+}
+
+/* Whether the view may show one part of complex numbers without the other. */
+static bool shows_parts(const sp_step *steps)
+{
+    for (; steps; steps = steps->before)
+        if (steps->op == SP_OP_VIEW_AS_REAL) return true;
+    return false;
+}
+
 static sp_status replace_by_where(const sp_step *steps, const sp_tensor *base,
                                   const sp_tensor *part, sp_tensor **made, sp_tensor **out)
 {
     sp_status status = SP_OK;
-    sp_tensor *ones = NULL, *mask = NULL, *inside = NULL, *full = NULL;
+    sp_tensor *ones = NULL, *mask = NULL, *full = NULL;
     SP_TRY(sp__steps_apply(steps, base, made));
-    SP_TRY(sp__call_full_like(made[steps->depth - 1], 1, &ones));
+    SP_TRY(all_ones(made[steps->depth - 1], &ones));
     SP_TRY(steps_scatter(steps, base, made, ones, &mask));
-    SP_TRY(sp_ne_scalar(mask, SP_INT(0), &inside));
     if (part)
         SP_TRY(steps_scatter(steps, base, made, part, &full));
     else
         SP_TRY(sp__call_full_like(base, 0, &full));
-    SP_TRY(sp_where(inside, full, base, out));
+    bool parts = sp__dtype_is_complex(base->dtype) && shows_parts(steps);
+    SP_TRY(parts ? choose_parts(mask, full, base, out) : choose(mask, full, base, out));
 out:
     for (int i = 0; i < steps->depth; i++) sp_drop(&made[i]);
-    sp_drop(&ones), sp_drop(&mask), sp_drop(&inside), sp_drop(&full);
+    sp_drop(&ones), sp_drop(&mask), sp_drop(&full);
     return status;
 }
 
@@ -202,9 +254,9 @@ sp_status sp__steps_view(const sp_step *steps, const sp_tensor *t, sp_tensor **o
  * does, dense from 0. */
 sp_status sp__steps_operand(const sp_step *steps, const sp_tensor *t, sp_tensor **out)
 {
-    while (steps->before) steps = steps->before;
     bool dense = (t->flags & SP_T_CONTIGUOUS) && t->offset == 0;
-    if (steps->op == SP_OP_AS_STRIDED && !dense) return sp_clone(t, out);
+    for (; steps && !dense; steps = steps->before)
+        if (steps->op == SP_OP_AS_STRIDED) return sp_clone(t, out);
     *out = sp__retain(t);
     return SP_OK;
 }
@@ -238,8 +290,8 @@ sp_status sp__view_note(const sp_call *c, const sp_level *level)
     meta->view_no_grad =
         from->view_no_grad || (sp__tls.no_grad && !(level && level->kind == SP_LEVEL_JVP));
     if (!meta->view_no_grad) {
-        bool restart =
-            c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) && base->offset == 0;
+        bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) &&
+                       base->offset == 0 && base->dtype == c->in[0]->dtype;
         SP_RETURN_IF(step_new(c, restart ? NULL : from->steps, &meta->steps));
     }
     meta->base = sp__retain(base);

@@ -377,9 +377,9 @@ static sp_status run_batched(sp_batch *b)
 {
     const sp_op_info *info = &sp_op_table[b->c->op];
     sp_batch_rule rule = rule_of(b->c->op);
-    if (!rule && info->body) return info->body((sp_call *)b->c);
+    if (!rule && info->body) return sp__body((sp_call *)b->c);
     if (info->infer && b->c->op != SP_OP_AS_STRIDED) { /* that one looks at the storage */
-        SP_RETURN_IF(info->infer(b->c, b->out));
+        SP_RETURN_IF(sp__infer(b->c, b->out));
         b->have_out = true;
     }
     bool write = b->c->flags & (SP_CALL_INPLACE | SP_CALL_OUT);

@@ -329,7 +329,7 @@ static sp_status capture_body(capture *c, sp_call *call)
     sp_tensor *target = call->flags & SP_CALL_INPLACE ? call->in[0] : call->out[0];
     fresh.flags = 0;
     sp__tls.top = NULL, sp__tls.no_grad = true;
-    sp_status status = sp_op_table[call->op].body(&fresh);
+    sp_status status = sp__body(&fresh);
     sp__tls.top = top, sp__tls.no_grad = no_grad;
     if (status || !call->flags) {
         if (!status) memcpy(call->out, fresh.out, sizeof call->out);

@@ -374,7 +374,7 @@ sp_status sp__graph_infer(const sp_graph *g, int op, const sp_vid *in, int n_in,
     }
     if (n_attr) memcpy(c.attr, attr, n_attr * sizeof *attr);
     for (int i = 0; i < info->n_out; i++) types[i] = (sp_meta){.view_of = -1};
-    SP_TRY(info->infer(&c, types));
+    SP_TRY(sp__infer(&c, types));
     types_finish(g, in, info->n_out, types);
 out:
     if (fakes && fakes != room) sp__free(fakes, (size_t)n_in * sizeof *fakes);

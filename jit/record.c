@@ -78,7 +78,7 @@ static sp_status infer(const sp_call *c, sp_meta *out)
     for (int j = 0; j < c->n_out; j++)
         out[j].view_of = -1, out[j].offset = 0,
         out[j].device = c->n_in && c->in[0] ? c->in[0]->device : SP_DEVICE_CPU;
-    return info->infer ? info->infer(c, out) : SP_OK;
+    return info->infer ? sp__infer(c, out) : SP_OK;
 }
 
 static bool makes_view(const sp_call *c)
@@ -360,7 +360,7 @@ sp_status sp__region_run_body(sp_call *c)
     sp_level *top = tls->top;
     bool no_grad = tls->no_grad;
     tls->top = NULL, tls->no_grad = true; /* they have seen the composite */
-    sp_status status = sp_op_table[c->op].body(c);
+    sp_status status = sp__body(c);
     tls->top = top, tls->no_grad = no_grad;
     return status;
 }

@@ -53,7 +53,7 @@ static bool writes_known(const sp_call *c)
 static sp_status note_view(sp_call *c)
 {
     const sp_tensor *out = c->out[0], *base = c->n_in ? c->in[0] : NULL;
-    if (!base || !sp__dtype_is_floating(out->dtype) || out->storage != base->storage ||
+    if (!base || !sp__dtype_is_inexact(out->dtype) || out->storage != base->storage ||
         !out->storage)
         return SP_OK;
     sp_status status = sp__dispatch_hooks.view_made(c);
@@ -133,7 +133,7 @@ static __attribute__((noinline)) sp_status body_rounding_once(sp_call *c, sp_dty
             in[i] = sp__retain(c->in[i]);
     }
     wide.in = in;
-    SP_TRY(sp_op_table[c->op].body(&wide));
+    SP_TRY(sp__body(&wide));
     SP_TRY(round_results(&wide, half));
     memcpy(c->out, wide.out, sizeof wide.out);
 out:
@@ -147,7 +147,7 @@ static sp_status body_of(sp_call *c)
 {
     const sp_op_info *info = &sp_op_table[c->op];
     int half = info->flags & SP_OPF_ROUNDS_ONCE ? half_of(c) : -1;
-    return half >= 0 ? body_rounding_once(c, (sp_dtype)half) : info->body(c);
+    return half >= 0 ? body_rounding_once(c, (sp_dtype)half) : sp__body(c);
 }
 
 /* Into a tensor that is there: what the body makes, copied. */

@@ -30,7 +30,7 @@ static sp_status check_tuple(const sp_call *one, int device)
                        info->name);
     }
     for (int j = 0; j < one->n_out; j++) meta[j].view_of = -1, meta[j].offset = 0;
-    SP_RETURN_IF(info->infer(one, meta));
+    SP_RETURN_IF(sp__infer(one, meta));
     for (int j = 0; j < one->n_out; j++) SP_RETURN_IF(sp__check_writable(one, one->out[j]));
     return SP_OK;
 }

@@ -21,8 +21,11 @@ SP_MUST_USE sp_status sp__infer_dense(const sp_call *c, sp_dtype dtype, int devi
 
 /* EDEVICE unless all inputs given live on one device. */
 SP_MUST_USE sp_status sp__check_devices(const sp_call *c);
-/* EDTYPE unless x is float32 or float64. `arg` names it. */
+/* EDTYPE unless x is floating, or complex in an op that takes that. `arg` names it. */
 SP_MUST_USE sp_status sp__check_floating(const sp_call *c, const sp_tensor *x, const char *arg);
+/* EDTYPE where the dtype of a total of in[0] asks for more than a conversion of each number:
+ * complex and real, or two complex dtypes. */
+SP_MUST_USE sp_status sp__check_total_dtype(const sp_call *c, sp_dtype total);
 /* EDTYPE unless x is int64. */
 SP_MUST_USE sp_status sp__check_index_dtype(const sp_call *c, const sp_tensor *x, const char *arg);
 /* EDTYPE unless x and y have one dtype. */

@@ -96,9 +96,55 @@ sp_status sp__check_devices(const sp_call *c)
     return SP_OK;
 }
 
+/* ---- complex numbers: refused unless the table says otherwise ----- */
+
+static __attribute__((cold)) sp_status refuse_complex(const sp_call *c, const char *what, int dtype)
+{
+    return sp_fail(SP_EDTYPE,
+                   "%s: %s is %s, expected real numbers: the op has no meaning here for complex "
+                   "ones, which have no order either; use .real, .imag, .abs() or view_as_real()",
+                   sp__op_name(c), what, sp_dtype_name((sp_dtype)dtype));
+}
+
+static sp_status check_complex_inputs(const sp_call *c)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    if (SP_LIKELY(info->flags & SP_OPF_COMPLEX)) return SP_OK;
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i] && SP_UNLIKELY(sp__dtype_is_complex(c->in[i]->dtype)))
+            return refuse_complex(c, info->in_names[info->n_in < 0 ? 0 : i], c->in[i]->dtype);
+    for (int i = 0; i < c->n_attr; i++)
+        if (info->attr_kinds[i] == SP_ATTR_DTYPE && !c->attr[i].absent &&
+            sp__dtype_is_complex((int)c->attr[i].v.i))
+            return refuse_complex(c, info->attr_names[i], (int)c->attr[i].v.i);
+    return SP_OK;
+}
+
+sp_status sp__infer(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(check_complex_inputs(c));
+    return sp_op_table[c->op].infer(c, out);
+}
+
+sp_status sp__body(sp_call *c)
+{
+    SP_RETURN_IF(check_complex_inputs(c));
+    return sp_op_table[c->op].body(c);
+}
+
+sp_status sp__check_total_dtype(const sp_call *c, sp_dtype total)
+{
+    int dtype = c->in[0]->dtype;
+    bool known = !sp__dtype_is_complex(dtype) && !sp__dtype_is_complex(total);
+    if (SP_LIKELY(known || dtype == (int)total)) return SP_OK;
+    return sp_fail(SP_EDTYPE,
+                   "%s: %s as %s, expected one dtype where one is complex; convert x first",
+                   sp__op_name(c), sp_dtype_name((sp_dtype)dtype), sp_dtype_name(total));
+}
+
 sp_status sp__check_floating(const sp_call *c, const sp_tensor *x, const char *arg)
 {
-    if (SP_LIKELY(sp__dtype_is_floating(x->dtype))) return SP_OK;
+    if (SP_LIKELY(sp__dtype_is_inexact(x->dtype))) return SP_OK; /* complex: sp__infer() checks */
     return sp_fail(SP_EDTYPE, "%s: %s is %s, expected a floating dtype; convert it with .float()",
                    sp__op_name(c), arg, sp_dtype_name(x->dtype));
 }

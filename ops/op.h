@@ -75,9 +75,12 @@ enum {
     SP_OPF_EFFECT = 256, /* dead-code elimination keeps it */
     SP_OPF_BODY = 512,   /* composite and nothing else, no kernel and no rules: sp__dispatch() runs
                             its body, so that nobody below or above ever sees the op itself */
-    SP_OPF_UPDATES = 1024,    /* elementwise over inputs of one shape, result j is what becomes of
-                                input j: out= may be those inputs, sp__dispatch_each() takes many */
-    SP_OPF_ROUNDS_ONCE = 2048 /* BODY, of several roundings: on halves it computes in float32 */
+    SP_OPF_UPDATES = 1024,     /* elementwise over inputs of one shape, result j is what becomes of
+                                 input j: out= may be those inputs, sp__dispatch_each() takes many */
+    SP_OPF_ROUNDS_ONCE = 2048, /* BODY, of several roundings: on halves it computes in float32 */
+    SP_OPF_COMPLEX = 4096,     /* takes and yields complex numbers; others refuse them */
+    SP_OPF_HOLOMORPHIC = 8192  /* and its vjp formulas are derivatives in the complex sense, to be
+                                * conjugated (autograd/tape.c) */
 };
 
 typedef struct sp_op_info {
@@ -105,6 +108,11 @@ extern const sp_op_info sp_op_table[];
 
 /* Opcode of a table name ("sum", "max.dim"); -1 when there is none. */
 SP_API int sp__op_by_name(const char *name);
+
+/* The op's inference, or its body: EDTYPE before either for a complex input or dtype= of an op that
+ * has no meaning for complex numbers. The only ways in. */
+SP_MUST_USE sp_status sp__infer(const sp_call *c, sp_meta *out);
+SP_MUST_USE sp_status sp__body(sp_call *c);
 
 /* The dtype that a pointwise call computes in (pointwise.c): that of its result, but for
  * comparisons, which yield bool, and for conversions, which compute in the dtype they read. */

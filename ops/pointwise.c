@@ -1,9 +1,9 @@
 /* Inference for elementwise ops: broadcasting and type promotion.
  *
  * Promotion (PyTorch's). Tensors with dimensions promote among themselves. A tensor without
- * dimensions counts only where its kind (bool < integer < floating) is higher, a number only where
- * its kind is higher still; the number's dtype is then bool, int64 or float32. Results are dense in
- * row-major order, whatever the strides of the inputs.
+ * dimensions counts only where its kind (bool < integer < floating < complex) is higher, a number
+ * only where its kind is higher still; the number's dtype is then bool, int64 or float32. Results
+ * are dense in row-major order, whatever the strides of the inputs.
  */
 #include "ops/attr.h"
 #include "ops/infer.h"
@@ -21,9 +21,8 @@ static sp_dtype promote_tensors(const sp_call *c, int first)
         *to = *to < 0 ? t->dtype : (int)sp_promote((sp_dtype)*to, (sp_dtype)t->dtype);
     }
     if (with_dims < 0) return (sp_dtype)without;
-    return (sp_dtype)(without >= 0 && sp__dtype_kind(without) > sp__dtype_kind(with_dims)
-                          ? without
-                          : with_dims);
+    return without < 0 ? (sp_dtype)with_dims
+                       : sp__promote_without_dims((sp_dtype)with_dims, (sp_dtype)without);
 }
 
 /* Of all operands from input `first` on. A number takes part where it stands in a tensor's place;
@@ -64,7 +63,9 @@ sp_dtype sp__pointwise_compute(const sp_call *c)
     if (rule == sp__infer_logical) return SP_BOOL;
     if (rule == sp__infer_copy) return (sp_dtype)c->in[1]->dtype;
     sp_dtype dtype = promote(c, 0);
-    if (rule == sp__infer_pointwise_float) dtype = sp__to_floating(dtype);
+    if (rule == sp__infer_pointwise_float || rule == sp__infer_angle)
+        dtype = sp__to_floating(dtype);
+    if (rule == sp__infer_complex) dtype = sp__dtype_complex(dtype);
     if (rule == sp__infer_square) dtype = counted(c);
     if (rule == sp__infer_clamp) dtype = promote_numbers((sp_dtype)c->in[0]->dtype, c);
     return (sp_dtype)sp__dtype_compute(dtype);
@@ -125,7 +126,7 @@ sp_status sp__infer_add_alpha(const sp_call *c, sp_meta *out)
 {
     const sp_attr *alpha = &c->attr[SP_ADD_ALPHA_ALPHA];
     sp_dtype dtype = promote(c, 0);
-    if (SP_UNLIKELY(alpha->tag == SP_FLOAT64 && !sp__dtype_is_floating(dtype)))
+    if (SP_UNLIKELY(alpha->tag == SP_FLOAT64 && !sp__dtype_is_inexact(dtype)))
         return sp_fail(SP_EDTYPE,
                        "%s: alpha is %g and the result is %s, expected an integer alpha; convert x "
                        "with .float()",

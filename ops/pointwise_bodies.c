@@ -45,7 +45,7 @@ out:
 
 static bool is_whole(const sp_tensor *x)
 {
-    return !sp__dtype_is_floating(x->dtype);
+    return !sp__dtype_is_inexact(x->dtype);
 }
 
 /* Towards zero. Whole numbers stay whole: what is left over goes first, the rest divides evenly. */

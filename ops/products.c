@@ -170,7 +170,7 @@ static sp_status check_factors(const sp_call *c, const sp_tensor *made)
 {
     const sp_tensor *x = c->in[0];
     SP_RETURN_IF(sp__check_same_dtype(c, x, "x", made, "the product"));
-    bool whole = !sp__dtype_is_floating(x->dtype);
+    bool whole = !sp__dtype_is_inexact(x->dtype);
     for (int i = 0; whole && i < 2; i++)
         if (sp__attr_to_scalar(&c->attr[i]).kind == SP_FLOAT64)
             return sp_fail(SP_EDTYPE, "%s: %s is a floating number, but x is %s; give an integer",

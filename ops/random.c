@@ -133,7 +133,7 @@ sp_status sp__infer_random(const sp_call *c, sp_meta *out)
 {
     const sp_attr *size = &c->attr[SP_RAND_SIZE];
     sp_dtype dtype = dtype_of(c);
-    if (!sp__dtype_is_floating(dtype))
+    if (!sp__dtype_is_inexact(dtype))
         return sp_fail(SP_EDTYPE, "%s: dtype is %s, expected a floating one", sp__op_name(c),
                        sp_dtype_name(dtype));
     if (size->n > SP_MAX_RANK)

@@ -23,9 +23,10 @@
  * (recomputation, a recorded graph) is left alone. */
 void sp__random_issue(sp_call *c);
 
-/* Blocks that numel elements of a dtype take. */
+/* Blocks that numel elements of a dtype take; a complex one is two, its parts. */
 static inline uint64_t sp__random_blocks(int64_t numel, int dtype)
 {
+    if (sp__dtype_is_complex(dtype)) numel *= 2, dtype = sp__dtype_real(dtype);
     uint64_t per_block = dtype == SP_FLOAT64 ? 2 : 4;
     return ((uint64_t)numel + per_block - 1) / per_block;
 }

@@ -38,8 +38,9 @@ static sp_status check_not_empty(const sp_call *c, uint32_t mask)
 static sp_status total_dtype(const sp_call *c, const sp_attr *asked, sp_dtype *out)
 {
     const sp_tensor *x = c->in[0];
-    *out = sp__dtype_is_floating(x->dtype) ? (sp_dtype)x->dtype : SP_INT64;
+    *out = sp__dtype_is_inexact(x->dtype) ? (sp_dtype)x->dtype : SP_INT64;
     if (!asked->absent) *out = (sp_dtype)asked->v.i;
+    SP_RETURN_IF(sp__check_total_dtype(c, *out));
     if (*out != SP_BOOL) return SP_OK;
     return sp_fail(SP_EDTYPE,
                    "%s: dtype is bool, expected int64 or a floating one; any() tells whether "
@@ -180,7 +181,7 @@ sp_status sp__body_mean(sp_call *c)
     sp_status status = SP_OK;
     sp_dtype result = dtype->absent ? (sp_dtype)x->dtype : (sp_dtype)dtype->v.i;
     bool half = sp__dtype_is_floating(result) && sp_dtype_size(result) == 2;
-    if (!sp__dtype_is_floating(result))
+    if (!sp__dtype_is_inexact(result))
         return sp_fail(SP_EDTYPE,
                        "%s: x is %s, expected a floating dtype; give dtype=spool.float32",
                        sp__op_name(c), sp_dtype_name((sp_dtype)x->dtype));

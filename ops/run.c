@@ -134,14 +134,14 @@ static sp_status check_inputs(const sp_call *c, int *device)
     return SP_OK;
 }
 
-static sp_status infer(const sp_call *c, const sp_op_info *info, int device, sp_meta *meta)
+static sp_status infer(const sp_call *c, int device, sp_meta *meta)
 {
     for (int i = 0; i < c->n_out; i++) {
         meta[i].view_of = -1;
         meta[i].offset = 0;
         meta[i].device = (uint8_t)device;
     }
-    return info->infer(c, meta);
+    return sp__infer(c, meta);
 }
 
 static void drop_outputs(sp_call *c)
@@ -154,6 +154,8 @@ static sp_status make_outputs(sp_call *c, const sp_meta *meta)
     for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
     for (int i = 0; i < c->n_out; i++) {
         sp_storage *shared = meta[i].view_of >= 0 ? c->in[meta[i].view_of]->storage : NULL;
+        /* Views of another dtype: neither plans nor the queue look through them. */
+        if (shared && c->in[meta[i].view_of]->dtype != meta[i].dtype) shared->flags |= SP_S_FOREIGN;
         sp_status status = sp__handle_new(&meta[i], shared, &c->out[i]);
         if (SP_UNLIKELY(status != SP_OK)) {
             drop_outputs(c);
@@ -165,13 +167,13 @@ static sp_status make_outputs(sp_call *c, const sp_meta *meta)
 
 /* A composite's body calls public ops; recording, tracing and levels have already seen the
  * composite itself. */
-static sp_status run_body(sp_call *c, const sp_op_info *info)
+static sp_status run_body(sp_call *c)
 {
     sp_tls *tls = &sp__tls, saved = *tls;
     tls->top = NULL;
     tls->tracer = NULL;
     tls->no_grad = true;
-    sp_status status = info->body(c);
+    sp_status status = sp__body(c);
     tls->top = saved.top;
     tls->tracer = saved.tracer;
     tls->no_grad = saved.no_grad;
@@ -186,8 +188,8 @@ static sp_status run_fresh(sp_call *c, const sp_op_info *info, bool uniform)
     if (SP_UNLIKELY(info->flags & SP_OPF_RANDOM)) sp__random_issue(c);
     bool view = (info->flags & SP_OPF_VIEW) != 0;
     sp_kernel kernel = view ? NULL : sp__kernel_of(device, c->op);
-    if (info->body && (!kernel || !info->infer)) return run_body(c, info);
-    SP_RETURN_IF(infer(c, info, device, meta));
+    if (info->body && (!kernel || !info->infer)) return run_body(c);
+    SP_RETURN_IF(infer(c, device, meta));
     if (!kernel && meta[0].view_of < 0) return sp__kernel_missing(c, device);
     SP_RETURN_IF(make_outputs(c, meta));
     if (meta[0].view_of >= 0) return SP_OK;
@@ -247,6 +249,13 @@ static sp_status check_fits(const sp_call *c, const sp_tensor *t, const sp_meta 
                        "%s: the result is %s, which a tensor of %s cannot hold; cast one of them, "
                        "or write to a new "
                        "tensor",
+                       WRITTEN_NAME(c), sp_dtype_name((sp_dtype)result->dtype),
+                       sp_dtype_name((sp_dtype)t->dtype));
+    bool parts_lost = (c->flags & SP_CALL_INPLACE) && sp__dtype_is_complex(t->dtype) &&
+                      sp__dtype_is_floating(result->dtype);
+    if (SP_UNLIKELY(parts_lost))
+        return sp_fail(SP_EDTYPE,
+                       "%s: the result is %s, but x is %s; use the form that is not in place",
                        WRITTEN_NAME(c), sp_dtype_name((sp_dtype)result->dtype),
                        sp_dtype_name((sp_dtype)t->dtype));
     return SP_OK;
@@ -316,7 +325,7 @@ static sp_status run_into(sp_call *c, const sp_op_info *info, bool uniform)
     bool views = (info->flags & (SP_OPF_VIEW | SP_OPF_MAY_VIEW)) != 0;
     sp_kernel kernel = sp__kernel_of(device, c->op);
     if (!kernel || !info->infer || views) return run_and_copy(c, info);
-    SP_RETURN_IF(infer(c, info, device, meta));
+    SP_RETURN_IF(infer(c, device, meta));
     bool copies = reads_what_it_writes(c, info->flags);
     for (int i = 0; i < c->n_out; i++) {
         SP_RETURN_IF(check_fits(c, c->out[i], &meta[i]));

@@ -14,12 +14,13 @@ sp_status sp__infer_cumsum(const sp_call *c, sp_meta *out)
 {
     const sp_tensor *x = c->in[0];
     const sp_attr *asked = &c->attr[SP_CUMSUM_DTYPE];
-    sp_dtype dtype = sp__dtype_is_floating(x->dtype) ? (sp_dtype)x->dtype : SP_INT64;
+    sp_dtype dtype = sp__dtype_is_inexact(x->dtype) ? (sp_dtype)x->dtype : SP_INT64;
     SP_RETURN_IF(check_dim(c));
     if (!asked->absent) dtype = (sp_dtype)asked->v.i;
     if (dtype == SP_BOOL)
         return sp_fail(SP_EDTYPE, "%s: dtype is bool, expected int64 or a floating one",
                        sp__op_name(c));
+    SP_RETURN_IF(sp__check_total_dtype(c, dtype));
     return sp__infer_like(c, x, dtype, out);
 }
 

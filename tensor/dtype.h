@@ -3,6 +3,9 @@
  * Storage and computation differ. Vector functions compute in bool, int32, int64, float32 and
  * float64; an element of another dtype becomes its compute dtype when it is loaded, and is rounded
  * (float16, bfloat16: to nearest, ties to even) or wrapped (small integers) once when it is stored.
+ *
+ * A complex number is its two parts, side by side; ops without a meaning for them refuse them
+ * (sp__infer() in ops/op.c), so a kernel that was not written for them never sees any.
  */
 #ifndef SP_DTYPE_H
 #define SP_DTYPE_H
@@ -11,13 +14,14 @@
 
 #include "spool.h"
 
-typedef enum sp_kind { SP_KIND_BOOL, SP_KIND_INT, SP_KIND_FLOAT } sp_kind;
+typedef enum sp_kind { SP_KIND_BOOL, SP_KIND_INT, SP_KIND_FLOAT, SP_KIND_COMPLEX } sp_kind;
 
 typedef struct sp_dtype_info {
     const char *name;
     uint8_t size, shift; /* bytes an element, and their log2 */
     uint8_t kind;        /* sp_kind */
     uint8_t compute;     /* the dtype that arithmetic on it is done in */
+    uint8_t real;        /* the dtype of its parts; of others itself */
     uint8_t wide; /* of float32, float64, int64 and bool the one that holds its values, for kernels
                      that know only these */
     uint8_t digits;      /* bits of the significand, the hidden one included; integers: 0 */
@@ -52,19 +56,55 @@ static inline bool sp__dtype_is_integer(int dtype)
     return sp__dtypes[dtype].kind == SP_KIND_INT;
 }
 
-/* The largest finite number of a floating dtype. */
+static inline bool sp__dtype_is_complex(int dtype)
+{
+    return sp__dtypes[dtype].kind == SP_KIND_COMPLEX;
+}
+
+/* Floating or complex: what gradients flow through. */
+static inline bool sp__dtype_is_inexact(int dtype)
+{
+    return sp__dtypes[dtype].kind >= SP_KIND_FLOAT;
+}
+
+static inline int sp__dtype_real(int dtype)
+{
+    return sp__dtypes[dtype].real;
+}
+
+/* The complex dtype whose parts are of this floating one, or wider. */
+static inline sp_dtype sp__dtype_complex(int dtype)
+{
+    return dtype == SP_FLOAT64 || dtype == SP_COMPLEX128 ? SP_COMPLEX128 : SP_COMPLEX64;
+}
+
+/* The largest finite number of a floating dtype, or of a complex one's parts. */
 double sp__dtype_largest(int dtype);
 /* The dtype a tensor of `tensor` and a weakly typed number of kind `kind` compute in. */
 sp_dtype sp__promote_scalar(sp_dtype tensor, sp_dtype kind);
-/* The dtype itself where it is a floating one, otherwise what numbers without dtype become. */
+/* Of a tensor with dimensions and one without. */
+sp_dtype sp__promote_without_dims(sp_dtype with_dims, sp_dtype without);
+/* The dtype itself where it is floating or complex, otherwise what numbers without dtype become.
+ */
 sp_dtype sp__to_floating(sp_dtype dtype);
 
 /* ---- single numbers ----- */
 
-/* The number in the dtype, at `out`, which holds 8 bytes; converted as the op cast does. */
+/* Room for an element of any dtype. */
+typedef union sp_element {
+    char bytes[16];
+    double part[2];
+} sp_element;
+
+/* The number in the dtype, at `out`, which holds an sp_element; converted as the op cast does. */
 void sp__scalar_to(sp_scalar s, int dtype, void *out);
-/* The element at `at`: bool, int64 or float64. */
+/* The element at `at`: bool, int64 or float64; of a complex one the real part. */
 sp_scalar sp__scalar_from(const void *at, int dtype);
+
+/* Real and imaginary part of the element at `at`; and such an element of a complex dtype to `out`.
+ */
+void sp__complex_from(const void *at, int dtype, double part[2]);
+void sp__complex_to(const double part[2], int dtype, void *out);
 
 /* ---- half precision, bit by bit; the same for every instruction set ----- */
 

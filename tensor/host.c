@@ -169,15 +169,18 @@ sp_status sp_copy_out(const sp_tensor *t, void *out, size_t bytes)
 
 sp_status sp_item(const sp_tensor *t, sp_scalar *out)
 {
-    char value[8];
+    sp_element value;
     *out = SP_INT(0);
     if (t->numel != 1)
         return sp_fail(SP_ESHAPE,
                        "item: a tensor of shape %s has %lld elements; only a tensor of one element "
                        "is a number",
                        SP_SHAPE(t), (long long)t->numel);
+    if (sp__dtype_is_complex(t->dtype))
+        return sp_fail(SP_EDTYPE, "item: a %s tensor is no real number; take its parts or abs()",
+                       sp_dtype_name((sp_dtype)t->dtype));
     SP_RETURN_IF(ready(t, "item"));
-    SP_RETURN_IF(copy_to_host(t, value));
-    *out = sp__scalar_from(value, t->dtype);
+    SP_RETURN_IF(copy_to_host(t, value.bytes));
+    *out = sp__scalar_from(value.bytes, t->dtype);
     return SP_OK;
 }

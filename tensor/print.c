@@ -25,40 +25,54 @@ enum {
     NUMBER_TEXT = 352 /* DBL_MAX in full */
 };
 
-typedef struct printer {
-    const sp_tensor *t; /* strided over `values` */
-    const char *values;
-    bool summarize;
+typedef struct style {
     bool whole, scientific; /* floating point: no fractions; exponents */
     bool any;               /* a finite number other than zero was seen */
     double least, most;     /* of their magnitudes */
     int width;
+} style;
+
+typedef struct printer {
+    const sp_tensor *t; /* strided over `values` */
+    const char *values;
+    bool summarize;
+    style style[2]; /* of numbers; of the imaginary parts of complex ones */
+    int part;       /* which of them is looked at */
     sp_text text;
 } printer;
 
 /* ---- one element ----- */
 
-static sp_scalar number_at(const printer *p, int64_t at)
+static const char *address_of(const printer *p, int64_t at)
 {
-    return sp__scalar_from(p->values + (at << sp__dtype_shift(p->t->dtype)), p->t->dtype);
+    return p->values + (at << sp__dtype_shift(p->t->dtype));
 }
 
+/* Of floating and complex numbers, the part looked at. */
 static double as_double(const printer *p, int64_t at)
 {
-    return number_at(p, at).v.f;
+    double part[2];
+    sp__complex_from(address_of(p, at), p->t->dtype, part);
+    return part[p->part];
 }
 
+static int format_real(const style *s, double x, char *out)
+{
+    if (isnan(x)) return snprintf(out, NUMBER_TEXT, "nan");
+    if (s->scientific) return snprintf(out, NUMBER_TEXT, "%.4e", x);
+    if (!s->whole) return snprintf(out, NUMBER_TEXT, "%.4f", x);
+    return snprintf(out, NUMBER_TEXT, isinf(x) ? "%.0f" : "%.0f.", x);
+}
+
+/* The element, of a complex one the part looked at. */
 static int format_element(const printer *p, int64_t at, char *out)
 {
-    sp_scalar number = number_at(p, at);
+    if (sp__dtype_is_inexact(p->t->dtype))
+        return format_real(&p->style[p->part], as_double(p, at), out);
+    sp_scalar number = sp__scalar_from(address_of(p, at), p->t->dtype);
     if (number.kind == SP_BOOL)
         return snprintf(out, NUMBER_TEXT, "%s", number.v.i ? "True" : "False");
-    if (number.kind == SP_INT64) return snprintf(out, NUMBER_TEXT, "%lld", (long long)number.v.i);
-    double x = number.v.f;
-    if (isnan(x)) return snprintf(out, NUMBER_TEXT, "nan");
-    if (p->scientific) return snprintf(out, NUMBER_TEXT, "%.4e", x);
-    if (!p->whole) return snprintf(out, NUMBER_TEXT, "%.4f", x);
-    return snprintf(out, NUMBER_TEXT, isinf(x) ? "%.0f" : "%.0f.", x);
+    return snprintf(out, NUMBER_TEXT, "%lld", (long long)number.v.i);
 }
 
 /* ---- walking what is shown ----- */
@@ -82,51 +96,67 @@ static void for_each_shown(printer *p, int d, int64_t at, void (*see)(printer *p
 
 static void see_magnitude(printer *p, int64_t at)
 {
+    style *s = &p->style[p->part];
     double x = fabs(as_double(p, at));
     if (!isfinite(x) || x == 0) return;
-    if (x != ceil(x)) p->whole = false;
-    if (!p->any || x < p->least) p->least = x;
-    if (!p->any || x > p->most) p->most = x;
-    p->any = true;
+    if (x != ceil(x)) s->whole = false;
+    if (!s->any || x < s->least) s->least = x;
+    if (!s->any || x > s->most) s->most = x;
+    s->any = true;
 }
 
 static void see_width(printer *p, int64_t at)
 {
     char text[NUMBER_TEXT];
-    if (sp__dtype_is_floating(p->t->dtype)) { /* inf, nan and 0 do not widen the column */
+    style *s = &p->style[p->part];
+    if (sp__dtype_is_inexact(p->t->dtype)) { /* inf, nan and 0 do not widen the column */
         double x = as_double(p, at);
         if (!isfinite(x) || x == 0) return;
     }
     int n = format_element(p, at, text);
-    if (n > p->width) p->width = n;
+    if (n > s->width) s->width = n;
 }
 
 static void choose_style(printer *p)
 {
-    p->whole = true;
-    p->width = 1;
-    if (sp__dtype_is_floating(p->t->dtype)) {
+    style *s = &p->style[p->part];
+    s->whole = true;
+    s->width = 1;
+    if (sp__dtype_is_inexact(p->t->dtype)) {
         for_each_shown(p, 0, 0, see_magnitude);
-        p->scientific = p->any && (p->most / p->least > 1000 || p->most > 1e8 ||
-                                   (!p->whole && p->least < 1e-4));
+        s->scientific = s->any && (s->most / s->least > 1000 || s->most > 1e8 ||
+                                   (!s->whole && s->least < 1e-4));
     }
     for_each_shown(p, 0, 0, see_width);
 }
 
 /* ---- writing ----- */
 
+/* Imaginary parts follow without padding, with a sign. */
 static void write_element(printer *p, int64_t at)
 {
     char text[NUMBER_TEXT];
+    p->part = 0;
     int n = format_element(p, at, text);
-    sp__text_pad(&p->text, ' ', p->width - n);
+    sp__text_pad(&p->text, ' ', p->style[0].width - n);
     sp__text_add(&p->text, "%s", text);
+    if (!sp__dtype_is_complex(p->t->dtype)) return;
+    p->part = 1;
+    format_element(p, at, text);
+    sp__text_add(&p->text, "%s%sj", *text == '-' ? "" : "+", text);
+}
+
+/* Columns that an element takes, with what stands between two. */
+static int column_width(const printer *p)
+{
+    bool parts = sp__dtype_is_complex(p->t->dtype);
+    return p->style[0].width + 2 + (parts ? p->style[1].width + 1 : 0);
 }
 
 /* The innermost dimension, broken into lines that fit. */
 static void write_row(printer *p, int indent, int64_t at)
 {
-    int d = p->t->rank - 1, a_line = (LINE - indent) / (p->width + 2), column = 0;
+    int d = p->t->rank - 1, a_line = (LINE - indent) / column_width(p), column = 0;
     if (a_line < 1) a_line = 1;
     sp__text_add(&p->text, "[");
     for (int64_t i = 0, next; i < p->t->shape[d]; i = next) {
@@ -184,9 +214,10 @@ static void write_suffixes(printer *p, const sp_tensor *t, const char *more)
         snprintf(text, sizeof text, "size=%s", SP_SHAPE(t));
         column = write_suffix(p, text, column);
     }
-    /* float32 goes without saying; int64 and bool show in the values, if there are any */
+    /* float32 goes without saying; int64, bool and complex64 show in the values, if there are any
+     */
     bool shows = t->numel > 0 && (t->dtype == SP_INT64 || t->dtype == SP_BOOL);
-    if (t->dtype != SP_FLOAT32 && !shows) {
+    if (t->dtype != SP_FLOAT32 && !(t->dtype == SP_COMPLEX64 && t->numel > 0) && !shows) {
         snprintf(text, sizeof text, "dtype=spool.%s", sp_dtype_name((sp_dtype)t->dtype));
         column = write_suffix(p, text, column);
     }
@@ -200,7 +231,7 @@ static void write_values(printer *p)
         sp__text_add(&p->text, "[]");
         return;
     }
-    choose_style(p);
+    for (p->part = 0; p->part < 1 + sp__dtype_is_complex(p->t->dtype); p->part++) choose_style(p);
     if (p->t->rank)
         write_dim(p, 0, INDENT, 0);
     else

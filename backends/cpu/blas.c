@@ -150,11 +150,22 @@ bool sp__blas_gemm(int dtype, int m, int n, int k, sp_blas_matrix a, sp_blas_mat
 {
     bool done = true;
     enter();
-    if (dtype == SP_FLOAT32) {
-        done = gemm_f32(m, n, k, a, b, c, ldc);
-    } else {
+    static const double one[2] = {1, 0}, zero[2] = {0, 0};
+    static const float narrow_one[2] = {1, 0}, narrow_zero[2] = {0, 0};
+    switch (dtype) {
+    case SP_FLOAT32: done = gemm_f32(m, n, k, a, b, c, ldc); break;
+    case SP_COMPLEX64:
+        cblas_cgemm(CblasRowMajor, way_of(a), way_of(b), m, n, k, narrow_one, a.data, a.leading,
+                    b.data, b.leading, narrow_zero, c, ldc);
+        break;
+    case SP_COMPLEX128:
+        cblas_zgemm(CblasRowMajor, way_of(a), way_of(b), m, n, k, one, a.data, a.leading, b.data,
+                    b.leading, zero, c, ldc);
+        break;
+    default:
         cblas_dgemm(CblasRowMajor, way_of(a), way_of(b), m, n, k, 1, a.data, a.leading, b.data,
                     b.leading, 0, c, ldc);
+        break;
     }
     leave();
     return done;

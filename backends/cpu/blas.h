@@ -33,8 +33,8 @@ void sp__blas_start(void);
  * itself afterwards. */
 void sp__blas_warm(void);
 
-/* c[m][n] = a[m][k] b[k][n], float32 or float64; all sizes 1 to INT_MAX - 1. False: no memory to
- * work in. */
+/* c[m][n] = a[m][k] b[k][n], float32, float64 or complex; all sizes 1 to INT_MAX - 1. False: no
+ * memory to work in. */
 SP_MUST_USE bool sp__blas_gemm(int dtype, int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b,
                                void *c, int ldc);
 

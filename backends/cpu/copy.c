@@ -53,6 +53,8 @@ static void copy_block(const copy_job *j, char *to, const char *from, int64_t ro
         BLOCK_LOOP(8)
     else if (j->size == 2)
         BLOCK_LOOP(2)
+    else if (j->size == 16)
+        BLOCK_LOOP(16)
     else
         BLOCK_LOOP(1)
 }
@@ -80,7 +82,7 @@ static void copy_run(void *ctx, int64_t chunk)
     } else if (j->from.contiguous) {
         sp__scatter(&j->to, j->from.data + start * j->size, start, n);
     } else {
-        double room[PIECE];
+        sp_element room[PIECE];
         for (int64_t i = 0; i < n; i += PIECE) {
             int64_t length = n - i < PIECE ? n - i : PIECE;
             sp__gather(room, &j->from, start + i, length);

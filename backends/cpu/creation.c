@@ -14,7 +14,7 @@ enum { CHUNK = 16384 };
 
 typedef struct fill_job {
     const sp_operand *out;
-    double value; /* 8 bytes of the output's dtype */
+    sp_element value; /* of the output's dtype */
 } fill_job;
 
 static void fill_chunk(void *ctx, int64_t chunk)
@@ -56,7 +56,7 @@ sp_status sp__cpu_arange(const sp_kargs *args)
         sp_scalar s = SP_FLOAT(value);
         if (integers)
             s = SP_INT((int64_t)((uint64_t)start->v.i + (uint64_t)i * (uint64_t)step->v.i));
-        char bytes[8];
+        char bytes[sizeof(sp_element)];
         sp__scalar_to(s, out->dtype, bytes);
         memcpy(out->data + i * size, bytes, (size_t)size);
     }

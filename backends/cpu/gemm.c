@@ -24,6 +24,7 @@
 double sp__gemm_predict_us(int dtype, double mnk)
 {
     double flops_a_us = dtype == SP_FLOAT32 ? 70e3 : dtype == SP_FLOAT64 ? 35e3 : 1e3;
+    if (sp__dtype_is_complex(dtype)) flops_a_us = dtype == SP_COMPLEX64 ? 17e3 : 8e3;
     return 0.15 + 2 * mnk / flops_a_us;
 }
 
@@ -69,8 +70,7 @@ static sp_blas_matrix as_blas(const matrix *x, const char *at)
 /* bias[n] onto rows of c, through add's own vector function. */
 static void add_bias(const problem *p, char *c, int64_t rows, int64_t first, int64_t n)
 {
-    sp_lane_fn add = sp__isa->pointwise[SP_OP_ADD_SCALAR]
-                         ->fn[p->dtype]; /* add(x, alpha = 1 * y) of two vectors */
+    sp_lane_fn add = sp__lanes_of(SP_OP_ADD, p->dtype)->fn[p->dtype];
     const char *bias = p->bias + first * p->size;
     for (int64_t i = 0; i < rows; i++, c += p->c_row * p->size) add(c, c, bias, NULL, n, 0);
 }
@@ -173,8 +173,11 @@ static void choose_way(problem *p)
     p->rows = p->columns = 1;
     if (p->dtype == SP_BOOL || p->dtype == SP_INT64) {
         p->way = BY_NAIVE;
-    } else if (is_small(p)) {
+    } else if (sp__isa->gemm_small[p->dtype] != NULL && is_small(p)) {
         p->way = BY_SMALL;
+    } else if (sp__dtype_is_complex(p->dtype)) {
+        p->way = BY_GEMM; /* vectors, too: of all shapes one library function */
+        sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);
     } else {
         p->way = p->m == 1 ? BY_ROW : p->n == 1 ? BY_COLUMN : BY_GEMM;
         sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);

@@ -103,6 +103,8 @@ FLOAT2(       copysign,     0.12, COPYSIGN(x, y))
 
 EITHER1(      abs,     0.08, ABS(x), SELECT((M)x < 0, -x, x))
 ANY1(         sign,    0.12, SIGN(x), x)
+ANY1(         sgn,     0.12, SIGN(x), x)
+FLOAT1(       angle,   0.12, SELECT(IS_NAN(x), x, SELECT(x < 0, ZERO + NUMBER_LIKE(x, M_PI), ZERO)))
 NUMBER1(      square,  0.08, x * x)
 FLOAT1(       reciprocal, 0.20, ONE / x)
 FLOAT1(       rsqrt,   0.60, ONE / SQRT(x))
@@ -163,7 +165,12 @@ FLOAT1(       softsign, 0.25, x / (ABS(x) + 1))
 FLOAT3(       threshold, 0.12, 0, SCALAR0, SCALAR1, SELECT(x <= y, z, x))
 /* clang-format on */
 
+/* What makes complex numbers of parts computes in them, as lanes_complex.h has it. */
+LANES_ROW(complex, {0}, 2, 0, 1, 0, false, false, 0.2f)
+
 /* ---- tables ----- */
+
+#include "backends/cpu/lanes_complex.h"
 
 #define SP_CPU_POINTWISE(op, name, n_inputs) [op] = &lanes_##name,
 static const sp_lanes *const pointwise[SP_OP_COUNT] = {
@@ -181,6 +188,7 @@ extern const struct sp_rows *const PASTE(sp__rows_, SP_ISA)[SP_DTYPE_COUNT];
 const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .name = TEXT(SP_ISA),
     .pointwise = pointwise,
+    .complex = complex_rows,
     .cast = CASTS,
     .reduce = {[SP_TREE_SUM] = REDUCE_ROWS(sum),
                [SP_TREE_MAX] = REDUCE_ROWS(max),

@@ -17,6 +17,7 @@
 
 #include "backends/cpu/update.h"
 #include "tensor/backend.h"
+#include "tensor/dtype.h"
 
 typedef void (*sp_lane_fn)(void *dst, const void *a, const void *b, const void *c, int64_t n,
                            unsigned splat);
@@ -28,7 +29,8 @@ typedef struct sp_lanes {
     sp_lane_fn fn[SP_DTYPE_COUNT]; /* by the dtype computed in; NULL: none */
     uint8_t n_operands;
     uint8_t order[3]; /* which argument of the op each operand is */
-    bool to_bool;     /* yields bool; otherwise the dtype computed in */
+    bool to_bool;     /* yields bool; otherwise the dtype computed in, or ... */
+    bool to_real;     /* ... the dtype of its parts */
     bool bool_first;  /* operand 0 is bool, whatever the op computes in */
     float ns;         /* an element, about; for predictions */
 } sp_lanes;
@@ -103,8 +105,10 @@ typedef struct sp_resample_lanes {
 } sp_resample_lanes;
 
 typedef struct sp_isa {
-    const char *name;                                /* "baseline", "avx2", "avx512" */
-    const sp_lanes *const *pointwise;                /* indexed by opcode; NULL: not pointwise */
+    const char *name;                 /* "baseline", "avx2", "avx512" */
+    const sp_lanes *const *pointwise; /* indexed by opcode; NULL: not pointwise */
+    const sp_lanes *const *complex; /* likewise, of ops that compute with complex numbers; NULL: as
+                                     * pointwise says */
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_TREE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
@@ -123,6 +127,21 @@ typedef struct sp_isa {
  * sp__isa_start(). */
 extern const sp_isa *sp__isa;
 void sp__isa_start(void);
+
+/* The row of an op for calls that compute in this dtype; NULL: it is not pointwise. */
+static inline const sp_lanes *sp__lanes_of(int op, int compute)
+{
+    const sp_lanes *row =
+        __builtin_expect(compute >= SP_COMPLEX64, 0) ? sp__isa->complex[op] : NULL;
+    return row ? row : sp__isa->pointwise[op];
+}
+
+/* The dtype that the row's functions yield. */
+static inline int sp__lanes_yield(const sp_lanes *l, int compute)
+{
+    return l->to_bool ? SP_BOOL : l->to_real ? sp__dtypes[compute].real : compute;
+}
+
 /* The set of that name, or NULL when this build or this machine does not have it. For tests. */
 const sp_isa *sp__isa_by_name(const char *name);
 

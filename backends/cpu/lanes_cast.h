@@ -1,8 +1,9 @@
 /* Conversions between any two dtypes, and copies of elements.
  *
- * Values are PyTorch's: floating to integer drops the fraction, to bool asks whether it is zero, to
- * the halves goes by float32. Out of an integer's range, int32 and int64 take their least value
- * and narrower integers the low bits of that int32, as the hardware has it.
+ * Values are PyTorch's: complex to real drops the imaginary part, floating to integer the fraction,
+ * to bool asks whether it is zero, to the halves goes by float32. Out of an integer's range, int32
+ * and int64 take their least value and narrower integers the low bits of that int32, as the
+ * hardware has it.
  *
  * Every conversion rounds correctly or is exact, so plain loops do: however the compiler vectorises
  * them, the bits are the same.
@@ -18,6 +19,8 @@ typedef uint8_t E_u8;
 typedef int8_t E_i8;
 typedef uint16_t E_f16 __attribute__((may_alias));
 typedef uint16_t E_bf16 __attribute__((may_alias));
+typedef float _Complex E_c64;
+typedef double _Complex E_c128;
 
 /* ---- the same elements ----- */
 
@@ -38,6 +41,7 @@ DEFINE_COPY(1)
 DEFINE_COPY(2)
 DEFINE_COPY(4)
 DEFINE_COPY(8)
+DEFINE_COPY(16)
 
 /* ---- loading and storing one element ----- */
 
@@ -51,8 +55,10 @@ DEFINE_COPY(8)
 #define FROM_bf16(x) sp__bfloat_to_float(x)
 #define FROM_f32(x)  (x)
 #define FROM_f64(x)  (x)
+#define FROM_c64(x)  (x)
+#define FROM_c128(x) (x)
 
-/* Of integers, and of float and double. */
+/* Of integers, of float and double, and of complex numbers. */
 #define INT_TO_b8(x)    ((x) != 0)
 #define INT_TO_u8(x)    (x)
 #define INT_TO_i8(x)    (x)
@@ -74,6 +80,23 @@ DEFINE_COPY(8)
 #define REAL_TO_bf16(x) sp__float_to_bfloat((float)(x))
 #define REAL_TO_f32(x)  (x)
 #define REAL_TO_f64(x)  (x)
+#define INT_TO_c64(x)   (x)
+#define INT_TO_c128(x)  (x)
+#define REAL_TO_c64(x)  (x)
+#define REAL_TO_c128(x) (x)
+
+#define COMPLEX_TO_b8(x)   ((x) != 0)
+#define COMPLEX_TO_u8(x)   REAL_TO_u8(__real__(x))
+#define COMPLEX_TO_i8(x)   REAL_TO_i8(__real__(x))
+#define COMPLEX_TO_i16(x)  REAL_TO_i16(__real__(x))
+#define COMPLEX_TO_i32(x)  REAL_TO_i32(__real__(x))
+#define COMPLEX_TO_i64(x)  REAL_TO_i64(__real__(x))
+#define COMPLEX_TO_f16(x)  REAL_TO_f16(__real__(x))
+#define COMPLEX_TO_bf16(x) REAL_TO_bf16(__real__(x))
+#define COMPLEX_TO_f32(x)  __real__(x)
+#define COMPLEX_TO_f64(x)  __real__(x)
+#define COMPLEX_TO_c64(x)  (x)
+#define COMPLEX_TO_c128(x) (x)
 
 /* ---- loops ----- */
 
@@ -108,6 +131,8 @@ DEFINE_COPY(8)
 #define SAME_f32  copy_4
 #define SAME_i64  copy_8
 #define SAME_f64  copy_8
+#define SAME_c64  copy_8
+#define SAME_c128 copy_16
 
 #define NONE(d, s, n)              0
 #define LANE_CAST(from, to, CLASS) LANE_CAST_BY(from, to, CLASS, NONE)
@@ -192,6 +217,22 @@ TO_b8(u8, INT) TO_i8(u8, INT) TO_i16(u8, INT) TO_i32(u8, INT) TO_i64(u8, INT) TO
                                             TO_b8(f64, REAL) TO_INTS(f64, REAL) TO_f16(f64, REAL)
                                                 TO_bf16(f64, REAL) TO_f32(f64, REAL)
 
+#define TO_COMPLEX(from, CLASS) LANE_CAST(from, c64, CLASS) LANE_CAST(from, c128, CLASS)
+    /* clang-format off */
+TO_COMPLEX(b8, INT)
+TO_COMPLEX(u8, INT)
+TO_COMPLEX(i8, INT)
+TO_COMPLEX(i16, INT)
+TO_COMPLEX(i32, INT)
+TO_COMPLEX(i64, INT)
+TO_COMPLEX(f16, REAL)
+TO_COMPLEX(bf16, REAL)
+TO_COMPLEX(f32, REAL)
+TO_COMPLEX(f64, REAL)
+TO_b8(c64, COMPLEX) TO_INTS(c64, COMPLEX) TO_FLOATS(c64, COMPLEX) LANE_CAST(c64, c128, COMPLEX)
+TO_b8(c128, COMPLEX) TO_INTS(c128, COMPLEX) TO_FLOATS(c128, COMPLEX) LANE_CAST(c128, c64, COMPLEX)
+/* clang-format on */
+
 #define cast_b8_b8     copy_1
 #define cast_u8_u8     copy_1
 #define cast_i8_i8     copy_1
@@ -202,6 +243,8 @@ TO_b8(u8, INT) TO_i8(u8, INT) TO_i16(u8, INT) TO_i32(u8, INT) TO_i64(u8, INT) TO
 #define cast_bf16_bf16 copy_2
 #define cast_f32_f32   copy_4
 #define cast_f64_f64   copy_8
+#define cast_c64_c64   copy_8
+#define cast_c128_c128 copy_16
 
 #define CASTS_FROM(from)                                                                           \
     {                                                                                              \
@@ -209,14 +252,16 @@ TO_b8(u8, INT) TO_i8(u8, INT) TO_i16(u8, INT) TO_i32(u8, INT) TO_i64(u8, INT) TO
         [SP_INT16] = cast_##from##_i16, [SP_INT32] = cast_##from##_i32,                            \
         [SP_INT64] = cast_##from##_i64, [SP_FLOAT16] = cast_##from##_f16,                          \
         [SP_BFLOAT16] = cast_##from##_bf16, [SP_FLOAT32] = cast_##from##_f32,                      \
-        [SP_FLOAT64] = cast_##from##_f64                                                           \
+        [SP_FLOAT64] = cast_##from##_f64, [SP_COMPLEX64] = cast_##from##_c64,                      \
+        [SP_COMPLEX128] = cast_##from##_c128                                                       \
     }
 #define CASTS                                                                                      \
     {                                                                                              \
         [SP_BOOL] = CASTS_FROM(b8), [SP_UINT8] = CASTS_FROM(u8), [SP_INT8] = CASTS_FROM(i8),       \
         [SP_INT16] = CASTS_FROM(i16), [SP_INT32] = CASTS_FROM(i32), [SP_INT64] = CASTS_FROM(i64),  \
         [SP_FLOAT16] = CASTS_FROM(f16), [SP_BFLOAT16] = CASTS_FROM(bf16),                          \
-        [SP_FLOAT32] = CASTS_FROM(f32), [SP_FLOAT64] = CASTS_FROM(f64)                             \
+        [SP_FLOAT32] = CASTS_FROM(f32), [SP_FLOAT64] = CASTS_FROM(f64),                            \
+        [SP_COMPLEX64] = CASTS_FROM(c64), [SP_COMPLEX128] = CASTS_FROM(c128)                       \
     }
 
 #endif

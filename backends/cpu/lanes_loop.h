@@ -152,11 +152,11 @@ DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
         [SP_BOOL] = lane_##name##_b8                                                               \
     }
 /* For ops that move elements whatever they mean: one function an element size. */
-#define FN_BY_SIZE(one, two, four, eight)                                                          \
+#define FN_BY_SIZE(one, two, four, eight, sixteen)                                                 \
     {                                                                                              \
         [SP_BOOL] = one, [SP_UINT8] = one, [SP_INT8] = one, [SP_INT16] = two, [SP_FLOAT16] = two,  \
         [SP_BFLOAT16] = two, [SP_INT32] = four, [SP_FLOAT32] = four, [SP_INT64] = eight,           \
-        [SP_FLOAT64] = eight                                                                       \
+        [SP_FLOAT64] = eight, [SP_COMPLEX64] = eight, [SP_COMPLEX128] = sixteen                    \
     }
 
 #define LANES_ROW(row, fns, count, o0, o1, o2, bool_out, bool_in, cost)                            \

@@ -48,7 +48,18 @@ LANE_WHERE(f32)
 LANE_WHERE(f64)
 LANE_WHERE(i16)
 LANE_WHERE(b8)
-#define FN_WHERE(name) FN_BY_SIZE(lane_where_b8, lane_where_i16, lane_where_f32, lane_where_f64)
+static void lane_where_c128(void *d, const void *a, const void *b, const void *c, int64_t n,
+                            unsigned splat)
+{
+    const char *mask = a, *x = b, *y = c;
+    char *to = d;
+    for (int64_t i = 0; i < n; i++, to += 16) {
+        bool first = mask[splat & 1 ? 0 : i] != 0;
+        memcpy(to, first ? x + (splat & 2 ? 0 : i * 16) : y + (splat & 4 ? 0 : i * 16), 16);
+    }
+}
+#define FN_WHERE(name)                                                                             \
+    FN_BY_SIZE(lane_where_b8, lane_where_i16, lane_where_f32, lane_where_f64, lane_where_c128)
 LANES_ROW(where, FN_WHERE(where), 3, 0, 1, 2, false, true, 0.2)
 LANES_ROW(where_scalar, FN_WHERE(where), 3, 0, 1, SP_LANE_SCALAR0, false, true, 0.2)
 LANES_ROW(where_scalar_x, FN_WHERE(where), 3, 0, SP_LANE_SCALAR0, 1, false, true, 0.2)
@@ -136,8 +147,9 @@ ROW2(pow, FN_NUMBER, false, 4.0)
 /* ---- copies ----- */
 
 /* Of the input, of the second input into the first one's geometry, of a number. */
-#define FN_SAME(name) FN_BY_SIZE(copy_1, copy_2, copy_4, copy_8)
+#define FN_SAME(name) FN_BY_SIZE(copy_1, copy_2, copy_4, copy_8, copy_16)
 LANES_ROW(clone, FN_SAME(clone), 1, 0, 0, 0, false, false, 0.05f)
+LANES_ROW(conj_physical, FN_SAME(clone), 1, 0, 0, 0, false, false, 0.05f)
 LANES_ROW(copy, FN_SAME(copy), 1, 1, 0, 0, false, false, 0.05f)
 LANES_ROW(fill_scalar, FN_SAME(fill), 1, SP_LANE_SCALAR0, 0, 0, false, false, 0.03f)
 

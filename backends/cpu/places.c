@@ -47,6 +47,8 @@ typedef ELEMENT(uint8_t) e_u8;
 typedef ELEMENT(uint16_t) e_u16;
 typedef ELEMENT(uint32_t) e_u32;
 typedef ELEMENT(uint64_t) e_u64;
+typedef ELEMENT(float _Complex) e_c64;
+typedef ELEMENT(double _Complex) e_c128;
 
 static inline int64_t place_at(const e_i64 *index, int64_t places)
 {
@@ -78,13 +80,17 @@ DEFINE_PLANE(read_1, e_u8, y, *x)
 DEFINE_PLANE(read_2, e_u16, y, *x)
 DEFINE_PLANE(read_4, e_u32, y, *x)
 DEFINE_PLANE(read_8, e_u64, y, *x)
+DEFINE_PLANE(read_16, e_c128, y, *x)
 DEFINE_PLANE(write_1, e_u8, x, *y)
 DEFINE_PLANE(write_2, e_u16, x, *y)
 DEFINE_PLANE(write_4, e_u32, x, *y)
 DEFINE_PLANE(write_8, e_u64, x, *y)
+DEFINE_PLANE(write_16, e_c128, x, *y)
 DEFINE_PLANE(add_f32, e_f32, x, *x + *y)
 DEFINE_PLANE(add_f64, e_f64, x, *x + *y)
 DEFINE_PLANE(add_i64, e_u64, x, *x + *y)
+DEFINE_PLANE(add_c64, e_c64, x, *x + *y)
+DEFINE_PLANE(add_c128, e_c128, x, *x + *y)
 DEFINE_PLANE(either, e_u8, x, *x | *y)
 DEFINE_PLANE(mul_f32, e_f32, x, *x **y)
 DEFINE_PLANE(mul_f64, e_f64, x, *x **y)
@@ -103,6 +109,8 @@ static plane_fn of_elements(sp_meeting how, int dtype)
         [SP_PLACES_ADD] = {[SP_FLOAT32] = add_f32,
                            [SP_FLOAT64] = add_f64,
                            [SP_INT64] = add_i64,
+                           [SP_COMPLEX64] = add_c64,
+                           [SP_COMPLEX128] = add_c128,
                            [SP_BOOL] = either},
         [SP_PLACES_MUL] = {[SP_FLOAT32] = mul_f32,
                            [SP_FLOAT64] = mul_f64,
@@ -117,11 +125,10 @@ static plane_fn of_elements(sp_meeting how, int dtype)
                            [SP_INT64] = min_i64,
                            [SP_BOOL] = both},
     };
-    int64_t size = sp__size_of(dtype);
-    if (how == SP_PLACES_READ)
-        return size == 8 ? read_8 : size == 4 ? read_4 : size == 2 ? read_2 : read_1;
-    if (how == SP_PLACES_WRITE)
-        return size == 8 ? write_8 : size == 4 ? write_4 : size == 2 ? write_2 : write_1;
+    static const plane_fn reads[] = {read_1, read_2, read_4, read_8, read_16},
+                          writes[] = {write_1, write_2, write_4, write_8, write_16};
+    if (how == SP_PLACES_READ) return reads[sp__dtype_shift(dtype)];
+    if (how == SP_PLACES_WRITE) return writes[sp__dtype_shift(dtype)];
     return by_dtype[how][dtype];
 }
 
@@ -166,7 +173,7 @@ static void meet_rows(const plane *p)
 /* Rows that are slices: one place each, dense on both sides. */
 static plane_fn of_rows(sp_meeting how, int dtype, plane *p)
 {
-    static const int ops[] = {[SP_PLACES_ADD] = SP_OP_ADD_SCALAR,
+    static const int ops[] = {[SP_PLACES_ADD] = SP_OP_ADD,
                               [SP_PLACES_MUL] = SP_OP_MUL,
                               [SP_PLACES_MAX] = SP_OP_MAXIMUM,
                               [SP_PLACES_MIN] = SP_OP_MINIMUM};
@@ -175,7 +182,7 @@ static plane_fn of_rows(sp_meeting how, int dtype, plane *p)
         return NULL;
     if (how == SP_PLACES_READ) return read_rows;
     if (how == SP_PLACES_WRITE) return write_rows;
-    p->row = sp__isa->pointwise[ops[how]]->fn[dtype];
+    p->row = sp__lanes_of(ops[how], dtype)->fn[dtype];
     return meet_rows;
 }
 

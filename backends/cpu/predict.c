@@ -36,7 +36,7 @@ static int64_t largest_numel(const sp_kargs *args)
 
 double sp__cpu_predict_us(const sp_kargs *args)
 {
-    const sp_lanes *l = sp__isa->pointwise[args->op];
+    const sp_lanes *l = sp__lanes_of(args->op, args->compute);
     if (l != NULL) return pointwise_us(args, l);
     if (sp_op_table[args->op].flags & SP_OPF_UPDATES) return sp__update_predict_us(args);
     double n = (double)largest_numel(args);

@@ -20,6 +20,7 @@ typedef struct random_job {
     const sp_operand *out;
     uint64_t seed, offset;
     bool normal;
+    double scale; /* of normal numbers */
 } random_job;
 
 /* The block's uniforms as doubles, exact in the dtype; how many. */
@@ -38,12 +39,12 @@ static int uniforms(const uint32_t w[4], int dtype, double u[4])
 }
 
 /* Pairs (u, v) to pairs of normals. */
-static void box_muller(double *u, int n)
+static void box_muller(double *u, int n, double scale)
 {
     for (int i = 0; i < n; i += 2) {
         double r = sqrt(-2 * log(1 - u[i])), sine, cosine;
         sincos(2 * M_PI * u[i + 1], &sine, &cosine);
-        u[i] = r * cosine, u[i + 1] = r * sine;
+        u[i] = r * cosine * scale, u[i + 1] = r * sine * scale;
     }
 }
 
@@ -74,17 +75,21 @@ static void random_chunk(void *ctx, int64_t chunk)
         double u[4];
         sp__philox(j->seed, j->offset + (uint64_t)block, w);
         int n = uniforms(w, j->out->dtype, u);
-        if (j->normal) box_muller(u, n);
+        if (j->normal) box_muller(u, n, j->scale);
         int64_t first = block * per_block, left = j->out->numel - first;
         store(j->out, first, u, left < n ? left : n);
     }
 }
 
-/* The last two attributes: seed, offset. */
+/* A complex number is two parts of half the variance. The last two attributes: seed, offset. */
 static sp_status random_fill(const sp_kargs *args, bool normal)
 {
     const sp_attr *last = args->attr + args->n_attr;
-    random_job job = {&args->arg[0], (uint64_t)last[-2].v.i, (uint64_t)last[-1].v.i, normal};
+    sp_operand out = args->arg[0];
+    bool parts = sp__dtype_is_complex(out.dtype);
+    if (parts) out.numel *= 2, out.dtype = (uint8_t)sp__dtype_real(out.dtype);
+    random_job job = {&out, (uint64_t)last[-2].v.i, (uint64_t)last[-1].v.i, normal,
+                      parts ? M_SQRT1_2 : 1};
     int64_t blocks = (int64_t)sp__random_blocks(job.out->numel, job.out->dtype);
     double us = (double)job.out->numel * (normal ? 15e-3 : 4e-3);
     sp__pool_for((blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, us, random_chunk, &job);

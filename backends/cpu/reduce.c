@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "backends/cpu/parts.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
@@ -388,6 +389,7 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
 
 sp_status sp__cpu_sum(const sp_kargs *args)
 {
+    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_by_parts(sp__cpu_sum, args);
     return reduce(args, SP_TREE_SUM);
 }
 

@@ -15,6 +15,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
+#include "backends/cpu/parts.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
@@ -259,6 +260,7 @@ static sp_status extremum(const sp_kargs *args, scan_fn f64, scan_fn i64)
 
 sp_status sp__cpu_cumsum(const sp_kargs *args)
 {
+    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_by_parts(sp__cpu_cumsum, args);
     return running(args, sum_f64, sum_i64);
 }
 

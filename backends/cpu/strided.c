@@ -19,8 +19,10 @@ static void fill_run(void *dst, const void *src, int64_t size, int64_t n)
         COPY_LOOP(2, i, 0);
     else if (size == 4)
         COPY_LOOP(4, i, 0);
-    else
+    else if (size == 8)
         COPY_LOOP(8, i, 0);
+    else
+        COPY_LOOP(16, i, 0);
 }
 
 enum { COPIED = 2048 };
@@ -47,6 +49,8 @@ void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t
         sp__isa->gather8(dst, src, 1, n, 0, stride);
     else if (size == 2)
         COPY_LOOP(2, i, i * stride);
+    else if (size == 16)
+        COPY_LOOP(16, i, i * stride);
     else
         COPY_LOOP(1, i, i * stride);
 }
@@ -61,6 +65,8 @@ void sp__scatter_run(void *dst, const void *src, int64_t size, int64_t n, int64_
         COPY_LOOP(8, i * stride, i);
     else if (size == 2)
         COPY_LOOP(2, i * stride, i);
+    else if (size == 16)
+        COPY_LOOP(16, i * stride, i);
     else
         COPY_LOOP(1, i * stride, i);
 }

@@ -1,6 +1,6 @@
 /* Walking strided storage: dense runs of elements to and from any geometry.
  *
- * Elements are bytes here (size 1, 2, 4 or 8); who wants another dtype converts the dense run.
+ * Elements are bytes here (size 1, 2, 4, 8 or 16); who wants another dtype converts the dense run.
  * Linear positions count in row-major order of the shape.
  */
 #ifndef SP_CPU_STRIDED_H

@@ -16,7 +16,7 @@
 #include "ops/attr.h"
 #include "ops_gen.h"
 
-enum { CHUNK_ELEMENTS = 16384, SMALL = 512 };
+enum { CHUNK_ELEMENTS = 16384, SMALL = 512 /* elements of 8 bytes */ };
 
 typedef enum place_kind {
     AT_MEMORY, /* base + position */
@@ -36,9 +36,9 @@ typedef struct tile_run {
     int64_t length, numel; /* of a tile; of everything */
     int16_t n_slot, staging;
     uint32_t slot_bytes;
-    const place *place;   /* one a value */
-    const double *number; /* 8 bytes each, of whatever dtype */
-    const bool *direct;   /* one an output: its step has written it already */
+    const place *place;       /* one a value */
+    const sp_element *number; /* of whatever dtype */
+    const bool *direct;       /* one an output: its step has written it already */
 } tile_run;
 
 static char *address(const tile_run *r, const place *at, char *scratch, int64_t start)
@@ -163,9 +163,10 @@ static void choose_length(tile_run *r, const sp_kargs *args)
     for (int k = 0; k < r->prog->n_out; k++) {
         if (sp__size_of(args->arg[k].dtype) > width) width = sp__size_of(args->arg[k].dtype);
     }
-    int64_t slots = r->n_slot > 0 ? r->n_slot : 1;
-    r->length = SP_TILE_HOT / (slots * width) / SP_TILE_MIN * SP_TILE_MIN;
-    if (r->length < SP_TILE_MIN) r->length = SP_TILE_MIN;
+    int64_t slots = r->n_slot > 0 ? r->n_slot : 1,
+            least = width > 8 ? SP_TILE_MIN / 2 : SP_TILE_MIN;
+    r->length = SP_TILE_HOT / (slots * width) / least * least;
+    if (r->length < least) r->length = least;
     if (r->length > SP_TILE_MAX) r->length = SP_TILE_MAX;
     r->slot_bytes = (uint32_t)(r->length * width);
 }
@@ -179,7 +180,7 @@ double sp__tile_predict_us(const sp_tile_prog *prog, int64_t numel)
 static void run_prepared(const sp_tile_prog *p, const sp_kargs *args, const sp_scalar *scalars)
 {
     place place[SP_TILE_MAX_VALUES];
-    double number[SP_TILE_MAX_NUMBERS];
+    sp_element number[SP_TILE_MAX_NUMBERS];
     bool direct[SP_TILE_MAX_VALUES];
     tile_run r = {.prog = p,
                   .args = args,
@@ -264,7 +265,7 @@ sp_status sp__tile_run(const sp_tile_prog *prog, const sp_kargs *args, const sp_
 /* ---- eager: one instruction ----- */
 
 /* A scalar attribute in the dtype computed in. */
-static inline void number_to(const sp_attr *a, int dtype, double *out)
+static inline void number_to(const sp_attr *a, int dtype, sp_element *out)
 {
     if (SP_LIKELY(dtype == SP_FLOAT32 && a->kind == SP_ATTR_SCALAR)) {
         float f = a->tag == SP_FLOAT64 ? (float)a->v.f : (float)a->v.i;
@@ -282,10 +283,10 @@ static inline int operand_dtype(const sp_lanes *l, int k, const sp_kargs *args)
 /* Operands as they lie in memory, numbers in `number`. False: some dtype would have to be
  * converted. */
 static inline bool operands_in_place(const sp_kargs *args, const sp_lanes *l, const void **src,
-                                     unsigned *numbers, double *number)
+                                     unsigned *numbers, sp_element *number)
 {
     const sp_operand *out = &args->arg[0];
-    if (l->fn[args->compute] == NULL || out->dtype != (l->to_bool ? SP_BOOL : args->compute))
+    if (l->fn[args->compute] == NULL || out->dtype != sp__lanes_yield(l, args->compute))
         return false;
     for (int k = 0; k < l->n_operands; k++) {
         int from = l->order[k], dtype = operand_dtype(l, k, args);
@@ -340,7 +341,7 @@ static inline bool run_dense(const sp_kargs *args, const sp_lanes *l)
 {
     const void *src[3] = {args, args, args}; /* unused ones: any address */
     unsigned splat = 0;
-    double number[3];
+    sp_element number[3];
     int64_t n = args->arg[0].numel;
     if (!args->dense || !operands_in_place(args, l, src, &splat, number)) return false;
     for (int k = 0; k < l->n_operands; k++) {
@@ -370,7 +371,7 @@ static bool run_rows(const sp_kargs *args, const sp_lanes *l)
     enum { SHORT = 8 };
     const sp_operand *out = &args->arg[0];
     const void *src[3] = {args, args, args};
-    double number[3];
+    sp_element number[3];
     eager e = {
         .fn = l->fn[args->compute], .dst = out->data, .rows = out->shape[0], .n = out->shape[1]};
     if (out->rank != 2 || e.n < SHORT || out->stride[1] != 1) return false;
@@ -390,6 +391,15 @@ static bool run_rows(const sp_kargs *args, const sp_lanes *l)
     sp__pool_for((e.rows + e.rows_a_chunk - 1) / e.rows_a_chunk, eager_us(args, l, out->numel),
                  eager_rows, &e);
     return true;
+}
+
+static bool is_small(const sp_kargs *args)
+{
+    int64_t n = args->arg[0].numel;
+    int widest = sp__size_of(args->compute);
+    for (int i = 0; i < args->n_arg; i++)
+        if (sp__size_of(args->arg[i].dtype) > widest) widest = sp__size_of(args->arg[i].dtype);
+    return n <= (widest > 8 ? SMALL / 2 : SMALL);
 }
 
 /* A small strided or mixed call: operands gathered and converted on the stack, one call, result
@@ -421,7 +431,7 @@ static void run_small(const sp_kargs *args, const sp_lanes *l)
         sp__isa->cast[x->dtype][dtype](room[k], in_place ? x->data : raw, NULL, NULL, one ? 1 : n,
                                        0);
     }
-    int yields = l->to_bool ? SP_BOOL : args->compute;
+    int yields = sp__lanes_yield(l, args->compute);
     bool same = out->dtype == yields;
     char *to = out->contiguous && same ? out->data : room[3];
     l->fn[args->compute](to, src[0], src[1], src[2], n, splat);
@@ -472,7 +482,7 @@ static bool run_dense_cast(const sp_kargs *args)
 
 sp_status sp__cpu_pointwise(const sp_kargs *args)
 {
-    const sp_lanes *l = sp__isa->pointwise[args->op];
+    const sp_lanes *l = sp__lanes_of(args->op, args->compute);
     if (SP_LIKELY(run_dense(args, l))) return SP_OK;
     if (run_dense_cast(args)) return SP_OK;
     if (args->arg[0].numel == 0 || run_rows(args, l)) return SP_OK;
@@ -484,7 +494,7 @@ sp_status sp__cpu_pointwise(const sp_kargs *args)
             sp__copy_strided(out, from);
         return SP_OK;
     }
-    if (out->numel <= SMALL && l->fn[args->compute] != NULL) {
+    if (l->fn[args->compute] != NULL && is_small(args)) {
         run_small(args, l);
         return SP_OK;
     }

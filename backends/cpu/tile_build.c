@@ -11,14 +11,13 @@
 
 static bool is_cast(const sp_lanes *l)
 {
-    return l->fn[SP_BOOL] == NULL && l->fn[SP_INT64] == NULL && l->fn[SP_FLOAT32] == NULL &&
-           l->fn[SP_FLOAT64] == NULL;
+    return l == sp__isa->pointwise[SP_OP_CAST];
 }
 
 bool sp__tile_can(int op, sp_dtype compute)
 {
     if (op < 0 || op >= SP_OP_COUNT) return false;
-    const sp_lanes *l = sp__isa->pointwise[op];
+    const sp_lanes *l = sp__lanes_of(op, compute);
     return l != NULL && (is_cast(l) || l->fn[compute] != NULL);
 }
 
@@ -62,7 +61,7 @@ static int add_number(sp_tile_prog *p, int scalar, int dtype)
 static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const int16_t *value_of,
                            int *out)
 {
-    const sp_lanes *l = instr->op < SP_OP_COUNT ? sp__isa->pointwise[instr->op] : NULL;
+    const sp_lanes *l = instr->op < SP_OP_COUNT ? sp__lanes_of(instr->op, instr->compute) : NULL;
     if (l == NULL || !sp__tile_can(instr->op, instr->compute)) {
         return sp_fail(SP_EUNSUPPORTED, "%s: no pointwise kernel computes in %s",
                        instr->op < SP_OP_COUNT ? sp_op_table[instr->op].name : "?",
@@ -80,7 +79,7 @@ static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const in
         else
             step.src[k] = (int16_t)converted(p, value_of[instr->src[from]], dtype);
     }
-    step.dtype = l->to_bool ? SP_BOOL : instr->compute;
+    step.dtype = (uint8_t)sp__lanes_yield(l, instr->compute);
     p->ns += l->ns * (sp__size_of(instr->compute) > 4 ? 2.0f : 1.0f);
     *out = converted(p, add_step(p, &step), instr->result);
     return SP_OK;

@@ -15,7 +15,8 @@ enum {
     SP_TILE_MAX_VALUES = 768,
     SP_TILE_MAX_NUMBERS = 128,
     SP_TILE_MAX_SLOTS = 128,     /* with packed inputs and staging */
-    SP_TILE_SCRATCH = 64 * 1024, /* bytes: SP_TILE_MAX_SLOTS of SP_TILE_MIN doubles */
+    SP_TILE_SCRATCH = 64 * 1024, /* bytes: SP_TILE_MAX_SLOTS of SP_TILE_MIN doubles, or of half as
+                                  * many elements of 16 bytes */
     SP_TILE_HOT =
         24 * 1024, /* what a tile's slots should take at most, to stay in the first-level cache */
     SP_TILE_MIN = 64,

@@ -286,11 +286,24 @@ static sp_status write_file(const sp_out *model, const char *path)
     return status;
 }
 
+/* ONNX has complex dtypes, but next to no operators that take them. */
+static sp_status check_real(const sp_graph *g)
+{
+    for (sp_vid v = 0; v < g->n_values; v++)
+        if (sp__dtype_is_complex(g->values[v].type.dtype))
+            return sp_fail(SP_EUNSUPPORTED,
+                           "onnx.save: a value of the graph is %s, which ONNX's operators do not "
+                           "take; write the function in real numbers (view_as_real)",
+                           sp_dtype_name((sp_dtype)g->values[v].type.dtype));
+    return SP_OK;
+}
+
 sp_status sp_onnx_save(const sp_graph *graph, const char *path)
 {
     sp_saver s = {.g = graph};
     sp_out model = {0};
     sp_status status;
+    SP_TRY(check_real(graph));
     SP_TRY(build_model(&s, &model));
     SP_TRY(write_file(&model, path));
 out:

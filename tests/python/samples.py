@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ RANDOM = {  # ops whose values no two calls share
     "multinomial",
 }
 UNSET = {"empty"}  # ops whose values mean nothing
+YIELDS_COMPLEX = {"complex", "polar", "view_as_complex"}  # whatever goes in
 GATHERING = {  # ops that gather at places which they compute: these are checked between two regions
     "mode",
     "nanmedian",
@@ -63,6 +64,7 @@ READING = {  # ops whose result depends on values that they read
     "repeat_interleave.each",
     "repeat_interleave.counts",
 }
+COMPLEX = {"float32": np.complex64, "float64": np.complex128}
 FULL = os.environ.get("SPOOL_TEST_FULL") == "1"
 
 
@@ -75,10 +77,11 @@ class Sample:
     text: str
     args: list
     kwargs: dict = field(default_factory=dict)
+    complex: bool = False  # floating tensors get an imaginary part
 
     @property
     def id(self):
-        return f"{self.op}({self.text})"
+        return f"{self.op}({self.text})" + (" complex" if self.complex else "")
 
     @property
     def differentiable(self):
@@ -99,6 +102,7 @@ REFLECTED = {
 
 
 def load():
+    """All samples; the first one of each op that takes complex numbers once more, with such numbers."""
     table = json.loads(Path(spool.__file__).with_name("_samples.json").read_text())
     samples = []
     for entry in table["ops"]:
@@ -106,7 +110,16 @@ def load():
             samples.append(
                 Sample(entry["name"], entry, sample["text"], sample["args"], sample["kwargs"])
             )
+        if entry["complex"] and entry["family"] != "complex":
+            samples += [replace(s, complex=True) for s in samples[-len(entry["samples"]) :][:1]]
     return samples
+
+
+def has_complex(sample):
+    """Whether complex numbers go in or come out, which ONNX files and narrow dtypes do not have."""
+    args, _ = arrays_of(sample)
+    kinds = {tensor_at(args, p).dtype.kind for p in tensor_positions(args)}
+    return "c" in kinds or sample.op in YIELDS_COMPLEX
 
 
 def is_tensor(spec):
@@ -137,6 +150,9 @@ def drawn(spec, rng, dtype):
         return (rng.random(shape) + 0.5).astype(dtype)
     if kind == "unit":
         return (rng.random(shape) * 0.8 + 0.1).astype(dtype)
+    if kind == "complex64":
+        parts = rng.normal(size=(2, *shape))
+        return (parts[0] + 1j * parts[1]).astype(COMPLEX[dtype])
     return np.asarray(rng.normal(size=shape)).astype(dtype)
 
 
@@ -144,11 +160,17 @@ def arrays_of(sample, dtype="float32"):
     """The sample's arguments with arrays in place of tensor specs: (args, kwargs)."""
     rng = np.random.default_rng(zlib.crc32(sample.id.encode()))
 
+    def one(spec):
+        array = make_array(spec, rng, dtype)
+        if sample.complex and array.dtype.kind == "f":
+            return np.asarray(array + 1j * rng.uniform(-1, 1, array.shape)).astype(COMPLEX[dtype])
+        return array
+
     def made(value):
         if is_tensor(value):
-            return make_array(value, rng, dtype)
+            return one(value)
         if isinstance(value, list) and value and all(is_tensor(v) for v in value):
-            return [make_array(v, rng, dtype) for v in value]
+            return [one(v) for v in value]
         return value
 
     return [made(v) for v in sample.args], {k: made(v) for k, v in sample.kwargs.items()}
@@ -205,8 +227,8 @@ def tensor_positions(args):
 
 
 def float_positions(args):
-    """Where the floating tensors among the arguments are."""
-    return [p for p in tensor_positions(args) if tensor_at(args, p).dtype.kind == "f"]
+    """Where the floating and complex tensors among the arguments are."""
+    return [p for p in tensor_positions(args) if tensor_at(args, p).dtype.kind in "fc"]
 
 
 def tensor_at(args, position):

@@ -76,7 +76,8 @@ REFERENCES = {
 }
 # Exact, correctly rounded by a single operation, or a chain of two of them that is the definition.
 PLAIN = set(
-    "abs sign neg floor ceil trunc round frac square relu leaky_relu hardtanh hardswish hardsigmoid clone".split()
+    "abs sign sgn angle neg floor ceil trunc round frac square relu leaky_relu hardtanh hardswish hardsigmoid clone "
+    "conj_physical".split()
 )
 DOMAINS = {  # all numbers where nothing else is said
     **dict.fromkeys(["log", "log2", "log10", "sqrt", "rsqrt"], (0, np.inf)),

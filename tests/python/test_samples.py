@@ -30,6 +30,7 @@ from samples import (
 import spool
 
 SAMPLES = load()
+EXACT = (spool.float64, spool.complex128)
 # Ops by the mode in which a sample of theirs was run.
 EXERCISED = defaultdict(set)
 # PyTorch refuses the negative indices that Spool counts from the end.
@@ -169,6 +170,7 @@ TORCH = {
     "rmsprop_step": lambda *args, **kwargs: stepped(torch.optim.RMSprop, *args, **kwargs),
     "adagrad_step": lambda *args, **kwargs: stepped(torch.optim.Adagrad, *args, **kwargs),
     "all_finite": lambda xs: torch.stack([x.isfinite().all() for x in xs]).all(),
+    "view_as_complex": lambda x: torch.complex(x[..., 0], x[..., 1]),
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
 }
 
@@ -359,8 +361,8 @@ def test_value_is_torchs(sample, dtype):
         assert str(value.dtype).split(".")[-1] == str(wanted.dtype).split(".")[-1]
         if sample.op in UNSET:
             continue
-        exact = value.dtype != spool.float32
-        close(value, wanted.numpy(), *((1e-12, 1e-12) if exact else (2e-5, 1e-5)))
+        exact = value.dtype not in (spool.float32, spool.complex64)
+        close(value, wanted.resolve_conj().numpy(), *((1e-12, 1e-12) if exact else (2e-5, 1e-5)))
 
 
 def strided(array):
@@ -395,15 +397,23 @@ def test_layout_does_not_change_values(sample):
         close(a, b.detach().numpy(), 2e-6, 1e-6)
 
 
+def inner(t, weight):
+    """The sum of t * weight, of complex numbers over their parts: the real part of t * conj(weight)."""
+    if t.is_complex():
+        weight = np.asarray(weight)
+        return inner(t.real, weight.real.copy()) + inner(t.imag, weight.imag.copy())
+    return (t * spool.tensor(weight)).sum()
+
+
 def scalar_function(sample, args, kwargs, positions, weights):
-    """The floating arguments -> sum(weights * op(...)), over float64."""
+    """The inexact arguments -> sum(weights * op(...)), over float64 and complex128."""
 
     def function(*tensors):
         full = with_tensors(args, positions, tensors)
         total = 0
         for out, weight in zip(outputs(run(sample, full, kwargs)), weights):
-            if out.dtype == spool.float64:
-                total = total + (out * weight).sum()
+            if out.dtype in EXACT:
+                total = total + inner(out, weight)
         return total
 
     return function
@@ -415,19 +425,25 @@ def case_of(sample):
     positions = [p for p in float_positions(args) if p[0] in sample.differentiable]
     rng = np.random.default_rng(1)
     results = outputs(run(sample, list(map(to_spool, args)), kwargs))
-    if any(r.dtype == spool.float32 for r in results) or not any(
-        r.dtype == spool.float64 for r in results
+    if any(r.dtype in (spool.float32, spool.complex64) for r in results) or not any(
+        r.dtype in EXACT for r in results
     ):
         positions = []  # rounded to less than the differences need, or no number at all
-    shapes = [tuple(r.shape) for r in results]
-    weights = [spool.tensor(np.asarray(rng.normal(size=s))) for s in shapes]
+    weights = [normal_like(rng, r.detach().numpy()) for r in results]
     points = [tensor_at(args, p) for p in positions]
-    directions = [np.asarray(rng.normal(size=p.shape)) for p in points]
+    directions = [normal_like(rng, p) for p in points]
     return scalar_function(sample, args, kwargs, positions, weights), points, directions
 
 
+def normal_like(rng, array):
+    parts = [np.asarray(rng.normal(size=array.shape)) for _ in range(1 + (array.dtype.kind == "c"))]
+    return parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]
+
+
 def dot(arrays, others):
-    return sum(float((np.asarray(a) * np.asarray(b)).sum()) for a, b in zip(arrays, others))
+    return sum(
+        float((np.conj(np.asarray(a)) * np.asarray(b)).sum().real) for a, b in zip(arrays, others)
+    )
 
 
 def finite_difference(function, points, directions, step):
@@ -505,7 +521,7 @@ def first_derivative(function, directions):
         )
         total = 0
         for g, d in zip(grads, directions):
-            total = total + (g * spool.tensor(d)).sum()
+            total = total + inner(g, d)
         return total
 
     return derivative
@@ -518,7 +534,7 @@ def test_gradient_second_order(sample):
         pytest.skip("no floating argument, or a result of another dtype")
     EXERCISED["second order"].add(sample.op)
     rng = np.random.default_rng(2)
-    others = [np.asarray(rng.normal(size=p.shape)) for p in points]
+    others = [normal_like(rng, p) for p in points]
     derivative = first_derivative(function, directions)
     leaves = [spool.tensor(p, requires_grad=True) for p in points]
     value = derivative(*leaves)
@@ -559,7 +575,7 @@ def test_vmap_is_a_loop(sample):
         rng = np.random.default_rng(3)
         stacks = {p: np.stack([np.asarray(tensor_at(args, p))] * 3) for p in batched}
         for i, stack in stacks.items():
-            if stack.dtype.kind == "f":
+            if stack.dtype.kind in "fc":
                 stacks[i] = (stack * rng.uniform(0.5, 1.5, (3,) + (1,) * (stack.ndim - 1))).astype(
                     stack.dtype
                 )

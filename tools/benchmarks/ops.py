@@ -191,7 +191,9 @@ def cases():
     found = {}
     for sample in samples.load():
         entry = sample.entry
-        if sample.op.endswith(".rscalar") or sample.op in LEFT_OUT or "view" in entry["flags"]:
+        if sample.complex or sample.op.endswith(".rscalar") or sample.op in LEFT_OUT:
+            continue
+        if "view" in entry["flags"]:
             continue
         if {"function", "method"} & set(entry["variants"]):
             found.setdefault(sample.op, [])

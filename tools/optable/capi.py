@@ -23,6 +23,8 @@ DTYPE_CONSTANTS = {
     "bfloat16": "SP_BFLOAT16",
     "float32": "SP_FLOAT32",
     "float64": "SP_FLOAT64",
+    "complex64": "SP_COMPLEX64",
+    "complex128": "SP_COMPLEX128",
 }
 assert tuple(DTYPE_CONSTANTS) == DTYPES
 

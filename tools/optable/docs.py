@@ -343,6 +343,8 @@ def _reference_entry(op):
         f"- `{name}`: {' '.join(str(text).split())}"
         for name, text in op.keys.get("args", {}).items()
     ]
+    if op.flag("complex"):
+        lines.append("- takes complex numbers")
     if "returns" in op.keys:
         lines.append(f"- returns: {' '.join(str(op.keys['returns']).split())}")
     lines += [
@@ -386,6 +388,7 @@ def samples(ops):
                 "onnx": op.keys.get("onnx"),
                 "operator": op.keys.get("operator"),
                 "samples": op.samples,
+                "complex": op.flag("complex"),
             }
         )
     return json.dumps({"ops": entries}, indent=1) + "\n"

@@ -11,6 +11,7 @@ _FLAGS = (
     ("random", "RANDOM"),
     ("composite", "COMPOSITE"),
     ("rounds_once", "ROUNDS_ONCE"),
+    ("complex", "COMPLEX"),
     ("may_view", "MAY_VIEW"),
     ("reduce", "REDUCE"),
     ("linear", "LINEAR"),
@@ -58,6 +59,8 @@ def header(ops):
 
 def _row(op, infer):
     flags = [f"SP_OPF_{name}" for key, name in _FLAGS if op.flag(key)]
+    if op.keys.get("complex") == "holomorphic":
+        flags.append("SP_OPF_HOLOMORPHIC")
     if op.is_only_body:
         flags.append("SP_OPF_BODY")
     attrs = [p.name for p in op.attrs] + op.hidden_attrs

@@ -15,6 +15,7 @@ _MAKERS = {
     "boolean": "boolean",
     "int64": "int64",
     "data": "data",
+    "complex64": "complex64",
 }
 
 

@@ -17,6 +17,8 @@ DTYPES = (
     "bfloat16",
     "float32",
     "float64",
+    "complex64",
+    "complex128",
 )
 
 _TYPES = {

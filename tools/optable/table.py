@@ -87,6 +87,7 @@ KEYS = {
     "updates": bool,
     "composite": str,
     "rounds_once": bool,
+    "complex": (bool, str),
     "kernel": (bool, str),
     "vjp": dict,
     "jvp": (str, dict),
@@ -388,6 +389,8 @@ def _check_names(op, problem):
 
 def _check_flags(op, problem):
     keys = op.keys
+    if keys.get("complex", True) not in (True, "holomorphic"):
+        problem("'complex' is true or holomorphic; leave it out where complex numbers are refused")
     if op.flag("rounds_once") and (not op.is_only_body or op.variadic or len(op.inputs) > 8):
         problem("'rounds_once' is for a composite of at most 8 inputs that is nothing but a body")
     if "infer" not in keys and not op.is_composite:

@@ -88,6 +88,14 @@ int sp__py_wrong_type(const char *op, const char *arg, const char *wanted, PyObj
  * array or text) and in *out; 0: it is none, and nothing is raised; -1: it is one that no scalar
  * holds (an int beyond 64 bits). */
 int sp__py_number(PyObject *o, sp_scalar *out);
+/* 1: o is a complex number, Python's or NumPy's, whose parts are in part; 0: it is none; -1: with
+ * an exception. */
+int sp__py_complex(PyObject *o, double part[2]);
+/* A tensor without dimensions of the complex number o, to stand beside `beside` (NULL: nothing) in
+ * arithmetic: complex128 where that is float64 or complex128, else complex64. NULL with an
+ * exception.
+ */
+sp_tensor *sp__py_complex_tensor(PyObject *o, const sp_tensor *beside);
 int sp__py_scalar(PyObject *o, const char *op, const char *arg, sp_scalar *out);
 int sp__py_int(PyObject *o, const char *op, const char *arg, int64_t *out);
 int sp__py_float(PyObject *o, const char *op, const char *arg, double *out);
@@ -104,6 +112,8 @@ PyObject *sp__py_dtype_object(sp_dtype dtype); /* borrowed */
 bool sp__py_is_dtype(PyObject *o);
 /* spool.Size, a tuple. */
 PyObject *sp__py_size(int n, const int64_t *sizes);
+/* The element at `at` as a Python bool, int, float or complex. */
+PyObject *sp__py_from_element(const void *at, int dtype);
 /* A Python bool, int or float. */
 PyObject *sp__py_from_scalar(sp_scalar value);
 

@@ -96,6 +96,54 @@ static int set_grad(PyObject *self, PyObject *value, void *unused)
     return 0;
 }
 
+static PyObject *get_real(PyObject *self, void *unused)
+{
+    (void)unused;
+    const sp_tensor *t = sp__py_handle(self);
+    sp_tensor *out = NULL;
+    if (!sp__dtype_is_complex(t->dtype)) return Py_NewRef(self);
+    sp_status status = sp_real(t, &out);
+    return sp__py_result(status, out);
+}
+
+static PyObject *get_imag(PyObject *self, void *unused)
+{
+    (void)unused;
+    sp_tensor *out = NULL;
+    sp_status status = sp_imag(sp__py_handle(self), &out);
+    return sp__py_result(status, out);
+}
+
+/* x.real = value: written into x. */
+static int set_part(PyObject *self, PyObject *value, PyObject *(*get)(PyObject *, void *))
+{
+    if (!value) return sp__py_wrong_type("real, imag", "value", "a tensor or a number", Py_None);
+    PyObject *part = get(self, NULL);
+    int result = part ? PyObject_SetItem(part, Py_Ellipsis, value) : -1;
+    Py_XDECREF(part);
+    return result;
+}
+
+static int set_real(PyObject *self, PyObject *value, void *unused)
+{
+    (void)unused;
+    return set_part(self, value, get_real);
+}
+
+static int set_imag(PyObject *self, PyObject *value, void *unused)
+{
+    (void)unused;
+    return set_part(self, value, get_imag);
+}
+
+static PyObject *get_adjoint(PyObject *self, void *unused)
+{
+    (void)unused;
+    sp_tensor *out = NULL;
+    sp_status status = sp_adjoint(sp__py_handle(self), &out);
+    return sp__py_result(status, out);
+}
+
 static PyObject *get_data(PyObject *self, void *unused)
 {
     (void)unused;
@@ -118,7 +166,7 @@ static int check_data(const sp_tensor *t, const sp_tensor *from)
     if (sp_grad_get(t, &grad)) return -1;
     const char *why = !sp_is_leaf(t) ? "a computed tensor"
                       : grad         ? "a tensor with a gradient"
-                      : sp_requires_grad(t) && !sp__dtype_is_floating(from->dtype)
+                      : sp_requires_grad(t) && !sp__dtype_is_inexact(from->dtype)
                           ? "a tensor that requires grad"
                           : NULL;
     sp_drop(&grad);
@@ -199,6 +247,10 @@ PyGetSetDef sp__py_attr_getset[] = {
     {"grad", get_grad, set_grad, "The gradient accumulated by backward(), or None.", NULL},
     {"grad_fn", sp__py_grad_fn, NULL, "The node of the tape that made the tensor, or None.", NULL},
     {"data", get_data, set_data, "The same values without history.", NULL},
+    {"real", get_real, set_real, "The real parts, a view; of a real tensor itself.", NULL},
+    {"imag", get_imag, set_imag, "The imaginary parts, a view.", NULL},
+    {"H", get_adjoint, NULL, "The conjugate of a matrix, transposed.", NULL},
+    {"mH", get_adjoint, NULL, "The conjugate with the last two dimensions swapped.", NULL},
     {"T", get_transposed, NULL, "A view with the dimensions in reverse order.", NULL},
     {"mT", get_matrix_transposed, NULL, "A view with the last two dimensions swapped.", NULL},
     {"_version", get_version, NULL, "How often the storage was written in place.", NULL},
@@ -275,6 +327,12 @@ static PyObject *is_floating_point(PyObject *self, PyObject *unused)
     return PyBool_FromLong(sp__dtype_is_floating(sp__py_handle(self)->dtype));
 }
 
+static PyObject *is_complex(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(sp__dtype_is_complex(sp__py_handle(self)->dtype));
+}
+
 static PyObject *element_size(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -293,7 +351,13 @@ static PyObject *item(PyObject *self, PyObject *unused)
 {
     (void)unused;
     sp_scalar value;
-    sp_status status = sp_item(sp__py_handle(self), &value);
+    const sp_tensor *t = sp__py_handle(self);
+    if (SP_UNLIKELY(sp__dtype_is_complex(t->dtype)) && t->numel == 1) {
+        sp_element room;
+        sp_status status = sp_copy_out(t, &room, sizeof room);
+        return status ? sp__py_raise(status) : sp__py_from_element(&room, t->dtype);
+    }
+    sp_status status = sp_item(t, &value);
     return SP_LIKELY(status == SP_OK) ? sp__py_from_scalar(value) : sp__py_raise(status);
 }
 
@@ -333,6 +397,8 @@ PyMethodDef sp__py_attr_methods[] = {
      "storage_offset($self)\n--\n\nElements before the first one."},
     {"is_contiguous", is_contiguous, METH_NOARGS,
      "is_contiguous($self)\n--\n\nWhether the elements are dense in row-major order."},
+    {"is_complex", is_complex, METH_NOARGS,
+     "is_complex($self)\n--\n\nWhether the dtype is complex64 or complex128."},
     {"is_floating_point", is_floating_point, METH_NOARGS,
      "is_floating_point($self)\n--\n\nWhether the dtype is float32 or float64."},
     {"element_size", element_size, METH_NOARGS, "element_size($self)\n--\n\nBytes an element."},

@@ -32,6 +32,32 @@ static bool is_numpy_bool(PyObject *o)
     return strncmp(Py_TYPE(o)->tp_name, "numpy.bool", 10) == 0;
 }
 
+static bool is_complex(PyObject *o)
+{
+    return PyComplex_Check(o) || strncmp(Py_TYPE(o)->tp_name, "numpy.complex", 13) == 0;
+}
+
+int sp__py_complex(PyObject *o, double part[2])
+{
+    if (!is_complex(o)) return 0;
+    Py_complex value = PyComplex_AsCComplex(o);
+    part[0] = value.real, part[1] = value.imag;
+    return value.real == -1.0 && PyErr_Occurred() ? -1 : 1;
+}
+
+sp_tensor *sp__py_complex_tensor(PyObject *o, const sp_tensor *beside)
+{
+    double part[2];
+    sp_element room;
+    sp_tensor *t = NULL;
+    sp_dtype dtype = beside ? sp__dtype_complex(beside->dtype) : SP_COMPLEX64;
+    if (sp__py_complex(o, part) < 0) return NULL;
+    sp__complex_to(part, dtype, &room);
+    sp_status status = sp_from_data(&room, dtype, 0, NULL, &t);
+    if (status) sp__py_raise(status);
+    return t;
+}
+
 static int number_by_protocol(PyObject *o, sp_scalar *out)
 {
     PyTypeObject *type = Py_TYPE(o);
@@ -48,7 +74,7 @@ static int number_by_protocol(PyObject *o, sp_scalar *out)
         Py_DECREF(index);
         return found;
     }
-    if (!type->tp_as_number->nb_float) return 0;
+    if (!type->tp_as_number->nb_float || is_complex(o)) return 0;
     double value = PyFloat_AsDouble(o);
     if (value == -1.0 && PyErr_Occurred()) return -1;
     *out = SP_FLOAT(value);
@@ -146,6 +172,14 @@ int sp__py_ints_args(PyObject *const *args, Py_ssize_t n_args, const char *op, c
 {
     if (n_args == 1) return sp__py_ints(args[0], op, arg, out, n);
     return ints_from(args, n_args, op, arg, out, n);
+}
+
+PyObject *sp__py_from_element(const void *at, int dtype)
+{
+    double part[2];
+    if (!sp__dtype_is_complex(dtype)) return sp__py_from_scalar(sp__scalar_from(at, dtype));
+    sp__complex_from(at, dtype, part);
+    return PyComplex_FromDoubles(part[0], part[1]);
 }
 
 PyObject *sp__py_from_scalar(sp_scalar value)

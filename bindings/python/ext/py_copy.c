@@ -7,6 +7,10 @@
 static PyObject *in_dtype(PyObject *self, sp_dtype dtype, bool copy)
 {
     sp_tensor *t = sp__py_handle(self), *out = NULL;
+    if (sp__dtype_is_complex(t->dtype) && !sp__dtype_is_complex(dtype) && dtype != SP_BOOL &&
+        PyErr_WarnEx(PyExc_UserWarning,
+                     "casting complex values to real ones drops their imaginary part", 1) < 0)
+        return NULL;
     if (dtype != (sp_dtype)t->dtype) return sp__py_result(sp_cast(t, dtype, &out), out);
     return copy ? sp__py_result(sp_clone(t, &out), out) : Py_NewRef(self);
 }
@@ -56,6 +60,8 @@ DEFINE_TO(half, SP_FLOAT16)
 DEFINE_TO(bfloat16, SP_BFLOAT16)
 DEFINE_TO(float, SP_FLOAT32)
 DEFINE_TO(double, SP_FLOAT64)
+DEFINE_TO(cfloat, SP_COMPLEX64)
+DEFINE_TO(cdouble, SP_COMPLEX128)
 
 static PyObject *cpu(PyObject *self, PyObject *unused)
 {
@@ -65,12 +71,18 @@ static PyObject *cpu(PyObject *self, PyObject *unused)
 
 static PyObject *type(PyObject *self, PyObject *args)
 {
-    static const char *const names[SP_DTYPE_COUNT] = {
-        [SP_BOOL] = "BoolTensor",     [SP_UINT8] = "ByteTensor",
-        [SP_INT8] = "CharTensor",     [SP_INT16] = "ShortTensor",
-        [SP_INT32] = "IntTensor",     [SP_INT64] = "LongTensor",
-        [SP_FLOAT16] = "HalfTensor",  [SP_BFLOAT16] = "BFloat16Tensor",
-        [SP_FLOAT32] = "FloatTensor", [SP_FLOAT64] = "DoubleTensor"};
+    static const char *const names[SP_DTYPE_COUNT] = {[SP_BOOL] = "BoolTensor",
+                                                      [SP_UINT8] = "ByteTensor",
+                                                      [SP_INT8] = "CharTensor",
+                                                      [SP_INT16] = "ShortTensor",
+                                                      [SP_INT32] = "IntTensor",
+                                                      [SP_INT64] = "LongTensor",
+                                                      [SP_FLOAT16] = "HalfTensor",
+                                                      [SP_BFLOAT16] = "BFloat16Tensor",
+                                                      [SP_FLOAT32] = "FloatTensor",
+                                                      [SP_FLOAT64] = "DoubleTensor",
+                                                      [SP_COMPLEX64] = "ComplexFloatTensor",
+                                                      [SP_COMPLEX128] = "ComplexDoubleTensor"};
     PyObject *asked = NULL;
     sp_dtype dtype;
     if (!PyArg_ParseTuple(args, "|O:type", &asked)) return NULL;
@@ -292,6 +304,8 @@ PyMethodDef sp__py_copy_methods[] = {
      "has it already and copy is not asked for."},
     {"float", to_float, METH_NOARGS, "float($self)\n--\n\nself as float32."},
     {"double", to_double, METH_NOARGS, "double($self)\n--\n\nself as float64."},
+    {"cfloat", to_cfloat, METH_NOARGS, "cfloat($self)\n--\n\nself as complex64."},
+    {"cdouble", to_cdouble, METH_NOARGS, "cdouble($self)\n--\n\nself as complex128."},
     {"half", to_half, METH_NOARGS, "half($self)\n--\n\nself as float16."},
     {"bfloat16", to_bfloat16, METH_NOARGS, "bfloat16($self)\n--\n\nself as bfloat16."},
     {"long", to_long, METH_NOARGS, "long($self)\n--\n\nself as int64."},

@@ -20,16 +20,18 @@ static char code_of(const char *format)
 {
     if (!format) return 'B';
     if (*format == '@' || *format == '=' || *format == '<') format++;
+    if (*format == 'Z' && format[1] && !format[2]) /* complex: 'F' and 'D' here */
+        return format[1] == 'f' ? 'F' : format[1] == 'd' ? 'D' : 0;
     return format[0] && !format[1] ? format[0] : 0;
 }
 
 bool sp__py_dtype_of_format(const char *format, Py_ssize_t itemsize, sp_dtype *out)
 {
     char code = code_of(format);
-    if (!code || !strchr("?Bbhilqnefd", code)) return false;
+    if (!code || !strchr("?BbhilqnefdFD", code)) return false;
     for (int i = 0; i < SP_DTYPE_COUNT; i++) {
         const char *own = sp__py_format_of_dtype((sp_dtype)i);
-        bool same = own && (*own == code || (*own == 'l' && strchr("lqn", code)) ||
+        bool same = own && (code_of(own) == code || (*own == 'l' && strchr("lqn", code)) ||
                             (*own == 'i' && code == 'l'));
         if (!same || (Py_ssize_t)sp__dtypes[i].size != itemsize) continue;
         *out = (sp_dtype)i;
@@ -41,9 +43,9 @@ bool sp__py_dtype_of_format(const char *format, Py_ssize_t itemsize, sp_dtype *o
 const char *sp__py_format_of_dtype(sp_dtype dtype)
 {
     static const char *const formats[SP_DTYPE_COUNT] = {
-        [SP_BOOL] = "?",    [SP_UINT8] = "B",   [SP_INT8] = "b",
-        [SP_INT16] = "h",   [SP_INT32] = "i",   [SP_INT64] = "l",
-        [SP_FLOAT16] = "e", [SP_FLOAT32] = "f", [SP_FLOAT64] = "d"};
+        [SP_BOOL] = "?",    [SP_UINT8] = "B",      [SP_INT8] = "b",       [SP_INT16] = "h",
+        [SP_INT32] = "i",   [SP_INT64] = "l",      [SP_FLOAT16] = "e",    [SP_FLOAT32] = "f",
+        [SP_FLOAT64] = "d", [SP_COMPLEX64] = "Zf", [SP_COMPLEX128] = "Zd"};
     return formats[dtype];
 }
 
@@ -72,8 +74,10 @@ static int64_t load_int(char code, Py_ssize_t size, const char *at)
     }
 }
 
-static sp_scalar load(char code, Py_ssize_t size, const char *at)
+/* Of complex numbers, the real part; `imaginary` is left alone otherwise. */
+static sp_scalar load(char code, Py_ssize_t size, const char *at, double *imaginary)
 {
+    double part[2];
     float narrow;
     double wide;
     uint16_t half;
@@ -82,6 +86,11 @@ static sp_scalar load(char code, Py_ssize_t size, const char *at)
     case 'e': memcpy(&half, at, 2); return SP_FLOAT((double)sp__half_to_float(half));
     case 'f': memcpy(&narrow, at, 4); return SP_FLOAT((double)narrow);
     case 'd': memcpy(&wide, at, 8); return SP_FLOAT(wide);
+    case 'F':
+    case 'D':
+        sp__complex_from(at, code == 'F' ? SP_COMPLEX64 : SP_COMPLEX128, part);
+        *imaginary = part[1];
+        return SP_FLOAT(part[0]);
     default: return SP_INT(load_int(code, size, at));
     }
 }
@@ -110,16 +119,26 @@ static bool is_wide_unsigned(const Py_buffer *view)
     return view->itemsize == 8 && code && strchr("LQN", code);
 }
 
+/* A number in the dtype, where its imaginary part may fall away. */
+static void put(sp_scalar value, double imaginary, sp_dtype dtype, void *to)
+{
+    if (sp__dtype_is_complex(dtype) && imaginary != 0)
+        sp__complex_to((double[2]){value.v.f, imaginary}, dtype, to);
+    else
+        sp__scalar_to(value, dtype, to);
+}
+
 static int fill_from_buffer(const Py_buffer *view, int dim, const char *from, sp_dtype dtype,
                             char **to, const char *op)
 {
     if (dim == view->ndim) {
-        sp_scalar value = load(code_of(view->format), view->itemsize, from);
+        double imaginary = 0;
+        sp_scalar value = load(code_of(view->format), view->itemsize, from, &imaginary);
         if (is_wide_unsigned(view) && value.v.i < 0) {
             PyErr_Format(PyExc_OverflowError, "%s: a uint64 beyond int64's range", op);
             return -1;
         }
-        sp__scalar_to(value, dtype, *to);
+        put(value, imaginary, dtype, *to);
         *to += sp_dtype_size(dtype);
         return 0;
     }
@@ -210,9 +229,29 @@ static bool is_sequence(PyObject *o)
                                : Py_TYPE(o)->tp_as_sequence->sq_length != NULL;
 }
 
-/* A number, or a tensor of one element inside a list. */
-static int leaf_value(PyObject *o, const char *op, sp_scalar *out)
+/* A complex number: its real part, marked by kind SP_COMPLEX64. 0: it is none. */
+static int complex_value(PyObject *o, sp_scalar *out, double *imaginary)
 {
+    double part[2];
+    int found = sp__py_complex(o, part);
+    if (found <= 0) return found;
+    *out = SP_FLOAT(part[0]), *imaginary = part[1];
+    out->kind = SP_COMPLEX64;
+    return 1;
+}
+
+/* A number, or a tensor of one element inside a list. */
+static int leaf_value(PyObject *o, const char *op, sp_scalar *out, double *imaginary)
+{
+    *imaginary = 0;
+    int is_complex = complex_value(o, out, imaginary);
+    if (is_complex) return is_complex < 0 ? -1 : 0;
+    if (sp__py_is_tensor(o) && sp__dtype_is_complex(sp__py_handle(o)->dtype)) {
+        PyObject *value = PyObject_CallMethod((PyObject *)o, "item", NULL);
+        int result = value ? complex_value(value, out, imaginary) : -1;
+        Py_XDECREF(value);
+        return result < 0 ? -1 : 0;
+    }
     if (sp__py_is_tensor(o)) {
         sp_status status = sp_item(sp__py_handle(o), out);
         if (status) sp__py_raise(status);
@@ -224,7 +263,8 @@ static int leaf_value(PyObject *o, const char *op, sp_scalar *out)
         /* A NumPy array without dimensions is a number too. */
         PyObject *value = PyObject_CheckBuffer(o) ? PyObject_CallMethod(o, "item", NULL) : NULL;
         PyErr_Clear();
-        found = value ? sp__py_number(value, out) : 0;
+        found = value ? complex_value(value, out, imaginary) : 0;
+        if (found == 0 && value) found = sp__py_number(value, out);
         Py_XDECREF(value);
         if (found == 0)
             PyErr_Format(PyExc_TypeError, "%s: cannot make a number of a %.100s", op,
@@ -238,13 +278,14 @@ static int measure(nest *n, PyObject *o, int depth)
 {
     if (!is_sequence(o)) {
         sp_scalar value;
+        double imaginary;
         if (depth != n->rank) {
             PyErr_Format(sp__py_shape_error,
                          "%s: a number at depth %d, where other entries have sequences", n->op,
                          depth);
             return -1;
         }
-        if (leaf_value(o, n->op, &value) < 0) return -1;
+        if (leaf_value(o, n->op, &value, &imaginary) < 0) return -1;
         int kind = value.kind;
         if (kind > n->kind) n->kind = kind;
         return 0;
@@ -293,12 +334,27 @@ static int find_shape(nest *n, PyObject *data)
     return 0;
 }
 
+/* TypeError for a complex number where a real dtype is asked for. */
+static int store_number(sp_scalar value, double imaginary, sp_dtype dtype, const char *op, void *to)
+{
+    if (value.kind == SP_COMPLEX64 && !sp__dtype_is_complex(dtype)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s: a complex number in a tensor of %s; give a complex dtype", op,
+                     sp_dtype_name(dtype));
+        return -1;
+    }
+    if (value.kind == SP_COMPLEX64) value.kind = SP_FLOAT64;
+    put(value, imaginary, dtype, to);
+    return 0;
+}
+
 static int fill(nest *n, PyObject *o, int depth)
 {
     if (depth == n->rank) {
         sp_scalar value;
-        if (leaf_value(o, n->op, &value) < 0) return -1;
-        sp__scalar_to(value, n->dtype, n->at);
+        double imaginary;
+        if (leaf_value(o, n->op, &value, &imaginary) < 0) return -1;
+        if (store_number(value, imaginary, n->dtype, n->op, n->at) < 0) return -1;
         n->at += sp_dtype_size(n->dtype);
         return 0;
     }
@@ -316,6 +372,7 @@ static int fill(nest *n, PyObject *o, int depth)
 
 static sp_dtype default_dtype(int kind)
 {
+    if (kind == SP_COMPLEX64) return SP_COMPLEX64;
     return kind == SP_BOOL ? SP_BOOL : kind == SP_INT64 ? SP_INT64 : SP_FLOAT32;
 }
 
@@ -348,14 +405,16 @@ static int tensor_of_sequence(PyObject *data, const sp_dtype *dtype, const char 
 static int tensor_of_number(PyObject *data, const sp_dtype *dtype, const char *op, sp_tensor **out)
 {
     sp_scalar value;
-    double room;
-    int found = sp__py_number(data, &value);
+    sp_element room;
+    double imaginary = 0;
+    int found = complex_value(data, &value, &imaginary);
+    if (found == 0) found = sp__py_number(data, &value);
     if (found == 0)
         return sp__py_wrong_type(op, "data", "a number, a nested sequence of numbers, or an array",
                                  data);
     if (found < 0) return -1;
     sp_dtype stored = dtype ? *dtype : default_dtype(value.kind);
-    sp__scalar_to(value, stored, &room);
+    if (store_number(value, imaginary, stored, op, &room) < 0) return -1;
     sp_status status = sp_from_data(&room, stored, 0, NULL, out);
     if (status) sp__py_raise(status);
     return status ? -1 : 0;
@@ -465,7 +524,7 @@ int sp__py_tensor_over(PyObject *exporter, const char *op, sp_tensor **out)
 static PyObject *list_of(const sp_tensor *t, int dim, const char **at)
 {
     if (dim == t->rank) {
-        PyObject *value = sp__py_from_scalar(sp__scalar_from(*at, t->dtype));
+        PyObject *value = sp__py_from_element(*at, t->dtype);
         *at += sp_dtype_size((sp_dtype)t->dtype);
         return value;
     }

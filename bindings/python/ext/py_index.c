@@ -448,6 +448,11 @@ static int source_of(PyObject *value, const sp_tensor *x, source *out)
     }
     int found = sp__py_number(value, &out->number);
     if (found) return found < 0 ? -1 : 0;
+    if (PyComplex_Check(value) && !sp__dtype_is_complex(x->dtype)) {
+        PyErr_Format(PyExc_TypeError, "setitem: a complex number into a tensor of %s",
+                     sp_dtype_name((sp_dtype)x->dtype));
+        return -1;
+    }
     sp_dtype dtype = (sp_dtype)x->dtype;
     return sp__py_tensor_of(value, &dtype, "setitem", &out->tensor);
 }

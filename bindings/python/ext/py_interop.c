@@ -245,12 +245,21 @@ typedef struct dl_managed {
     void (*deleter)(struct dl_managed *self);
 } dl_managed;
 
-enum { DL_CPU = 1, DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
+enum {
+    DL_CPU = 1,
+    DL_INT = 0,
+    DL_UINT = 1,
+    DL_FLOAT = 2,
+    DL_BFLOAT = 4,
+    DL_COMPLEX = 5,
+    DL_BOOL = 6
+};
 
 static uint8_t dl_code(int dtype)
 {
     if (dtype == SP_BFLOAT16) return DL_BFLOAT;
     if (sp__dtype_is_floating(dtype)) return DL_FLOAT;
+    if (sp__dtype_is_complex(dtype)) return DL_COMPLEX;
     return dtype == SP_BOOL ? DL_BOOL : dtype == SP_UINT8 ? DL_UINT : DL_INT;
 }
 

@@ -556,6 +556,17 @@ static PyObject *run(const sp__py_group *g, const sp__py_sig *sig, sp__py_mode m
     return result;
 }
 
+static bool any_complex(PyObject *const *args, Py_ssize_t n_args, PyObject *names)
+{
+    Py_ssize_t n = n_args + (names ? PyTuple_GET_SIZE(names) : 0);
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (PyComplex_Check(args[i])) return true;
+    return false;
+}
+
+static PyObject *call_with_complex(const sp__py_group *group, PyObject *self, PyObject *const *args,
+                                   Py_ssize_t n_args, PyObject *names, sp__py_mode mode);
+
 static PyObject *general_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
                               Py_ssize_t n_args, PyObject *names, sp__py_mode mode)
 {
@@ -571,8 +582,29 @@ static PyObject *general_call(const sp__py_group *group, PyObject *self, PyObjec
             (m.kind == best.kind && m.at > best.at))
             best = m, best_sig = sig;
     }
+    if (best.kind == WRONG_KIND && best.who && any_complex(args, n_args, names))
+        return call_with_complex(group, self, args, n_args, names, mode);
     raise_misfit(group, best_sig, best);
     return NULL;
+}
+
+/* Numbers of signatures are real: a complex one stands as a tensor without dimensions. */
+static PyObject *call_with_complex(const sp__py_group *group, PyObject *self, PyObject *const *args,
+                                   Py_ssize_t n_args, PyObject *names, sp__py_mode mode)
+{
+    PyObject *with[SP_PY_MAX_PARAMS + 1], *result = NULL;
+    Py_ssize_t n = n_args + (names ? PyTuple_GET_SIZE(names) : 0), i = 0;
+    const sp_tensor *beside = self && sp__py_is_tensor(self) ? sp__py_handle(self) : NULL;
+    for (Py_ssize_t k = 0; !beside && k < n; k++)
+        if (sp__py_is_tensor(args[k])) beside = sp__py_handle(args[k]);
+    for (; i < n && i < SP_PY_MAX_PARAMS + 1; i++) {
+        sp_tensor *t = NULL;
+        if (PyComplex_Check(args[i]) && !(t = sp__py_complex_tensor(args[i], beside))) break;
+        with[i] = t ? sp__py_object(t) : Py_NewRef(args[i]);
+    }
+    if (i == n) result = general_call(group, self, with, n_args, names, mode);
+    while (i > 0) Py_DECREF(with[--i]);
+    return result;
 }
 
 PyObject *sp__py_call(const sp__py_group *group, PyObject *self, PyObject *const *args,
@@ -599,6 +631,23 @@ static PyObject *bad_number(int op, PyObject *o)
     return NULL;
 }
 
+/* The number as a tensor without dimensions; NotImplemented for what is no complex number. */
+static PyObject *with_complex_number(const sp__py_operator *o, PyObject *a, PyObject *b,
+                                     sp__py_mode mode)
+{
+    bool a_is = sp__py_is_tensor(a);
+    double part[2];
+    int found = o->tensors < 0 ? 0 : sp__py_complex(a_is ? b : a, part);
+    if (found < 0) return NULL;
+    if (found == 0) Py_RETURN_NOTIMPLEMENTED;
+    sp_tensor *t = sp__py_complex_tensor(a_is ? b : a, sp__py_handle(a_is ? a : b));
+    if (!t) return NULL;
+    PyObject *made = sp__py_object(t),
+             *result = sp__py_call_pair(o->tensors, a_is ? a : made, a_is ? made : b, mode);
+    Py_DECREF(made);
+    return result;
+}
+
 PyObject *sp__py_binary(const sp__py_operator *o, PyObject *a, PyObject *b, sp__py_mode mode)
 {
     bool a_is = sp__py_is_tensor(a), b_is = sp__py_is_tensor(b);
@@ -611,6 +660,6 @@ PyObject *sp__py_binary(const sp__py_operator *o, PyObject *a, PyObject *b, sp__
     sp_scalar number;
     int found = sp__py_number(a_is ? b : a, &number);
     if (found < 0) return bad_number(op, a_is ? b : a);
-    if (found == 0) Py_RETURN_NOTIMPLEMENTED;
+    if (found == 0) return with_complex_number(o, a, b, mode);
     return sp__py_call_scalar(op, a_is ? a : b, number, mode);
 }

@@ -138,6 +138,11 @@ static int set_dict(PyObject *self, PyObject *value, void *unused)
 
 static int item_of(PyObject *self, sp_scalar *out)
 {
+    if (SP_UNLIKELY(sp__dtype_is_complex(sp__py_handle(self)->dtype))) {
+        PyErr_Format(PyExc_TypeError, "a %s tensor is no real number; take .real, .imag or .abs()",
+                     sp_dtype_name((sp_dtype)sp__py_handle(self)->dtype));
+        return -1;
+    }
     sp_status status = sp_item(sp__py_handle(self), out);
     if (status == SP_OK) return 0;
     sp__py_raise(status);
@@ -153,6 +158,14 @@ static int tensor_bool(PyObject *self)
                      "to one element first",
                      SP_SHAPE(sp__py_handle(self)));
         return -1;
+    }
+    if (sp__dtype_is_complex(sp__py_handle(self)->dtype)) {
+        sp_element room;
+        double part[2];
+        sp_status status = sp_copy_out(sp__py_handle(self), &room, sizeof room);
+        if (status) return sp__py_raise(status), -1;
+        sp__complex_from(&room, sp__py_handle(self)->dtype, part);
+        return part[0] != 0 || part[1] != 0;
     }
     if (item_of(self, &value) < 0) return -1;
     return value.kind == SP_FLOAT64 ? value.v.f != 0 : value.v.i != 0;
@@ -175,7 +188,7 @@ static PyObject *tensor_int(PyObject *self)
 static PyObject *tensor_index(PyObject *self)
 {
     sp_tensor *t = sp__py_handle(self);
-    if (sp__dtype_is_floating(t->dtype) || t->numel != 1)
+    if (sp__dtype_is_inexact(t->dtype) || t->numel != 1)
         return PyErr_Format(
             PyExc_TypeError,
             "a %s tensor of shape %s is no index; only integer tensors of one element are",

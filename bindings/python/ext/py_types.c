@@ -31,13 +31,13 @@ static PyObject *dtype_signed(PyObject *self, void *unused)
 {
     (void)unused;
     const sp_dtype_info *info = &sp__dtypes[((dtype_object *)self)->value];
-    return PyBool_FromLong(info->kind == SP_KIND_FLOAT || info->least < 0);
+    return PyBool_FromLong(info->kind >= SP_KIND_FLOAT || info->least < 0);
 }
 
 static PyObject *dtype_complex(PyObject *self, void *unused)
 {
-    (void)self, (void)unused;
-    Py_RETURN_FALSE;
+    (void)unused;
+    return PyBool_FromLong(sp__dtype_is_complex(((dtype_object *)self)->value));
 }
 
 /* What spool.finfo and spool.iinfo are made of: kind, bits of the significand, largest exponent,
@@ -70,7 +70,7 @@ static PyMethodDef dtype_methods[] = {{"__reduce__", dtype_reduce, METH_NOARGS, 
 static PyGetSetDef dtype_getset[] = {
     {"is_floating_point", dtype_floating, NULL, "Whether its elements have fractions.", NULL},
     {"is_signed", dtype_signed, NULL, "Whether it has negative numbers.", NULL},
-    {"is_complex", dtype_complex, NULL, "False: there are no complex dtypes yet.", NULL},
+    {"is_complex", dtype_complex, NULL, "Whether its elements have an imaginary part.", NULL},
     {"_limits", dtype_limits, NULL, NULL, NULL},
     {"itemsize", dtype_itemsize, NULL, "Bytes an element.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -101,6 +101,8 @@ int sp__py_dtype(PyObject *o, const char *op, const char *arg, sp_dtype *out)
         *out = SP_INT64;
     else if (o == (PyObject *)&PyBool_Type)
         *out = SP_BOOL;
+    else if (o == (PyObject *)&PyComplex_Type)
+        *out = SP_COMPLEX128;
     else
         return sp__py_wrong_type(op, arg, "a dtype (spool.float32, spool.int64, ...)", o);
     return 0;
@@ -264,8 +266,10 @@ static int add_dtypes(PyObject *module)
         PyObject *self = PyObject_Init((PyObject *)&dtypes[i], &dtype_type);
         if (PyObject_SetAttrString(module, sp_dtype_name((sp_dtype)i), self) < 0) return -1;
     }
-    const char *alias[][2] = {{"half", "float16"}, {"float", "float32"}, {"double", "float64"},
-                              {"short", "int16"},  {"int", "int32"},     {"long", "int64"}};
+    const char *alias[][2] = {{"half", "float16"},     {"float", "float32"},
+                              {"double", "float64"},   {"short", "int16"},
+                              {"int", "int32"},        {"long", "int64"},
+                              {"cfloat", "complex64"}, {"cdouble", "complex128"}};
     for (size_t i = 0; i < sizeof alias / sizeof *alias; i++) {
         PyObject *self = PyObject_GetAttrString(module, alias[i][1]);
         int failed = !self || PyObject_SetAttrString(module, alias[i][0], self) < 0;

@@ -7,11 +7,11 @@ its kind is higher than that of every tensor that has some.
 import math
 
 from . import _C
-from ._C import Tensor, dtype, float32, int64
+from ._C import Tensor, complex64, dtype, float32, float64, int64
 
 __all__ = ["can_cast", "finfo", "iinfo", "is_tensor", "promote_types", "result_type"]
 
-_INT, _FLOAT = 1, 2  # kinds, as in tensor/dtype.h
+_INT, _FLOAT, _COMPLEX = 1, 2, 3  # kinds, as in tensor/dtype.h
 
 
 def _checked(value, op, name="type"):
@@ -21,7 +21,7 @@ def _checked(value, op, name="type"):
 
 
 class finfo:
-    """Limits of a floating dtype: ``bits``, ``eps``, ``max``, ``min``, ``tiny`` (smallest normal number), ``resolution``.
+    """Limits of a floating dtype, or of a complex one's parts: ``bits``, ``eps``, ``max``, ``min``, ``tiny`` (smallest normal number), ``resolution``.
 
     Raises
     ------
@@ -31,8 +31,10 @@ class finfo:
 
     def __init__(self, type: dtype = float32):
         kind, digits, exponent, _, _ = _checked(type, "finfo")._limits
-        if kind != _FLOAT:
+        if kind not in (_FLOAT, _COMPLEX):
             raise TypeError(f"finfo: type is {type}, expected a floating dtype; see iinfo")
+        if kind == _COMPLEX:
+            type = float32 if type.itemsize == 8 else float64
         self.dtype = str(type).split(".")[-1]
         self.bits = 8 * type.itemsize
         self.eps = 2.0 ** (1 - digits)
@@ -78,6 +80,8 @@ def promote_types(type1: dtype, type2: dtype) -> dtype:
 def _of_number(value):
     if isinstance(value, bool):
         return _C.bool
+    if isinstance(value, complex):
+        return complex64
     return int64 if isinstance(value, int) else float32
 
 
@@ -100,7 +104,7 @@ def result_type(tensor1, tensor2) -> dtype:
     for value in (tensor1, tensor2):
         if isinstance(value, Tensor):
             groups[0 if value.ndim else 1].append(value.dtype)
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, (int, float, complex)):
             groups[2].append(_of_number(value))
         else:
             raise TypeError(f"result_type: {value!r} is neither a tensor nor a number")
@@ -108,7 +112,8 @@ def result_type(tensor1, tensor2) -> dtype:
     for group in groups:
         found = _highest(group)
         if found and (result is None or found._limits[0] > result._limits[0]):
-            result = found
+            parts = result is not None and found.is_complex and result.is_floating_point
+            result = complex64._promote(result) if parts else found
     return result
 
 

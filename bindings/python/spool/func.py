@@ -42,7 +42,7 @@ def _tensors(values, op, what):
 def _floating(values, op, what):
     _tensors(values, op, what)
     for value in values:
-        if not value.is_floating_point():
+        if not (value.is_floating_point() or value.is_complex()):
             raise _C.DTypeError(
                 f"{op}: {what} must be floating point, found {value.dtype}; convert it with .float()"
             )
@@ -117,7 +117,7 @@ def _grad_run(func, tree, cotangents, has_aux, op):
 def _sum_of_grads(level, outputs, weights, inputs):
     total = None
     for i, (output, weight) in enumerate(zip(outputs, weights)):
-        if not output.is_floating_point():
+        if not (output.is_floating_point() or output.is_complex()):
             continue
         part = _C._grad_of(level, output, weight, inputs, i < len(outputs) - 1)
         total = part if total is None else [a + b for a, b in zip(total, part)]

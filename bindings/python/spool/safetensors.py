@@ -34,6 +34,7 @@ _FORMATS = {
     "BF16": (2, "bfloat16", "float32"),
     "F32": (4, "float32", None),
     "F64": (8, "float64", None),
+    "C64": (8, "complex64", None),
 }
 _NAMES = {dtype: name for name, (_, dtype, _) in _FORMATS.items()}
 
