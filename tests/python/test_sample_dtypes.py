@@ -7,7 +7,9 @@ Integers are equal.
 import numpy as np
 import pytest
 import torch
+from peers import INDEX_FROM_END, TORCH, torch_op
 from samples import (
+    RANDOM,
     arrays_of,
     has_complex,
     is_list,
@@ -18,7 +20,6 @@ from samples import (
     tensor_at,
     tensor_positions,
 )
-from test_samples import INDEX_FROM_END, RANDOM, TORCH, torch_op
 
 import spool
 

@@ -22,6 +22,7 @@ os.environ["SPOOL_HOT"] = "0"  # a hot loop would drop results that nobody reads
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
+import peers  # noqa: E402
 import samples  # noqa: E402
 
 import spool  # noqa: E402
@@ -89,16 +90,6 @@ def arguments(sample, kind):
     return args, {k: mapped(v, change) for k, v in sample.kwargs.items()}
 
 
-def peer(name):
-    """PyTorch's function of that name; a method if there is only that."""
-    for place in (torch.nn.functional, torch, torch.special, torch.linalg):
-        if callable(getattr(place, name, None)):
-            return getattr(place, name)
-    if hasattr(torch.Tensor, name):
-        return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
-    return None
-
-
 def converted(values, tensor):
     def convert(value):
         if isinstance(value, np.ndarray):
@@ -151,7 +142,7 @@ def run_plain(sample, args, kwargs):
 
 def calls(sample, kind):
     """Both libraries' calls, or why there are none."""
-    other = peer(sample.entry["python"])
+    other = peers.by_name(sample.entry["python"])
     values = arguments(sample, kind)
     if other is None:
         return None, "PyTorch has no such name"
