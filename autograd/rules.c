@@ -139,26 +139,21 @@ out:
 sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_tensor *e,
                                     const sp_tensor *power, sp_tensor **out)
 {
-    sp_tensor *log = NULL, *slope = NULL, *zero = NULL, *above = NULL, *flat = NULL, *gx = NULL,
+    sp_tensor *log = NULL, *steep = NULL, *zero = NULL, *above = NULL, *flat = NULL, *slope = NULL,
               *real = NULL;
     sp_status status = SP_OK;
     *out = NULL;
     SP_TRY(sp_log(x, &log));
-    SP_TRY(sp_mul(power, log, &slope));
-    SP_TRY(sp_mul(gy, slope, &gx));
+    SP_TRY(sp_mul(power, log, &steep));
     SP_TRY(sp_eq_scalar(x, SP_INT(0), &zero));
     SP_TRY(sp_real(e, &real));
     SP_TRY(sp_ge_scalar(real, SP_INT(0), &above));
     SP_TRY(sp_logical_and(zero, above, &flat));
-    SP_TRY(sp_where_scalar_x(flat, SP_INT(0), gx, out));
+    SP_TRY(sp_where_scalar_x(flat, SP_INT(0), steep, &slope));
+    SP_TRY(sp_mul(gy, slope, out));
 out:
-    sp_drop(&log);
-    sp_drop(&slope);
-    sp_drop(&zero);
-    sp_drop(&above);
-    sp_drop(&real);
-    sp_drop(&flat);
-    sp_drop(&gx);
+    sp_drop(&log), sp_drop(&steep), sp_drop(&zero), sp_drop(&above), sp_drop(&flat);
+    sp_drop(&real), sp_drop(&slope);
     return status;
 }
 

@@ -1,8 +1,8 @@
 /* Derivatives of scatter_fold: extrema and products of what an index brings together.
  *
- * They are made of ops, so they have derivatives in turn. Those of a product are taken of the
- * factors that are not zero; where one of several is, the second derivative leaves out what it
- * would be if that factor moved.
+ * They are made of ops, so they have derivatives in turn. Those of a product are the product of
+ * the others: that of those that are not zero, times the other zero if there is one, and 0 if there
+ * are more. Where three factors at one place are zero, the third derivative by them is left out.
  */
 #include "autograd/rules.h"
 
@@ -60,69 +60,119 @@ out:
 
 /* ---- products ----- */
 
-/* t with 1 for its zeros, and where they are. */
-static sp_status without_zeros(const sp_tensor *t, sp_tensor **zero, sp_tensor **factors)
+/* At each place of the fold, or where an index points: how many factors are zero, their sum (0, but
+ * it moves with them), and the product of the rest. */
+typedef struct place {
+    sp_tensor *zeros, *zero_sum, *product;
+} place;
+
+static void drop_place(place *p)
 {
-    SP_RETURN_IF(sp_eq_scalar(t, SP_INT(0), zero));
-    return sp_where_scalar_x(*zero, SP_INT(1), t, factors);
+    sp_drop(&p->zeros), sp_drop(&p->zero_sum), sp_drop(&p->product);
 }
 
-/* The product of the others: that of all factors but zeros, over t's own; 0 where another one is
- * zero. zeros: how many there are at the place. */
-static sp_status product_of_others(const sp_tensor *t, const sp_tensor *zeros,
-                                   const sp_tensor *product, sp_tensor **out)
+/* t's elements: which are zero, these alone, and the others with 1 in their place. */
+typedef struct factors {
+    sp_tensor *zero, *none, *rest;
+} factors;
+
+static void drop_factors(factors *f)
 {
-    sp_tensor *zero = NULL, *factors = NULL, *ratio = NULL, *mine = NULL, *rest = NULL,
-              *none = NULL;
+    sp_drop(&f->zero), sp_drop(&f->none), sp_drop(&f->rest);
+}
+
+static sp_status factors_of(const sp_tensor *t, factors *f)
+{
+    SP_RETURN_IF(sp_eq_scalar(t, SP_INT(0), &f->zero));
+    SP_RETURN_IF(sp_where_scalar(f->zero, t, SP_INT(0), &f->none));
+    return sp_where_scalar_x(f->zero, SP_INT(1), t, &f->rest);
+}
+
+static sp_status count_zeros(const fold_args *a, const factors *x, const factors *src,
+                             sp_tensor **out)
+{
+    sp_tensor *own = NULL, *others = NULL;
     sp_status status = SP_OK;
-    SP_TRY(without_zeros(t, &zero, &factors));
-    SP_TRY(sp_div(product, factors, &ratio));
-    SP_TRY(sp_cast(zero, (sp_dtype)zeros->dtype, &mine));
-    SP_TRY(sp_sub(zeros, mine, &rest));
-    SP_TRY(sp_eq_scalar(rest, SP_INT(0), &none));
-    SP_TRY(sp_where_scalar(none, ratio, SP_INT(0), out));
+    SP_TRY(sp_cast(x->zero, SP_INT64, &own));
+    SP_TRY(sp_cast(src->zero, SP_INT64, &others));
+    SP_TRY(sp_scatter_add(own, a->dim, a->index, others, out));
 out:
-    sp_drop(&zero), sp_drop(&factors), sp_drop(&ratio), sp_drop(&mine), sp_drop(&rest),
-        sp_drop(&none);
+    sp_drop(&own), sp_drop(&others);
     return status;
 }
 
-/* At each place, how many zeros there are, and the product of the rest. */
-static sp_status count_and_product(const fold_args *a, sp_tensor **zeros, sp_tensor **product)
+static sp_status folded(const fold_args *a, place *p)
 {
-    sp_tensor *x_zero = NULL, *x = NULL, *src_zero = NULL, *src = NULL, *own = NULL, *others = NULL;
+    factors x = {NULL}, src = {NULL};
     sp_status status = SP_OK;
-    SP_TRY(without_zeros(a->x, &x_zero, &x));
-    SP_TRY(without_zeros(a->src, &src_zero, &src));
-    SP_TRY(sp_cast(x_zero, SP_INT64, &own));
-    SP_TRY(sp_cast(src_zero, SP_INT64, &others));
-    SP_TRY(sp_scatter_add(own, a->dim, a->index, others, zeros));
-    SP_TRY(sp_scatter_fold(x, a->dim, a->index, src, SP_FOLD_PROD, product));
+    SP_TRY(factors_of(a->x, &x));
+    SP_TRY(factors_of(a->src, &src));
+    SP_TRY(count_zeros(a, &x, &src, &p->zeros));
+    SP_TRY(sp_scatter_add(x.none, a->dim, a->index, src.none, &p->zero_sum));
+    SP_TRY(sp_scatter_fold(x.rest, a->dim, a->index, src.rest, SP_FOLD_PROD, &p->product));
 out:
-    sp_drop(&x_zero), sp_drop(&x), sp_drop(&src_zero), sp_drop(&src), sp_drop(&own),
-        sp_drop(&others);
+    drop_factors(&x), drop_factors(&src);
+    return status;
+}
+
+static sp_status gathered(const fold_args *a, const place *p, place *out)
+{
+    SP_RETURN_IF(sp_gather(p->zeros, a->dim, a->index, &out->zeros));
+    SP_RETURN_IF(sp_gather(p->zero_sum, a->dim, a->index, &out->zero_sum));
+    return sp_gather(p->product, a->dim, a->index, &out->product);
+}
+
+/* The product of the zeros at p but f's own: 1 without any, the other one, or 0. */
+static sp_status product_of_zeros(const factors *f, const place *p, sp_tensor **out)
+{
+    sp_tensor *mine = NULL, *rest = NULL, *alone = NULL, *pair = NULL, *other = NULL, *some = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_cast(f->zero, SP_INT64, &mine));
+    SP_TRY(sp_sub(p->zeros, mine, &rest));
+    SP_TRY(sp_eq_scalar(rest, SP_INT(0), &alone));
+    SP_TRY(sp_eq_scalar(rest, SP_INT(1), &pair));
+    SP_TRY(sp_sub(p->zero_sum, f->none, &other));
+    SP_TRY(sp_where_scalar(pair, other, SP_INT(0), &some));
+    SP_TRY(sp_where_scalar_x(alone, SP_INT(1), some, out));
+out:
+    sp_drop(&mine), sp_drop(&rest), sp_drop(&alone), sp_drop(&pair), sp_drop(&other),
+        sp_drop(&some);
+    return status;
+}
+
+/* The derivative by t's elements of the products at p. */
+static sp_status product_of_others(const sp_tensor *t, const place *p, sp_tensor **out)
+{
+    factors f = {NULL};
+    sp_tensor *ratio = NULL, *zeros = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(factors_of(t, &f));
+    SP_TRY(sp_div(p->product, f.rest, &ratio));
+    SP_TRY(product_of_zeros(&f, p, &zeros));
+    SP_TRY(sp_mul(ratio, zeros, out));
+out:
+    drop_factors(&f), sp_drop(&ratio), sp_drop(&zeros);
     return status;
 }
 
 static sp_status factor(const fold_args *a, const sp_tensor *gy, bool of_src, sp_tensor **out)
 {
-    sp_tensor *zeros = NULL, *product = NULL, *zeros_there = NULL, *product_there = NULL,
-              *gy_there = NULL, *others = NULL;
+    place p = {NULL}, there = {NULL};
+    sp_tensor *gy_there = NULL, *others = NULL;
     sp_status status = SP_OK;
-    SP_TRY(count_and_product(a, &zeros, &product));
+    SP_TRY(folded(a, &p));
     if (of_src) {
-        SP_TRY(sp_gather(zeros, a->dim, a->index, &zeros_there));
-        SP_TRY(sp_gather(product, a->dim, a->index, &product_there));
+        SP_TRY(gathered(a, &p, &there));
         SP_TRY(sp_gather(gy, a->dim, a->index, &gy_there));
-        SP_TRY(product_of_others(a->src, zeros_there, product_there, &others));
+        SP_TRY(product_of_others(a->src, &there, &others));
         SP_TRY(sp_mul(gy_there, others, out));
     } else {
-        SP_TRY(product_of_others(a->x, zeros, product, &others));
+        SP_TRY(product_of_others(a->x, &p, &others));
         SP_TRY(sp_mul(gy, others, out));
     }
 out:
-    sp_drop(&zeros), sp_drop(&product), sp_drop(&zeros_there), sp_drop(&product_there),
-        sp_drop(&gy_there), sp_drop(&others);
+    drop_place(&p), drop_place(&there);
+    sp_drop(&gy_there), sp_drop(&others);
     return status;
 }
 

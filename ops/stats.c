@@ -162,7 +162,7 @@ static sp_status root(const sp_tensor *x, sp_tensor **out)
     SP_TRY(sp_ne_scalar(x, SP_INT(0), &some));
     SP_TRY(sp_where_scalar(some, x, SP_INT(1), &safe));
     SP_TRY(sp_sqrt(safe, &roots));
-    SP_TRY(sp_where(some, roots, x, out));
+    SP_TRY(sp_where_scalar(some, roots, SP_INT(0), out));
 out:
     sp_drop(&some), sp_drop(&safe), sp_drop(&roots);
     return status;
@@ -264,7 +264,7 @@ static sp_status power(const sp_tensor *x, double e, bool flat, sp_tensor **out)
     SP_TRY(sp_ne_scalar(x, SP_INT(0), &some));
     SP_TRY(sp_where_scalar(some, x, SP_INT(1), &safe));
     SP_TRY(sp_pow_scalar(safe, SP_FLOAT(e), &powers));
-    SP_TRY(sp_where(some, powers, x, out));
+    SP_TRY(sp_where_scalar(some, powers, SP_INT(0), out));
 out:
     sp_drop(&some), sp_drop(&safe), sp_drop(&powers);
     return status;

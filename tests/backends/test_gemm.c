@@ -170,15 +170,15 @@ static void linear_is_matmul_plus_add(void)
 
 static pthread_t this_thread;
 static char *stack_low, *stack_high;
-static volatile sig_atomic_t fired, outside;
+static _Atomic int fired, outside; /* the handler may run on two threads at once */
 
 static void look_at_stack(int number)
 {
     char here;
     (void)number;
-    fired = fired + 1;
+    fired++;
     if (!pthread_equal(pthread_self(), this_thread)) return; /* a library's, which was idle */
-    if (&here < stack_low || &here > stack_high) outside = outside + 1;
+    if (&here < stack_low || &here > stack_high) outside++;
 }
 
 static void find_stack(void)

@@ -58,6 +58,7 @@ TORCH = {
         name: lambda x, *args, name=name, **kwargs: pooled(name, x, *args, **kwargs)
         for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
     },
+    "adaptive_max_pool1d": torch.adaptive_max_pool1d,
     "adaptive_max_pool2d": lambda x, size: F.adaptive_max_pool2d(x, size, return_indices=True),
     "resample": lambda x, size, *args: resampled(x, size, *args),
     "resample_backward": lambda y, size, *args: transposed(
@@ -81,13 +82,9 @@ TORCH = {
     ),
     "attention": lambda *args: attention(*args)[:2],
     "attention_backward": lambda *args: attention_backward(*args),
-    "nll_loss_backward": lambda grad, target, size, **options: torch.autograd.grad(
-        F.nll_loss(
-            leaf := torch.zeros(size, dtype=grad.dtype, requires_grad=True), target, **options
-        ),
-        leaf,
-        grad,
-    )[0],
+    "nll_loss_backward": lambda grad, target, size, **options: transposed(
+        lambda x: F.nll_loss(x, target, **options), grad, size
+    ),
     "deviation": lambda x, dim=None, keepdim=False: (
         torch.var(x, dim, correction=0, keepdim=keepdim)
         * (x.numel() / max(1, x.mean(dim, keepdim).numel())),
@@ -101,7 +98,7 @@ TORCH = {
         x * along_channels(scale, x) + (0 if shift is None else along_channels(shift, x))
     ),
     "layer_norm_backward": lambda grad, x, shape, weight=None, eps=1e-5: gradients_of(
-        lambda x, w, b: F.layer_norm(x, shape, w, b, eps), grad, x, weight, shape
+        lambda x, w, b: layer_norm(x, shape, w, b, eps), grad, x, weight, shape
     ),
     "rms_norm_backward": lambda grad, x, shape, weight=None, eps=None: gradients_of(
         lambda x, w, b: F.rms_norm(x, shape, w, eps), grad, x, weight, shape
@@ -191,8 +188,7 @@ def resampled(x, size, mode="nearest", align_corners=False, scale_h=None, scale_
 
 def transposed(function, y, shape):
     """The transpose of a linear function of tensors of that shape."""
-    x = torch.zeros(shape, dtype=y.dtype, requires_grad=True)
-    return torch.autograd.grad(function(x), x, y)[0]
+    return torch.func.vjp(function, torch.zeros(shape, dtype=y.dtype))[1](y)[0]
 
 
 def spread(x, *numbers):
@@ -238,6 +234,12 @@ def attention_backward(grad, q, k, v, y, lse, causal, scale, mask=None):
     return ds @ kn * scale, *(t.unflatten(1, (-1, n)).sum(2) for t in (gk, gv))
 
 
+def layer_norm(x, shape, weight, bias, eps):
+    """PyTorch's own has a third derivative that is wrong."""
+    var, mean = torch.var_mean(x, list(range(-len(shape), 0)), correction=0, keepdim=True)
+    return (x - mean) * (var + eps).rsqrt() * weight + bias
+
+
 def along_channels(t, x):
     return t.reshape(1, -1, *[1] * (x.dim() - 2))
 
@@ -259,17 +261,13 @@ def batch_norm_backward(grad, x, mean, var, weight, eps):
 
 def gradients_of(function, grad, x, weight, shape):
     """PyTorch's gradients of a normalisation with respect to x, weight and bias."""
-    leaves = [x, torch.ones(shape, dtype=x.dtype) if weight is None else weight]
-    leaves = [t.clone().requires_grad_() for t in [*leaves, torch.zeros(shape, dtype=x.dtype)]]
-    return torch.autograd.grad(
-        function(*leaves), leaves, grad, allow_unused=True, materialize_grads=True
-    )
+    weight = torch.ones(shape, dtype=x.dtype) if weight is None else weight
+    return torch.func.vjp(function, x, weight, torch.zeros(shape, dtype=x.dtype))[1](grad)
 
 
 def slope_of(function, x):
     """PyTorch's derivative of an elementwise function."""
-    leaf = x.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
+    return torch.func.vjp(function, x)[1](torch.ones_like(x))[0]
 
 
 def by_name(name):
@@ -295,8 +293,14 @@ def to_torch(value):
     return value
 
 
+def call(sample, args, kwargs):
+    """PyTorch's results for the arguments, tensors among them its own."""
+    if sample.op in INDEX_FROM_END:
+        size = args[0].shape[args[1]] if args[0].dim() else 1
+        args = [*args[:2], args[2] % max(1, size), *args[3:]]
+    return outputs(torch_op(sample)(*args, **python_kwargs(kwargs, torch)))
+
+
 def expected(sample, dtype):
     args, kwargs = arrays_of(sample, dtype)
-    if sample.op in INDEX_FROM_END:
-        args[2] = args[2] % max(1, args[0].shape[args[1]] if args[0].ndim else 1)
-    return outputs(torch_op(sample)(*map(to_torch, args), **python_kwargs(kwargs, torch)))
+    return call(sample, list(map(to_torch, args)), kwargs)

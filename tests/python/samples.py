@@ -156,6 +156,12 @@ def drawn(spec, rng, dtype):
     return np.asarray(rng.normal(size=shape)).astype(dtype)
 
 
+def normal_like(rng, array):
+    """Normal numbers, complex ones for complex ones, in float64's precision."""
+    parts = [np.asarray(rng.normal(size=array.shape)) for _ in range(1 + (array.dtype.kind == "c"))]
+    return parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]
+
+
 def arrays_of(sample, dtype="float32"):
     """The sample's arguments with arrays in place of tensor specs: (args, kwargs)."""
     rng = np.random.default_rng(zlib.crc32(sample.id.encode()))
@@ -236,9 +242,9 @@ def tensor_at(args, position):
     return args[i] if k is None else args[i][k]
 
 
-def with_tensors(args, positions, values):
-    """The arguments as spool's, with these values at these positions."""
-    full = list(map(to_spool, args))
+def with_tensors(args, positions, values, convert=to_spool):
+    """The arguments as spool's, or what else `convert` makes of them, with these values at these positions."""
+    full = list(map(convert, args))
     for (i, k), value in zip(positions, values):
         if k is None:
             full[i] = value
