@@ -68,6 +68,14 @@ sp_status sp__infer_sum(const sp_call *c, sp_meta *out)
     return reduced(c, mask, c->attr[SP_SUM_KEEPDIM].v.i != 0, dtype, out);
 }
 
+sp_status sp__infer_count(const sp_call *c, sp_meta *out)
+{
+    uint32_t mask;
+    SP_RETURN_IF(
+        sp__dim_mask(sp__op_name(c), &c->attr[SP_COUNT_NONZERO_DIM], c->in[0]->rank, &mask));
+    return reduced(c, mask, c->attr[SP_COUNT_NONZERO_KEEPDIM].v.i != 0, SP_INT64, out);
+}
+
 sp_status sp__infer_prod(const sp_call *c, sp_meta *out)
 {
     uint32_t mask;

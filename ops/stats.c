@@ -68,25 +68,17 @@ static sp_status number_reduced(const sp_call *c, const sp_attr *dim, int64_t *n
 
 /* ---- truth and counts ----- */
 
-/* The number of elements over dim that are 0, or that are not. */
-static sp_status count_over(const sp_call *c, bool zeros, bool keepdim, sp_tensor **out)
+static sp_status count_over(const sp_call *c, const sp_attr *dim, bool keepdim, sp_tensor **out)
 {
-    sp_tensor *hits = NULL;
-    sp_status status = SP_OK;
-    if (zeros)
-        SP_TRY(sp_eq_scalar(c->in[0], SP_INT(0), &hits));
-    else
-        SP_TRY(sp_ne_scalar(c->in[0], SP_INT(0), &hits));
-    SP_TRY(sum_over(hits, &c->attr[0], keepdim, NULL, out));
-out:
-    sp_drop(&hits);
-    return status;
+    const sp_count_nonzero_opt opt = {
+        .size = sizeof opt, .dim = sp__attr_to_ints(dim), .n_dim = dim->n, .keepdim = keepdim};
+    return sp_count_nonzero(c->in[0], &opt, out);
 }
 
 sp_status sp__body_any(sp_call *c)
 {
     sp_tensor *count = NULL;
-    SP_RETURN_IF(count_over(c, false, c->attr[SP_ANY_KEEPDIM].v.i != 0, &count));
+    SP_RETURN_IF(count_over(c, &c->attr[SP_ANY_DIM], c->attr[SP_ANY_KEEPDIM].v.i != 0, &count));
     sp_status status = sp_ne_scalar(count, SP_INT(0), &c->out[0]);
     sp_drop(&count);
     return status;
@@ -94,55 +86,36 @@ sp_status sp__body_any(sp_call *c)
 
 sp_status sp__body_all(sp_call *c)
 {
+    const sp_attr *dim = &c->attr[SP_ALL_DIM];
     sp_tensor *count = NULL;
-    SP_RETURN_IF(count_over(c, true, c->attr[SP_ALL_KEEPDIM].v.i != 0, &count));
-    sp_status status = sp_eq_scalar(count, SP_INT(0), &c->out[0]);
+    int64_t n;
+    SP_RETURN_IF(number_reduced(c, dim, &n));
+    SP_RETURN_IF(count_over(c, dim, c->attr[SP_ALL_KEEPDIM].v.i != 0, &count));
+    sp_status status = sp_eq_scalar(count, SP_INT(n), &c->out[0]);
     sp_drop(&count);
     return status;
 }
 
-sp_status sp__body_count_nonzero(sp_call *c)
-{
-    return count_over(c, false, false, &c->out[0]);
-}
-
 /* ---- without NaN ----- */
-
-/* x with 0 for NaN, and where x is a number. */
-static sp_status numbers_of(const sp_tensor *x, sp_tensor **numbers, sp_tensor **known)
-{
-    SP_RETURN_IF(sp_eq(x, x, known));
-    return sp_where_scalar(*known, x, SP_INT(0), numbers);
-}
-
-sp_status sp__body_nansum(sp_call *c)
-{
-    const sp_attr *dim = &c->attr[SP_NANSUM_DIM], *dtype = &c->attr[SP_NANSUM_DTYPE];
-    bool keepdim = c->attr[SP_NANSUM_KEEPDIM].v.i != 0;
-    sp_tensor *numbers = NULL, *known = NULL;
-    sp_status status = SP_OK;
-    if (!sp__dtype_is_floating(c->in[0]->dtype))
-        return sum_over(c->in[0], dim, keepdim, dtype, &c->out[0]);
-    SP_TRY(numbers_of(c->in[0], &numbers, &known));
-    SP_TRY(sum_over(numbers, dim, keepdim, dtype, &c->out[0]));
-out:
-    sp_drop(&numbers), sp_drop(&known);
-    return status;
-}
 
 sp_status sp__body_nanmean(sp_call *c)
 {
     const sp_attr *dim = &c->attr[SP_NANMEAN_DIM], *dtype = &c->attr[SP_NANMEAN_DTYPE];
-    bool keepdim = c->attr[SP_NANMEAN_KEEPDIM].v.i != 0;
-    sp_tensor *numbers = NULL, *known = NULL, *sum = NULL, *count = NULL;
+    const sp_nansum_opt opt = {.size = sizeof opt,
+                               .dim = sp__attr_to_ints(dim),
+                               .n_dim = dim->n,
+                               .keepdim = c->attr[SP_NANMEAN_KEEPDIM].v.i != 0,
+                               .has_dtype = !dtype->absent,
+                               .dtype = (sp_dtype)dtype->v.i};
+    sp_tensor *known = NULL, *sum = NULL, *count = NULL;
     sp_status status = SP_OK;
     SP_TRY(sp__check_floating(c, c->in[0], "x"));
-    SP_TRY(numbers_of(c->in[0], &numbers, &known));
-    SP_TRY(sum_over(numbers, dim, keepdim, dtype, &sum));
-    SP_TRY(sum_over(known, dim, keepdim, NULL, &count));
+    SP_TRY(sp_eq(c->in[0], c->in[0], &known));
+    SP_TRY(sp_nansum(c->in[0], &opt, &sum));
+    SP_TRY(sum_over(known, dim, opt.keepdim, NULL, &count));
     SP_TRY(sp_div(sum, count, &c->out[0]));
 out:
-    sp_drop(&numbers), sp_drop(&known), sp_drop(&sum), sp_drop(&count);
+    sp_drop(&known), sp_drop(&sum), sp_drop(&count);
     return status;
 }
 

@@ -37,7 +37,8 @@ typedef struct sp_lanes {
 
 enum { SP_REDUCE_LANES = 16, SP_REDUCE_BLOCK = 256, SP_REDUCE_ROWS = 16 };
 
-/* The steps of a reduction's tree (reduce.h), in one dtype. NULL functions: not in this dtype. */
+/* The steps of a reduction's tree (reduce.h), in one dtype; counts, from one dtype to int64 lanes.
+ * NULL functions: not in this dtype. */
 typedef struct sp_reduce_lanes {
     /* SP_REDUCE_LANES lanes over n <= SP_REDUCE_BLOCK elements: lane[i] = p[i] op p[i + 16] op ...,
      * in that order. */
@@ -57,6 +58,8 @@ typedef enum sp_reduce_kind {
     SP_TREE_MAX,
     SP_TREE_MIN,
     SP_TREE_PROD,
+    SP_TREE_NANSUM, /* NaN counts as 0 */
+    SP_TREE_COUNT,  /* of elements that are not 0 */
     SP_TREE_KINDS
 } sp_reduce_kind;
 

@@ -1,5 +1,5 @@
-/* sum, prod, amax and amin: canonical form, blocks, and the two ways of cutting the work for
- * threads.
+/* sum, nansum, prod, amax, amin and count_nonzero: canonical form, blocks, and the two ways of
+ * cutting the work for threads.
  */
 #include "backends/cpu/reduce.h"
 
@@ -28,6 +28,7 @@ typedef struct reduction {
     const char *in;
     char *out;
     int in_dtype, out_dtype, acc_dtype;
+    int read_dtype; /* what blocks are read in: acc_dtype, but for counts */
     int64_t in_size, out_size, acc_size;
     dim kept[SP_MAX_RANK], reduced[SP_MAX_RANK];
     int n_kept, n_reduced;
@@ -117,7 +118,13 @@ static void prepare(reduction *r, const sp_kargs *args, sp_reduce_kind kind)
     r->acc_dtype = sp__reduce_dtype(out->dtype);
     r->in_size = sp__size_of(in->dtype), r->out_size = sp__size_of(out->dtype),
     r->acc_size = sp__size_of(r->acc_dtype);
-    r->f = &sp__isa->reduce[kind][r->acc_dtype];
+    /* A sum of truth values counts them. */
+    if (kind == SP_TREE_SUM && in->dtype == SP_BOOL && r->acc_dtype == SP_INT64)
+        kind = SP_TREE_COUNT;
+    r->read_dtype = kind != SP_TREE_COUNT             ? r->acc_dtype
+                    : sp__dtype_is_complex(in->dtype) ? SP_BOOL
+                                                      : sp__dtypes[in->dtype].wide;
+    r->f = &sp__isa->reduce[kind][r->read_dtype];
     canonicalize(r, args);
 }
 
@@ -184,22 +191,22 @@ static void cascade_end(cascade *c)
 
 static void row_part(const reduction *r, const char *base, int64_t from, int64_t count, void *lane)
 {
-    bool direct = r->in_dtype == r->acc_dtype &&
+    bool direct = r->in_dtype == r->read_dtype &&
                   (r->n_reduced == 0 || (r->n_reduced == 1 && r->reduced[0].stride == 1));
     if (direct) {
         r->f->tree(base + from * r->in_size, count, lane);
         return;
     }
-    double level[LEVELS][SP_REDUCE_LANES], raw[SP_REDUCE_BLOCK], block[SP_REDUCE_BLOCK];
+    double level[LEVELS][SP_REDUCE_LANES], raw[2 * SP_REDUCE_BLOCK], block[SP_REDUCE_BLOCK];
     cascade c = {.r = r, .level = (char *)level, .width = SP_REDUCE_LANES};
     sp_operand x = sequence(r, base);
     int64_t at = from;
     do {
         int64_t n = from + count - at < SP_REDUCE_BLOCK ? from + count - at : SP_REDUCE_BLOCK;
         sp__gather(raw, &x, at, n);
-        if (r->in_dtype != r->acc_dtype)
-            sp__isa->cast[r->in_dtype][r->acc_dtype](block, raw, NULL, NULL, n, 0);
-        r->f->block(r->in_dtype != r->acc_dtype ? block : raw, n, cascade_top(&c));
+        if (r->in_dtype != r->read_dtype)
+            sp__isa->cast[r->in_dtype][r->read_dtype](block, raw, NULL, NULL, n, 0);
+        r->f->block(r->in_dtype != r->read_dtype ? block : raw, n, cascade_top(&c));
         cascade_push(&c);
         at += n;
     } while (at < from + count);
@@ -211,17 +218,17 @@ static void row_part(const reduction *r, const char *base, int64_t from, int64_t
 static const void *column_row(const reduction *r, const char *at, int64_t stride, int64_t n,
                               void *raw, void *room)
 {
-    bool convert = r->in_dtype != r->acc_dtype;
+    bool convert = r->in_dtype != r->read_dtype;
     if (stride == 1 && !convert) return at;
     sp__gather_run(convert ? raw : room, at, r->in_size, n, stride);
-    if (convert) sp__isa->cast[r->in_dtype][r->acc_dtype](room, raw, NULL, NULL, n, 0);
+    if (convert) sp__isa->cast[r->in_dtype][r->read_dtype](room, raw, NULL, NULL, n, 0);
     return room;
 }
 
 static void column_part(const reduction *r, const char *base, int64_t n, int64_t from,
                         int64_t count, void *out)
 {
-    double level[LEVEL_BYTES / 8], raw[COLUMNS_MAX], room[SP_REDUCE_ROWS][COLUMNS_MAX];
+    double level[LEVEL_BYTES / 8], raw[2 * COLUMNS_MAX], room[SP_REDUCE_ROWS][COLUMNS_MAX];
     const void *row[SP_REDUCE_ROWS];
     cascade c = {.r = r, .level = (char *)level, .width = n};
     int64_t stride = r->kept[r->n_kept - 1].stride;
@@ -337,7 +344,7 @@ static void plain_rows(const reduction *r, int64_t from, int64_t to)
 static bool is_plain_rows(const reduction *r)
 {
     bool dense = r->n_reduced == 1 && r->reduced[0].stride == 1;
-    return r->rows && r->n_kept == 1 && dense && r->in_dtype == r->acc_dtype &&
+    return r->rows && r->n_kept == 1 && dense && r->in_dtype == r->read_dtype &&
            r->acc_dtype == r->out_dtype;
 }
 
@@ -368,7 +375,7 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
     if (r.n == 0 && !r.rows) r.rows = true, r.groups = args->arg[0].numel, r.tile = SP_REDUCE_LANES;
     int64_t units = r.groups * tiles(&r), numel = args->arg[1].numel;
     double us =
-        (double)numel * (r.in_dtype == r.acc_dtype ? 0.1 : 0.6) * 1e-3 + (double)units * 0.01;
+        (double)numel * (r.in_dtype == r.read_dtype ? 0.1 : 0.6) * 1e-3 + (double)units * 0.01;
     loop l = {&r, units, 1};
     if (units < 8 && r.supers > 1 && sp__pool_worth(us)) {
         size_t bytes = (size_t)(units * r.supers * r.tile * r.acc_size);
@@ -406,4 +413,15 @@ sp_status sp__cpu_amin(const sp_kargs *args)
 sp_status sp__cpu_prod(const sp_kargs *args)
 {
     return reduce(args, SP_TREE_PROD);
+}
+
+sp_status sp__cpu_nansum(const sp_kargs *args)
+{
+    bool floating = sp__dtype_is_floating(args->arg[1].dtype);
+    return reduce(args, floating ? SP_TREE_NANSUM : SP_TREE_SUM);
+}
+
+sp_status sp__cpu_count_nonzero(const sp_kargs *args)
+{
+    return reduce(args, SP_TREE_COUNT);
 }

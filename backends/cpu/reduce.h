@@ -44,6 +44,8 @@ static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p,
 }
 
 SP_MUST_USE sp_status sp__cpu_sum(const sp_kargs *args);
+SP_MUST_USE sp_status sp__cpu_nansum(const sp_kargs *args);
+SP_MUST_USE sp_status sp__cpu_count_nonzero(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_prod(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_amax(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_amin(const sp_kargs *args);

@@ -20,6 +20,7 @@
 #define SLEEF_F32(name, precision) Sleef_##name##f16_##precision##avx512f
 #define SLEEF_F64(name, precision) Sleef_##name##d8_##precision##avx512f
 #define SET1(kind)                 _mm512_set1_##kind
+#define CHOOSE(kind)               _mm512_##kind
 #define SET1_I64                   _mm512_set1_epi64
 #define SQRT_F32(x)                _mm512_sqrt_ps(x)
 #define SQRT_F64(x)                _mm512_sqrt_pd(x)
@@ -34,6 +35,7 @@ typedef __m512d sleef_f64;
 #define SLEEF_F32(name, precision) Sleef_##name##f8_##precision##avx2
 #define SLEEF_F64(name, precision) Sleef_##name##d4_##precision##avx2
 #define SET1(kind)                 _mm256_set1_##kind
+#define CHOOSE(kind)               _mm256_##kind
 #define SET1_I64                   _mm256_set1_epi64x
 #define SQRT_F32(x)                _mm256_sqrt_ps(x)
 #define SQRT_F64(x)                _mm256_sqrt_pd(x)
@@ -48,6 +50,7 @@ typedef __m256d sleef_f64;
 #define SLEEF_F32(name, precision) Sleef_##name##f4_##precision##sse2
 #define SLEEF_F64(name, precision) Sleef_##name##d2_##precision##sse2
 #define SET1(kind)                 _mm_set1_##kind
+#define CHOOSE(kind)               _mm_##kind
 #define SET1_I64                   _mm_set1_epi64x
 #define SQRT_F32(x)                _mm_sqrt_ps(x)
 #define SQRT_F64(x)                _mm_sqrt_pd(x)
@@ -218,6 +221,27 @@ ALWAYS_INLINE V_f32 pow_of_f32(V_f32 x, V_f32 y)
 ALWAYS_INLINE V_f64 pow_of_f64(V_f64 x, V_f64 y)
 {
     return (V_f64)SLEEF_F64(pow, u10)((sleef_f64)x, (sleef_f64)y);
+}
+
+/* The second operand where one is NaN, or both are zero. */
+ALWAYS_INLINE V_f32 larger_of_f32(V_f32 x, V_f32 y)
+{
+    return (V_f32)CHOOSE(max_ps)((sleef_f32)x, (sleef_f32)y);
+}
+
+ALWAYS_INLINE V_f64 larger_of_f64(V_f64 x, V_f64 y)
+{
+    return (V_f64)CHOOSE(max_pd)((sleef_f64)x, (sleef_f64)y);
+}
+
+ALWAYS_INLINE V_f32 smaller_of_f32(V_f32 x, V_f32 y)
+{
+    return (V_f32)CHOOSE(min_ps)((sleef_f32)x, (sleef_f32)y);
+}
+
+ALWAYS_INLINE V_f64 smaller_of_f64(V_f64 x, V_f64 y)
+{
+    return (V_f64)CHOOSE(min_pd)((sleef_f64)x, (sleef_f64)y);
 }
 
 /* For kernel lines that hold for both float dtypes. */

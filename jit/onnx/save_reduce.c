@@ -3,7 +3,8 @@
 
 /* ---- reductions ---- */
 
-static sp_status save_reduce(sp_saver *s, const sp_ir_node *n, const char *op_type)
+/* `in`, of the result's dtype, over the dimensions that the op names. */
+static sp_status reduce_values(sp_saver *s, const sp_ir_node *n, const char *op_type, sp_name in)
 {
     const sp_meta *x = type_of(s, n->in[0]);
     const sp_attr *dim = attr(n, "dim");
@@ -14,9 +15,11 @@ static sp_status save_reduce(sp_saver *s, const sp_ir_node *n, const char *op_ty
         dims[i] = one ? dim->v.i : some ? dim->v.ints[i] : i;
         if (dims[i] < 0) dims[i] += x->rank;
     }
-    if (x->rank == 0) return save_cast(s, n);
-    sp_name in = input_as(s, n, 0, result_type(s, n)->dtype),
-            axes = sp__save_const_ints(s, dims, n_dims);
+    if (x->rank == 0) {
+        emit1(s, "Identity", in, result(s, n));
+        return SP_OK;
+    }
+    sp_name axes = sp__save_const_ints(s, dims, n_dims);
     sp__save_begin(s, op_type, "");
     sp__save_in(s, in), sp__save_in(s, axes);
     sp__save_attr_int(s, "keepdims", attr_int(n, "keepdim", 0));
@@ -24,9 +27,39 @@ static sp_status save_reduce(sp_saver *s, const sp_ir_node *n, const char *op_ty
     return SP_OK;
 }
 
+static sp_status save_reduce(sp_saver *s, const sp_ir_node *n, const char *op_type)
+{
+    if (type_of(s, n->in[0])->rank == 0) return save_cast(s, n);
+    return reduce_values(s, n, op_type, input_as(s, n, 0, result_type(s, n)->dtype));
+}
+
 static sp_status save_sum(sp_saver *s, const sp_ir_node *n)
 {
     return save_reduce(s, n, "ReduceSum");
+}
+
+/* The sum of x with 0 for NaN. */
+static sp_status save_nansum(sp_saver *s, const sp_ir_node *n)
+{
+    const sp_meta *x = type_of(s, n->in[0]);
+    if (!sp__dtype_is_floating(x->dtype)) return save_sum(s, n);
+    sp_name unknown = sp__save_temp(s), known = sp__save_temp(s);
+    sp_dtype wide = (sp_dtype)sp__dtypes[x->dtype].wide;
+    sp_name in = input_as(s, n, 0, wide);
+    emit1(s, "IsNaN", in, unknown);
+    sp__save_begin(s, "Where", "");
+    sp__save_in(s, unknown), sp__save_in(s, sp__save_const_scalar(s, SP_INT(0), wide));
+    sp__save_in(s, in);
+    sp__save_end(s, known);
+    return reduce_values(s, n, "ReduceSum",
+                         sp__save_cast(s, known, wide, result_type(s, n)->dtype));
+}
+
+/* The sum of truth values. */
+static sp_status save_count(sp_saver *s, const sp_ir_node *n)
+{
+    sp_name hits = input_as(s, n, 0, SP_BOOL);
+    return reduce_values(s, n, "ReduceSum", sp__save_cast(s, hits, SP_BOOL, SP_INT64));
 }
 
 static sp_status save_mean(sp_saver *s, const sp_ir_node *n)
@@ -167,6 +200,8 @@ static sp_status save_nll_loss(sp_saver *s, const sp_ir_node *n)
 
 const sp_save_row sp__save_rows_reduce[] = {
     {"sum", save_sum},
+    {"nansum", save_nansum},
+    {"count_nonzero", save_count},
     {"mean", save_mean},
     {"amax", save_amax},
     {"amin", save_amin},
