@@ -112,6 +112,11 @@ SP_MUST_USE sp_status sp__rule_matmul_y(const sp_tensor *gy, const sp_tensor *x,
 SP_MUST_USE sp_status sp__rule_linear_w(const sp_tensor *gy, const sp_tensor *x, const sp_meta *w,
                                         sp_tensor **out);
 
+/* cdist(a, b, p) = d of gradient gy, with respect to a, whose geometry is m. */
+SP_MUST_USE sp_status sp__rule_cdist_rows(const sp_tensor *gy, const sp_tensor *a,
+                                          const sp_tensor *b, const sp_tensor *d, double p,
+                                          const sp_meta *m, sp_tensor **out);
+
 /* ---- views ----- */
 
 /* Undoes permute(x, dims). */

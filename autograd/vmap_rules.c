@@ -319,7 +319,8 @@ sp_batch_rule sp__batch_rule_of(int op)
     case SP_OP_EXPAND: return batch_expand;
     case SP_OP_AS_STRIDED: return batch_as_strided;
     case SP_OP_AS_STRIDED_SCATTER: return batch_as_strided_scatter;
-    case SP_OP_MATMUL: return batch_matmul;
+    case SP_OP_MATMUL:
+    case SP_OP_CDIST: return batch_matmul;
     case SP_OP_CAT: return batch_cat;
     case SP_OP_INDEX_SELECT: return batch_index_select;
     case SP_OP_INDEX_COPY: return batch_index_copy;

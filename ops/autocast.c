@@ -51,6 +51,7 @@ static const uint8_t policies[SP_OP_COUNT] = {
     [SP_OP_GROUP_NORM] = FULL,
     [SP_OP_RMS_NORM] = FULL,
     [SP_OP_NORM] = FULL,
+    [SP_OP_CDIST] = FULL,
     [SP_OP_VECTOR_NORM] = FULL,
     [SP_OP_NLL_LOSS] = FULL,
     [SP_OP_CROSS_ENTROPY] = FULL,

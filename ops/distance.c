@@ -1,4 +1,4 @@
-/* Distances and closeness, made of other ops. */
+/* Inference for distances of rows; distances and closeness made of other ops. */
 #include "ops/attr.h"
 #include "ops/infer.h"
 #include "ops_gen.h"
@@ -15,27 +15,38 @@ sp_status sp__body_dist(sp_call *c)
     return status;
 }
 
-sp_status sp__body_cdist(sp_call *c)
+/* The sizes of batches, of which one may be 1 or missing. */
+static sp_status common_batches(const sp_call *c, sp_meta *out)
 {
     const sp_tensor *x = c->in[0], *y = c->in[1];
-    const int64_t last = -1;
+    int rank = x->rank > y->rank ? x->rank : y->rank;
+    out->rank = (uint8_t)rank;
+    for (int d = 0; d < rank - 2; d++) {
+        int i = d - (rank - x->rank), j = d - (rank - y->rank);
+        int64_t a = i >= 0 ? x->shape[i] : 1, b = j >= 0 ? y->shape[j] : 1;
+        if (a != b && a != 1 && b != 1)
+            return sp_fail(SP_ESHAPE, "%s: batch sizes %lld and %lld of %s and %s do not broadcast",
+                           sp__op_name(c), (long long)a, (long long)b, SP_SHAPE(x), SP_SHAPE(y));
+        out->shape[d] = a == 1 ? b : a;
+    }
+    return SP_OK;
+}
+
+sp_status sp__infer_cdist(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0], *y = c->in[1];
     double p = c->attr[SP_CDIST_P].v.f;
-    const sp_norm_opt opt = {.size = sizeof opt, .has_p = true, .p = p, .dim = &last, .n_dim = 1};
-    sp_tensor *a = NULL, *b = NULL, *away = NULL;
-    sp_status status = SP_OK;
     SP_RETURN_IF(sp__check_floating(c, x, "x1"));
     SP_RETURN_IF(sp__check_same_dtype(c, x, "x1", y, "x2"));
+    SP_RETURN_IF(sp__check_devices(c));
     if (x->rank < 2 || y->rank < 2 || x->shape[x->rank - 1] != y->shape[y->rank - 1])
         return sp_fail(SP_ESHAPE, "%s: shapes %s and %s, expected (..., n, k) and (..., m, k)",
                        sp__op_name(c), SP_SHAPE(x), SP_SHAPE(y));
     if (!(p >= 0)) return sp_fail(SP_EVALUE, "%s: p is %g, expected 0 or more", sp__op_name(c), p);
-    SP_TRY(sp_unsqueeze(x, -2, &a));
-    SP_TRY(sp_unsqueeze(y, -3, &b));
-    SP_TRY(sp_sub(a, b, &away));
-    SP_TRY(sp_norm(away, &opt, &c->out[0]));
-out:
-    sp_drop(&a), sp_drop(&b), sp_drop(&away);
-    return status;
+    SP_RETURN_IF(common_batches(c, out));
+    out->shape[out->rank - 2] = x->shape[x->rank - 2];
+    out->shape[out->rank - 1] = y->shape[y->rank - 2];
+    return sp__infer_dense(c, (sp_dtype)x->dtype, x->device, out);
 }
 
 static double number(const sp_attr *a)

@@ -145,26 +145,6 @@ sp_status sp__body_pow_base(sp_call *c)
     return sp_pow_rscalar(c->in[0], sp__attr_to_scalar(&c->attr[SP_POW_BASE_X]), &c->out[0]);
 }
 
-/* ---- rounding ----- */
-
-/* Multiplied or divided by a power of ten, whichever is a whole number and so exact. */
-sp_status sp__body_round_decimals(sp_call *c)
-{
-    int64_t places = c->attr[SP_ROUND_DECIMALS_DECIMALS].v.i;
-    sp_tensor *scaled = NULL, *rounded = NULL;
-    sp_status status = SP_OK;
-    SP_RETURN_IF(sp__check_floating(c, c->in[0], "x"));
-    sp_scalar ten = SP_FLOAT(pow(10, fabs((double)places)));
-    if (places == 0) return sp_round(c->in[0], &c->out[0]);
-    SP_TRY((places > 0 ? sp_mul_scalar : sp_div_scalar)(c->in[0], ten, &scaled));
-    SP_TRY(sp_round(scaled, &rounded));
-    SP_TRY((places > 0 ? sp_div_scalar : sp_mul_scalar)(rounded, ten, &c->out[0]));
-out:
-    sp_drop(&scaled);
-    sp_drop(&rounded);
-    return status;
-}
-
 /* ---- activations, NaN ----- */
 
 sp_status sp__body_relu6(sp_call *c)
@@ -194,33 +174,20 @@ static sp_status channel_weight(const sp_call *c, sp_tensor **out)
 
 sp_status sp__body_prelu(sp_call *c)
 {
-    const sp_tensor *x = c->in[0];
-    sp_tensor *weight = NULL, *scaled = NULL, *above = NULL;
-    sp_status status = SP_OK;
-    SP_RETURN_IF(sp__check_floating(c, x, "x"));
-    SP_RETURN_IF(sp__check_same_dtype(c, x, "x", c->in[1], "weight"));
-    SP_TRY(channel_weight(c, &weight));
-    SP_TRY(sp_mul(x, weight, &scaled));
-    SP_TRY(sp_gt_scalar(x, SP_INT(0), &above));
-    SP_TRY(sp_where(above, x, scaled, &c->out[0]));
-out:
+    sp_tensor *weight = NULL;
+    SP_RETURN_IF(sp__check_floating(c, c->in[0], "x"));
+    SP_RETURN_IF(sp__check_same_dtype(c, c->in[0], "x", c->in[1], "weight"));
+    SP_RETURN_IF(channel_weight(c, &weight));
+    sp_status status = sp_prelu_kernel(c->in[0], weight, &c->out[0]);
     sp_drop(&weight);
-    sp_drop(&scaled);
-    sp_drop(&above);
     return status;
 }
 
 sp_status sp__body_logit_eps(sp_call *c)
 {
     const sp_attr *eps = &c->attr[SP_LOGIT_EPS_EPS];
-    sp_tensor *inside = NULL;
-    sp_status status = SP_OK;
     if (eps->absent) return sp_logit(c->in[0], &c->out[0]);
-    SP_TRY(sp_clamp(c->in[0], SP_FLOAT(eps->v.f), SP_FLOAT(1 - eps->v.f), &inside));
-    SP_TRY(sp_logit(inside, &c->out[0]));
-out:
-    sp_drop(&inside);
-    return status;
+    return sp_logit_within(c->in[0], eps->v.f, &c->out[0]);
 }
 
 /* x with `value` where test(x) holds; takes x's reference, also on failure. */
@@ -244,11 +211,13 @@ sp_status sp__body_nan_to_num(sp_call *c)
                   *down = &c->attr[SP_NAN_TO_NUM_NEGINF];
     const sp_tensor *x = c->in[0];
     if (is_whole(x)) return sp_clone(x, &c->out[0]);
-    double largest = sp__dtype_largest(x->dtype);
+    double largest = sp__dtype_largest(x->dtype), number = nan->absent ? 0 : nan->v.f,
+           above = up->absent ? largest : up->v.f, beneath = down->absent ? -largest : down->v.f;
     sp_tensor *clean = NULL, *below = NULL;
-    SP_RETURN_IF(replaced(sp__retain(x), sp_isnan, nan->absent ? 0 : nan->v.f, &clean));
-    SP_RETURN_IF(replaced(clean, sp_isposinf, up->absent ? largest : up->v.f, &below));
-    return replaced(below, sp_isneginf, down->absent ? -largest : down->v.f, &c->out[0]);
+    if (above == -beneath) return sp_replace_nonfinite(x, number, above, &c->out[0]);
+    SP_RETURN_IF(replaced(sp__retain(x), sp_isnan, number, &clean));
+    SP_RETURN_IF(replaced(clean, sp_isposinf, above, &below));
+    return replaced(below, sp_isneginf, beneath, &c->out[0]);
 }
 
 /* ---- factors and powers ----- */

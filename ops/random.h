@@ -7,11 +7,15 @@
  * Of dropout, element i is kept if w[i % 4] of block offset + i / 4, in units of 2^-32, is p or
  * more.
  *
- *     uniform  float32    (w[i % 4] >> 8) * 2^-24                            w: the block's four
- * words float64    (w[2k] >> 11 | w[2k + 1] << 21) * 2^-53            k = i % 2; 53 bits, the upper
- * ones from w[2k + 1] normal   Box and Muller on the pair (u, v) of uniforms that the elements 2j
- * and 2j + 1 would be, u mirrored to (0, 1]: r = sqrt(-2 log(1 - u)); element 2j is r cos(2 pi v),
- * element 2j + 1 is r sin(2 pi v)
+ * What numbers are made of, w being the block's four words:
+ *
+ * uniform, float32   (w[i % 4] >> 8) * 2^-24
+ * uniform, float64   (w[2k] >> 11 | w[2k + 1] << 21) * 2^-53, k = i % 2
+ * normal             Box and Muller on the pair (u, v) of uniforms that the elements 2j and 2j + 1
+ *                    would be, u mirrored to (0, 1]: r = sqrt(-2 log(1 - u)); element 2j is
+ *                    r cos(2 pi v), element 2j + 1 is r sin(2 pi v); all in the result's dtype
+ *
+ * The halves take words as float32 does, of which they keep as many bits as they have digits.
  */
 #ifndef SP_RANDOM_H
 #define SP_RANDOM_H

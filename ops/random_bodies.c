@@ -59,17 +59,29 @@ out:
     return status;
 }
 
-/* numbers * scale + shift */
+/* t * scale + shift; takes t's reference. */
+static sp_status stretched(sp_tensor *t, double scale, double shift, sp_tensor **out)
+{
+    sp_tensor *wide = NULL;
+    sp_status status = SP_OK;
+    if (scale != 1)
+        SP_TRY(sp_mul_scalar(t, SP_FLOAT(scale), &wide));
+    else
+        wide = sp__retain(t);
+    if (shift != 0)
+        SP_TRY(sp_add_scalar(wide, SP_FLOAT(shift), out));
+    else
+        *out = sp__retain(wide);
+out:
+    sp_drop(&t), sp_drop(&wide);
+    return status;
+}
+
 static sp_status spread(sp_call *c, bool normally, double scale, double shift)
 {
-    sp_tensor *numbers = NULL, *wide = NULL;
-    sp_status status = SP_OK;
-    SP_TRY(numbers_like(c, normally, &numbers));
-    SP_TRY(sp_mul_scalar(numbers, SP_FLOAT(scale), &wide));
-    SP_TRY(sp_add_scalar(wide, SP_FLOAT(shift), &c->out[0]));
-out:
-    sp_drop(&numbers), sp_drop(&wide);
-    return status;
+    sp_tensor *numbers = NULL;
+    SP_RETURN_IF(numbers_like(c, normally, &numbers));
+    return stretched(numbers, scale, shift, &c->out[0]);
 }
 
 sp_status sp__body_uniform(sp_call *c)
@@ -151,15 +163,10 @@ sp_status sp__body_normal_sized(sp_call *c)
     const sp_randn_opt opt = {
         .size = sizeof opt, .has_dtype = !dtype->absent, .dtype = (sp_dtype)dtype->v.i};
     double std = c->attr[SP_NORMAL_SIZED_STD].v.f;
-    sp_tensor *numbers = NULL, *wide = NULL;
-    sp_status status = SP_OK;
+    sp_tensor *numbers = NULL;
     SP_RETURN_IF(check_std(c, std));
-    SP_TRY(sp_randn(size->v.ints, size->n, &opt, &numbers));
-    SP_TRY(sp_mul_scalar(numbers, SP_FLOAT(std), &wide));
-    SP_TRY(sp_add_scalar(wide, SP_FLOAT(c->attr[SP_NORMAL_SIZED_MEAN].v.f), &c->out[0]));
-out:
-    sp_drop(&numbers), sp_drop(&wide);
-    return status;
+    SP_RETURN_IF(sp_randn(size->v.ints, size->n, &opt, &numbers));
+    return stretched(numbers, std, c->attr[SP_NORMAL_SIZED_MEAN].v.f, &c->out[0]);
 }
 
 /* ---- other distributions, by their inverse distribution functions ----- */

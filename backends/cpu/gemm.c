@@ -3,7 +3,7 @@
  *      x [..., m, k]  y [..., k, n]
  *        -> problem: batches of c[m][n] = a[m][k] b[k][n], any strides
  *        -> operands that BLAS cannot take are packed
- *        -> tiny kernel | matrix-vector call | grid of panels, on the pool
+ *        -> tiny kernel | dot product by parts | matrix-vector call | grid of panels, on the pool
  */
 #include "backends/cpu/gemm.h"
 
@@ -16,6 +16,7 @@
 #include "backends/cpu/gemm_sizes.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/rows.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
 #include "ops_gen.h"
@@ -123,6 +124,33 @@ static void naive_bool(const problem *p, const matrix *a, const matrix *b, char 
     }
 }
 
+/* ---- dot products: parts of a fixed length, joined in order ----- */
+
+enum { DOT_PART = 1 << 15 };
+
+static double dot_part(const problem *p, const matrix *a, const matrix *b, int64_t part)
+{
+    double sum[2];
+    int64_t from = part * DOT_PART, n = p->k - from < DOT_PART ? p->k - from : DOT_PART;
+    sp__isa->rows[p->dtype]->sums(a->data + from * p->size, b->data + from * p->size, n, 0, sum);
+    return sum[1];
+}
+
+static void put_dots(const problem *p)
+{
+    const double *part = p->part;
+    for (int64_t batch = 0; batch < p->batches; batch++, part += p->columns) {
+        matrix a, b;
+        char *c;
+        double sum = part[0];
+        problem_batch(p, batch, &a, &b, &c);
+        for (int64_t i = 1; i < p->columns; i++) sum += part[i];
+        float narrow = (float)sum;
+        memcpy(c, p->size == 4 ? (void *)&narrow : (void *)&sum, (size_t)p->size);
+        if (p->bias) add_bias(p, c, 1, 0, 1);
+    }
+}
+
 /* ---- all panels of all batches ----- */
 
 static void small(const problem *p, const matrix *a, const matrix *b, char *c)
@@ -156,6 +184,8 @@ static void run_chunk(void *ctx, int64_t chunk)
         zero(p, c);
     } else if (p->way == BY_SMALL) {
         small(p, &a, &b, c);
+    } else if (p->way == BY_DOT) {
+        p->part[chunk] = dot_part(p, &a, &b, column);
     } else {
         int64_t row = cut(p->m, p->rows, r), first = cut(p->n, p->columns, column);
         panel(p, &a, &b, c, row, cut(p->m, p->rows, r + 1) - row, first,
@@ -178,6 +208,8 @@ static void choose_way(problem *p)
     } else if (sp__dtype_is_complex(p->dtype)) {
         p->way = BY_GEMM; /* vectors, too: of all shapes one library function */
         sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);
+    } else if (p->m == 1 && p->n == 1 && p->k > 0) {
+        p->way = BY_DOT, p->columns = (p->k + DOT_PART - 1) / DOT_PART;
     } else {
         p->way = p->m == 1 ? BY_ROW : p->n == 1 ? BY_COLUMN : BY_GEMM;
         sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);
@@ -195,13 +227,20 @@ static sp_status run(problem *p, const char *op)
     }
     choose_way(p);
     sp_status status = SP_OK;
+    int64_t chunks = p->batches * p->rows * p->columns;
+    double room[8];
+    p->part = room;
     if (p->way != BY_NAIVE && p->way != BY_SMALL) SP_TRY(problem_pack(p, op));
+    if (p->way == BY_DOT && chunks > 8) p->part = sp__alloc((size_t)chunks * sizeof(double));
+    if (p->part == NULL) SP_TRY(sp_fail(SP_EMEMORY, "%s: no memory for partial sums", op));
     double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) *
                 (double)p->batches;
-    (p->way == BY_GEMM ? sp__blas_for : sp__pool_for)(p->batches * p->rows * p->columns, us,
-                                                      run_chunk, p);
+    if (p->way == BY_DOT) us = (double)(p->batches * p->k * p->size) * 0.05e-3;
+    (p->way == BY_GEMM ? sp__blas_for : sp__pool_for)(chunks, us, run_chunk, p);
+    if (p->way == BY_DOT) put_dots(p);
     if (p->failed) status = sp_fail(SP_EMEMORY, "%s: no memory for BLAS to work in", op);
 out:
+    if (p->part != NULL && p->part != room) sp__free(p->part, (size_t)chunks * sizeof(double));
     problem_unpack(p);
     return status;
 }

@@ -160,13 +160,13 @@ static bool fit_dense(matrix *x, int64_t rows, int64_t columns)
 sp_status problem_pack(problem *p, const char *op)
 {
     if (p->k == 0) return SP_OK;
-    bool a_fits = p->way == BY_ROW      ? fit_vector(&p->a.column, p->k)
-                  : p->way == BY_COLUMN ? fit_dense(&p->a, p->m, p->k)
-                                        : fit(&p->a, p->m, p->k);
-    bool b_fits = p->way == BY_COLUMN || (p->way == BY_ROW && p->n == 1)
-                      ? fit_vector(&p->b.row, p->k)
-                  : p->way == BY_ROW ? fit_dense(&p->b, p->k, p->n)
-                                     : fit(&p->b, p->k, p->n);
+    bool dot = p->way == BY_DOT, row = p->way == BY_ROW, column = p->way == BY_COLUMN;
+    bool a_fits = dot || row ? fit_vector(&p->a.column, p->k)
+                  : column   ? fit_dense(&p->a, p->m, p->k)
+                             : fit(&p->a, p->m, p->k);
+    bool b_fits = dot || column ? fit_vector(&p->b.row, p->k)
+                  : row         ? fit_dense(&p->b, p->k, p->n)
+                                : fit(&p->b, p->k, p->n);
     if (!a_fits)
         SP_RETURN_IF(pack(p, &p->a, p->m, p->k, p->a_batch, &p->packed_a, &p->packed_a_bytes, op));
     if (!b_fits)

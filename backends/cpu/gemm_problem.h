@@ -12,7 +12,7 @@ typedef struct matrix { /* element (i, j) at data[i * row + j * column]; `transp
     bool transposed;
 } matrix;
 
-typedef enum gemm_way { BY_NAIVE, BY_SMALL, BY_ROW, BY_COLUMN, BY_GEMM } gemm_way;
+typedef enum gemm_way { BY_NAIVE, BY_SMALL, BY_DOT, BY_ROW, BY_COLUMN, BY_GEMM } gemm_way;
 
 typedef struct problem {
     int dtype;
@@ -27,7 +27,8 @@ typedef struct problem {
     int64_t batch_shape[SP_MAX_RANK], a_batch[SP_MAX_RANK], b_batch[SP_MAX_RANK],
         c_batch[SP_MAX_RANK];
     gemm_way way;
-    int64_t rows, columns;     /* of panels */
+    int64_t rows, columns;     /* of panels; of a dot product, 1 and its parts */
+    double *part;              /* BY_DOT: sums of all batches' parts */
     _Atomic bool failed;       /* in some panel, for want of memory */
     char *packed_a, *packed_b; /* owned copies, or NULL */
     size_t packed_a_bytes, packed_b_bytes;

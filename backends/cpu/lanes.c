@@ -9,10 +9,12 @@
 
 #include "backends/cpu/gemm_small.h"
 #include "backends/cpu/lanes_cast.h"
+#include "backends/cpu/lanes_distance.h"
 #include "backends/cpu/lanes_gather.h"
 #include "backends/cpu/lanes_loop.h"
 #include "backends/cpu/lanes_more.h"
 #include "backends/cpu/lanes_pooling.h"
+#include "backends/cpu/lanes_random.h"
 #include "backends/cpu/lanes_resample.h"
 #include "backends/cpu/lanes_special.h"
 #include "backends/cpu/reduce_lanes.h"
@@ -30,6 +32,8 @@
 #define CLAMP(x, y, z) AT_MOST(AT_LEAST(x, y), z)
 /* From the nearer end, so that weights 0 and 1 give x and y. */
 #define LERP(x, y, z) SELECT(ABS(z) < NUMBER_LIKE(z, 0.5), x + z * (y - x), y - (y - x) * (ONE - z))
+#define REPLACE_NONFINITE(x, nan, inf)                                                             \
+    SELECT(IS_NAN(x), nan, SELECT((x) == INFINITY, inf, SELECT((x) == -INFINITY, -(inf), x)))
 #define RELU6(x)      CLAMP(x, ZERO, ZERO + 6)
 #define SELU(x)                                                                                    \
     (SELECT((x) > 0, x, MATH(expm1, x) * NUMBER_LIKE(x, 1.6732632423543772)) *                     \
@@ -37,10 +41,11 @@
 /* grad s (1 + x (1 - s)), s being sigmoid(x) */
 #define SILU_BACKWARD(grad, x)                                                                     \
     ((grad) * (MATH(sigmoid, x) * (ONE + (x) * (ONE - MATH(sigmoid, x)))))
-/* Near 1/2, where log(x / (1 - x)) would cancel, 2 x - 1 is exact. */
-#define LOGIT(x)                                                                                   \
-    SELECT(ABS((x)-NUMBER_LIKE(x, 0.5)) <= NUMBER_LIKE(x, 0.25),                                   \
-           MATH(log1p, ((x) + (x)-1) / (ONE - (x))), LOG((x) / (ONE - (x))))
+#define LOGIT_WITHIN(x, eps)                                                                       \
+    ({                                                                                             \
+        V in_ = CLAMP(x, eps, ONE - (eps));                                                        \
+        MATH(quick_logit, in_);                                                                    \
+    })
 #define LOG_ADD_EXP(x, y)                                                                          \
     SELECT((x) == (y), (x) + NUMBER_LIKE(x, M_LN2),                                                \
            SELECT((x) > (y), x, y) + MATH(log1p, EXP(-ABS((x) - (y)))))
@@ -137,9 +142,10 @@ FLOAT1(       asinh,   3.00, MATH(asinh_all, x))
 FLOAT1(       acosh,   3.00, MATH(acosh_all, x))
 FLOAT1(       atanh,   3.00, MATH(atanh, x))
 FLOAT1(       erf,     0.80, MATH(quick_erf, x))
-FLOAT1(       erfc,    5.80, MATH(erfc, x))
+FLOAT1(       erfc,    1.50, MATH(quick_erfc, x))
 FLOAT1(       sinc,    1.80, SELECT(x == 0, ONE, MATH(sinpi, x) / (x * NUMBER_LIKE(x, M_PI))))
-FLOAT1(       logit,   2.80, LOGIT(x))
+FLOAT1(       logit,   1.80, MATH(quick_logit, x))
+FLOAT1_NUMBER(logit_within, 1.80, LOGIT_WITHIN(x, y))
 FLOAT2(       atan2,   2.40, MATH2(atan2, x, y))
 FLOAT2(       hypot,   1.20, MATH2(hypot, x, y))
 FLOAT2(       xlogy,   1.40, SELECT((x == 0) & (y == y), ZERO, x * LOG(y)))
@@ -156,6 +162,8 @@ FLOAT1_NUMBER(elu,     2.40, SELECT(x > 0, x, MATH(expm1, x) * y))
 FLOAT1_NUMBER(celu,    2.60, SELECT(x > 0, x, MATH(expm1, x / y) * y))
 FLOAT1(       selu,    2.40, SELU(x))
 FLOAT1_NUMBER(leaky_relu, 0.12, SELECT(x > 0, x, x * y))
+FLOAT2(       prelu_kernel, 0.12, SELECT(x > 0, x, x * y))
+FLOAT3(       replace_nonfinite, 0.12, 0, SCALAR0, SCALAR1, REPLACE_NONFINITE(x, y, z))
 FLOAT3(       hardtanh, 0.12, 0, SCALAR0, SCALAR1, CLAMP(x, y, z))
 FLOAT1(       hardswish, 0.20, x * RELU6(x + 3) / 6)
 FLOAT1(       hardsigmoid, 0.20, RELU6(x + 3) / 6)
@@ -197,8 +205,11 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
                [SP_TREE_NANSUM] = REDUCE_ROWS_NANSUM,
                [SP_TREE_COUNT] = REDUCE_ROWS_COUNT},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
+    .distance = {[SP_FLOAT32] = distance_f32, [SP_FLOAT64] = distance_f64},
     .rows = PASTE(sp__rows_, SP_ISA),
     .update = updates,
+    .random_words = random_words,
+    .random = RANDOM_ROWS,
     .pool = POOL_ROWS,
     .resample = RESAMPLE_ROWS,
     .gather4 = gather_f32,

@@ -70,6 +70,25 @@ typedef void (*sp_gemm_small_fn)(int64_t m, int64_t n, int64_t k, const void *a,
                                  int64_t a_col, const void *b, int64_t b_row, int64_t b_col,
                                  void *c);
 
+/* to[i][j] += the sum over n columns of |x[i] - y[j]| to the power of p: squares for 2, counts of
+ * what is not 0 for 0, to[i][j] the largest for infinity. Rows of x are x_row elements apart, y is
+ * packed (lanes_distance.h), to[] has rows of SP_DISTANCE_TILE. */
+enum { SP_DISTANCE_TILE = 16 };
+typedef void (*sp_distance_fn)(const void *x, int64_t x_row, int64_t rows, const void *y, int64_t n,
+                               double p, double *to);
+
+/* What is made of random words in one dtype (ops/random.h). */
+typedef struct sp_random_lanes {
+    /* n results of `digits` bits, normal ones in pairs; n is rounded up to SP_RANDOM_STEP */
+    void (*uniform)(const uint32_t *words, int64_t n, int digits, void *to);
+    void (*normal)(const uint32_t *words, int64_t n, int digits, double scale, void *to);
+    /* x * scale where word i is not below `least`, elsewhere 0 */
+    void (*drop)(const uint32_t *words, const void *x, int64_t n, uint32_t least, double scale,
+                 void *to);
+} sp_random_lanes;
+
+enum { SP_RANDOM_STEP = 32 };
+
 /* Inner loops of pooling, and of columns of convolutions, in one dtype; lanes_pooling.h says what
  * they compute. NULL: not in this dtype. */
 typedef struct sp_pool_lanes {
@@ -115,8 +134,12 @@ typedef struct sp_isa {
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_TREE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
+    sp_distance_fn distance[SP_DTYPE_COUNT];
     const struct sp_rows *const *rows;            /* rows.h, by dtype; NULL: not in this dtype */
     const sp_update_fn (*update)[SP_DTYPE_COUNT]; /* by sp_update_kind */
+    /* Blocks of four words, their number rounded up to 8. */
+    void (*random_words)(uint64_t seed, uint64_t offset, int64_t blocks, uint32_t *to);
+    sp_random_lanes random[SP_DTYPE_COUNT];
     sp_pool_lanes pool[SP_DTYPE_COUNT];
     sp_resample_lanes resample[SP_DTYPE_COUNT];
     /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */

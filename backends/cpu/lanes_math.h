@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "backends/cpu/lanes_erf.h"
+#include "backends/cpu/lanes_wide.h"
 #include "backends/cpu/vec.h"
 
 #define BOTH(name, x)      _Generic((x), V_f32 : name##_of_f32, V_f64 : name##_of_f64)
@@ -300,6 +301,22 @@ DEFINE_ACTIVATIONS(f64)
 ALWAYS_INLINE V_f64 quick_erf_of_f64(V_f64 x)
 {
     return erf_of_f64(x);
+}
+
+ALWAYS_INLINE V_f64 quick_erfc_of_f64(V_f64 x)
+{
+    return erfc_of_f64(x);
+}
+
+/* Near 1/2, where log(x / (1 - x)) would cancel, 2 x - 1 is exact. */
+ALWAYS_INLINE V_f64 quick_logit_of_f64(V_f64 x)
+{
+    typedef V_f64 V;
+    typedef M_f64 M;
+    M near = abs_of_f64(x - 0.5) <= 0.25;
+    V quotient = SELECT(near, x + x - 1, x) / (1 - x);
+    if (!any_f64(near)) return log_of_f64(quotient);
+    return SELECT(near, log1p_of_f64(quotient), log_of_f64(quotient));
 }
 
 ALWAYS_INLINE V_f64 gelu_none_f64(V_f64 x)

@@ -193,6 +193,35 @@ static int64_t lcm_i64(int64_t x, int64_t y)
     ROW2(name, FN_INTEGER, false, ns)
 /* clang-format on */
 
+/* ---- round to decimals: times or over a power of ten, whichever is a whole number and exact -----
+ */
+
+#define LANE_ROUND_DECIMALS(T)                                                                     \
+    ALWAYS_INLINE V_##T round_above_##T(V_##T x, V_##T ten)                                        \
+    {                                                                                              \
+        return ROUND(x * ten) / ten;                                                               \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T round_below_##T(V_##T x, V_##T ten)                                        \
+    {                                                                                              \
+        return ROUND(x / ten) * ten;                                                               \
+    }                                                                                              \
+    static void lane_round_decimals_##T(void *d, const void *a, const void *b, const void *c,      \
+                                        int64_t n, unsigned splat)                                 \
+    {                                                                                              \
+        E_##T places;                                                                              \
+        (void)c;                                                                                   \
+        memcpy(&places, b, sizeof places);                                                         \
+        E_##T ten = (E_##T)pow(10, fabs((double)places));                                          \
+        if (places == 0)                                                                           \
+            loop1_##T(d, a, n, splat & 1, round_of_##T);                                           \
+        else                                                                                       \
+            loop2_##T(d, a, &ten, n, (splat & 1) | 2,                                              \
+                      places > 0 ? round_above_##T : round_below_##T);                             \
+    }
+LANE_ROUND_DECIMALS(f32)
+LANE_ROUND_DECIMALS(f64)
+LANES_ROW(round_decimals, FN_FLOAT(round_decimals), 2, 0, SCALAR0, 0, false, false, 0.3f)
+
 /* ---- gelu: the last operand says which of two functions, 0 for none, 1 for tanh ----- */
 
 #define LANE_GELU(T)                                                                               \

@@ -51,8 +51,8 @@ double sp__cpu_predict_us(const sp_kargs *args)
     case SP_OP_AMIN: return 0.1 + n * 0.1e-3;
     case SP_OP_SOFTMAX:
     case SP_OP_LOG_SOFTMAX: return 0.2 + n * 2e-3;
-    case SP_OP_RANDN: return 0.1 + n * 15e-3;
-    case SP_OP_RAND: return 0.1 + n * 4e-3;
+    case SP_OP_RANDN: return 0.1 + n * 3e-3;
+    case SP_OP_RAND: return 0.1 + n * 1e-3;
     default: return 0.1 + n * 0.5e-3;
     }
 }

@@ -1,8 +1,7 @@
-/* rand and randn: Philox blocks to elements, as ops/random.h lays down.
+/* Random numbers, whole and real, and dropout: Philox blocks to elements, as ops/random.h lays
+ * down.
  *
  * An element's value depends on seed, offset and its index alone, so chunks may run on any thread.
- * Box and Muller's transform is computed in double by the C library whatever the dtype, so that
- * instruction sets do not matter either.
  */
 #include "ops/random.h"
 
@@ -10,9 +9,9 @@
 #include <string.h>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
-#include "backends/cpu/tile_int.h"
 
 enum { CHUNK_BLOCKS = 1024 };
 
@@ -23,62 +22,45 @@ typedef struct random_job {
     double scale; /* of normal numbers */
 } random_job;
 
-/* The block's uniforms as doubles, exact in the dtype; how many. */
-static int uniforms(const uint32_t w[4], int dtype, double u[4])
+static void draw(const random_job *j, const sp_random_lanes *f, const uint32_t *w, int64_t n,
+                 void *to)
 {
-    if (dtype != SP_FLOAT64) {
-        int digits = sp__dtypes[dtype].digits;
-        double unit = 1.0 / (1 << digits);
-        for (int i = 0; i < 4; i++) u[i] = (w[i] >> (32 - digits)) * unit;
-        return 4;
-    }
-    for (int k = 0; k < 2; k++) {
-        u[k] = (double)((uint64_t)(w[2 * k] >> 11) | (uint64_t)w[2 * k + 1] << 21) * 0x1p-53;
-    }
-    return 2;
+    int digits = sp__dtypes[j->out->dtype].digits;
+    if (j->normal)
+        f->normal(w, n, digits, j->scale, to);
+    else
+        f->uniform(w, n, digits, to);
 }
 
-/* Pairs (u, v) to pairs of normals. */
-static void box_muller(double *u, int n, double scale)
+/* n elements of the halves, computed in float32. */
+static void draw_narrow(const random_job *j, const uint32_t *w, int64_t n, char *to)
 {
-    for (int i = 0; i < n; i += 2) {
-        double r = sqrt(-2 * log(1 - u[i])), sine, cosine;
-        sincos(2 * M_PI * u[i + 1], &sine, &cosine);
-        u[i] = r * cosine * scale, u[i + 1] = r * sine * scale;
-    }
-}
-
-static void store(const sp_operand *out, int64_t first, const double *u, int64_t n)
-{
-    if (out->dtype == SP_FLOAT64) {
-        memcpy(out->data + first * 8, u, (size_t)n * 8);
-        return;
-    }
-    if (out->dtype == SP_FLOAT32) {
-        float narrow[4];
-        for (int64_t i = 0; i < n; i++) narrow[i] = (float)u[i];
-        memcpy(out->data + first * 4, narrow, (size_t)n * 4);
-        return;
-    }
-    int64_t size = sp__size_of(out->dtype);
-    for (int64_t i = 0; i < n; i++)
-        sp__scalar_to(SP_FLOAT(u[i]), out->dtype, out->data + (first + i) * size);
+    float wide[CHUNK_BLOCKS * 4];
+    int dtype = j->out->dtype;
+    const sp_random_lanes *f = &sp__isa->random[SP_FLOAT32];
+    draw(j, f, w, n, wide);
+    sp__isa->cast[SP_FLOAT32][dtype](to, wide, NULL, NULL, n, 0);
 }
 
 static void random_chunk(void *ctx, int64_t chunk)
 {
     const random_job *j = ctx;
-    int64_t per_block = j->out->dtype == SP_FLOAT64 ? 2 : 4, block = chunk * CHUNK_BLOCKS;
-    for (int64_t end = block + CHUNK_BLOCKS; block < end && block * per_block < j->out->numel;
-         block++) {
-        uint32_t w[4];
-        double u[4];
-        sp__philox(j->seed, j->offset + (uint64_t)block, w);
-        int n = uniforms(w, j->out->dtype, u);
-        if (j->normal) box_muller(u, n, j->scale);
-        int64_t first = block * per_block, left = j->out->numel - first;
-        store(j->out, first, u, left < n ? left : n);
+    uint32_t w[CHUNK_BLOCKS * 4];
+    double room[CHUNK_BLOCKS * 2];
+    int dtype = j->out->dtype;
+    int64_t per_block = dtype == SP_FLOAT64 ? 2 : 4, block = chunk * CHUNK_BLOCKS,
+            first = block * per_block, n = j->out->numel - first, size = sp__size_of(dtype);
+    if (n > CHUNK_BLOCKS * per_block) n = CHUNK_BLOCKS * per_block;
+    char *to = j->out->data + first * size;
+    sp__isa->random_words(j->seed, j->offset + (uint64_t)block, (n + per_block - 1) / per_block, w);
+    if (dtype != SP_FLOAT32 && dtype != SP_FLOAT64) {
+        draw_narrow(j, w, n, to);
+        return;
     }
+    const sp_random_lanes *f = &sp__isa->random[dtype];
+    bool whole = n % SP_RANDOM_STEP == 0;
+    draw(j, f, w, n, whole ? to : (char *)room);
+    if (!whole) memcpy(to, room, (size_t)(n * size));
 }
 
 /* A complex number is two parts of half the variance. The last two attributes: seed, offset. */
@@ -91,49 +73,71 @@ static sp_status random_fill(const sp_kargs *args, bool normal)
     random_job job = {&out, (uint64_t)last[-2].v.i, (uint64_t)last[-1].v.i, normal,
                       parts ? M_SQRT1_2 : 1};
     int64_t blocks = (int64_t)sp__random_blocks(job.out->numel, job.out->dtype);
-    double us = (double)job.out->numel * (normal ? 15e-3 : 4e-3);
+    double us = (double)job.out->numel * (normal ? 3e-3 : 1e-3);
     sp__pool_for((blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, us, random_chunk, &job);
     return SP_OK;
 }
 
 /* ---- whole numbers ----- */
 
-/* Number i of those below the span: 64 bits times the span, of which the upper 64 bits are below
- * the span (Lemire 2019, without his rejection: the bias is span / 2^64). */
-static uint64_t below(uint64_t seed, uint64_t offset, int64_t i, uint64_t span)
+/* The number below the span that 64 random bits make: 64 bits times the span, of which the upper 64
+ * bits are below the span (Lemire 2019, without his rejection: the bias is span / 2^64). */
+static uint64_t scaled(const uint32_t w[2], uint64_t span)
 {
-    uint32_t w[4];
-    sp__philox(seed, offset + (uint64_t)(i / 2), w);
-    uint64_t bits = (uint64_t)w[i % 2 * 2] | (uint64_t)w[i % 2 * 2 + 1] << 32;
+    uint64_t bits = (uint64_t)w[0] | (uint64_t)w[1] << 32;
     return (uint64_t)((unsigned __int128)bits * span >> 64);
+}
+
+typedef struct whole_job {
+    const sp_operand *out;
+    uint64_t seed, offset, low, span;
+} whole_job;
+
+static void whole_chunk(void *ctx, int64_t chunk)
+{
+    const whole_job *j = ctx;
+    uint32_t w[CHUNK_BLOCKS * 4];
+    int64_t numbers[CHUNK_BLOCKS * 2], block = chunk * CHUNK_BLOCKS, first = block * 2,
+                                       n = j->out->numel - first;
+    if (n > CHUNK_BLOCKS * 2) n = CHUNK_BLOCKS * 2;
+    sp__isa->random_words(j->seed, j->offset + (uint64_t)block, (n + 1) / 2, w);
+    for (int64_t i = 0; i < n; i++) numbers[i] = (int64_t)(j->low + scaled(w + 2 * i, j->span));
+    sp__isa->cast[SP_INT64][j->out->dtype](j->out->data + first * sp__size_of(j->out->dtype),
+                                           numbers, NULL, NULL, n, 0);
 }
 
 /* attributes: low, high, size, dtype, seed, offset */
 sp_status sp__cpu_randint(const sp_kargs *args)
 {
-    const sp_operand *out = &args->arg[0];
     const sp_attr *last = args->attr + args->n_attr;
-    uint64_t seed = (uint64_t)last[-2].v.i, offset = (uint64_t)last[-1].v.i;
-    int64_t low = args->attr[0].v.i, size = sp__size_of(out->dtype);
-    uint64_t span = (uint64_t)args->attr[1].v.i - (uint64_t)low;
-    for (int64_t i = 0; i < out->numel; i++) {
-        char bytes[16];
-        uint64_t at = below(seed, offset, i, span);
-        sp__scalar_to(SP_INT((int64_t)((uint64_t)low + at)), out->dtype, bytes);
-        memcpy(out->data + i * size, bytes, (size_t)size);
-    }
+    uint64_t low = (uint64_t)args->attr[0].v.i;
+    whole_job job = {.out = &args->arg[0],
+                     .seed = (uint64_t)last[-2].v.i,
+                     .offset = (uint64_t)last[-1].v.i,
+                     .low = low,
+                     .span = (uint64_t)args->attr[1].v.i - low};
+    int64_t blocks = (job.out->numel + 1) / 2;
+    sp__pool_for((blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, (double)job.out->numel * 2e-3,
+                 whole_chunk, &job);
     return SP_OK;
 }
 
 /* Fisher and Yates' shuffle, from the end. attributes: n, seed, offset; the output is dense */
 sp_status sp__cpu_randperm_whole(const sp_kargs *args)
 {
+    enum { STRETCH = CHUNK_BLOCKS * 2 };
+    uint32_t w[CHUNK_BLOCKS * 4];
     int64_t *to = (int64_t *)(void *)args->arg[0].data, n = args->arg[0].numel;
     uint64_t seed = (uint64_t)args->attr[1].v.i, offset = (uint64_t)args->attr[2].v.i;
     for (int64_t i = 0; i < n; i++) to[i] = i;
-    for (int64_t i = n - 1; i > 0; i--) {
-        int64_t other = (int64_t)below(seed, offset, i, (uint64_t)i + 1), kept = to[i];
-        to[i] = to[other], to[other] = kept;
+    for (int64_t end = n; end > 0;) {
+        int64_t start = (end - 1) / STRETCH * STRETCH;
+        sp__isa->random_words(seed, offset + (uint64_t)start / 2, (end - start + 1) / 2, w);
+        for (int64_t i = end - 1; i >= start && i > 0; i--) {
+            int64_t other = (int64_t)scaled(w + 2 * (i - start), (uint64_t)i + 1), kept = to[i];
+            to[i] = to[other], to[other] = kept;
+        }
+        end = start;
     }
     return SP_OK;
 }
@@ -146,33 +150,23 @@ typedef struct drop_job {
     double scale;
 } drop_job;
 
-#define DROP_LOOP(type)                                                                            \
-    for (int64_t i = 0; i < n; i++) {                                                              \
-        type value;                                                                                \
-        memcpy(&value, in + i * (int64_t)sizeof value, sizeof value);                              \
-        value = keep[i] ? (type)(value * (type)j->scale) : (type)0;                                \
-        memcpy(to + i * (int64_t)sizeof value, &value, sizeof value);                              \
-    }
-
 static void drop_chunk(void *ctx, int64_t chunk)
 {
     const drop_job *j = ctx;
-    int64_t block = chunk * CHUNK_BLOCKS, start = block * 4, n = j->out->numel - start;
-    char room[CHUNK_BLOCKS * 4 * sizeof(double)], *to = j->out->data;
-    bool keep[CHUNK_BLOCKS * 4];
+    int64_t block = chunk * CHUNK_BLOCKS, start = block * 4, n = j->out->numel - start,
+            size = sp__size_of(j->out->dtype);
+    uint32_t w[CHUNK_BLOCKS * 4];
+    double room[CHUNK_BLOCKS * 4];
     if (n > CHUNK_BLOCKS * 4) n = CHUNK_BLOCKS * 4;
-    for (int64_t i = 0; i < n; i += 4) {
-        uint32_t w[4];
-        sp__philox(j->seed, j->offset + (uint64_t)(block + i / 4), w);
-        for (int k = 0; k < 4; k++) keep[i + k] = w[k] >= j->least;
+    char *to = j->out->data + start * size;
+    const void *x = j->x->data + start * size;
+    if (j->least > UINT32_MAX) {
+        memset(to, 0, (size_t)(n * size));
+        return;
     }
-    const char *in = room;
-    sp__gather(room, j->x, start, n);
-    to += start * sp__size_of(j->out->dtype);
-    if (j->out->dtype == SP_FLOAT64)
-        DROP_LOOP(double)
-    else
-        DROP_LOOP(float)
+    if (!j->x->contiguous) sp__gather(room, j->x, start, n), x = room;
+    sp__isa->random_words(j->seed, j->offset + (uint64_t)block, (n + 3) / 4, w);
+    sp__isa->random[j->out->dtype].drop(w, x, n, (uint32_t)j->least, j->scale, to);
 }
 
 /* attributes: p, seed, offset; the output is dense */
@@ -183,7 +177,7 @@ sp_status sp__cpu_dropout_train(const sp_kargs *args)
     job.seed = (uint64_t)args->attr[1].v.i, job.offset = (uint64_t)args->attr[2].v.i;
     job.least = (uint64_t)ceil(p * 0x1p32), job.scale = p < 1 ? 1 / (1 - p) : 0;
     int64_t chunks = (job.out->numel + CHUNK_BLOCKS * 4 - 1) / (CHUNK_BLOCKS * 4);
-    sp__pool_for(chunks, (double)job.out->numel * 4e-3, drop_chunk, &job);
+    sp__pool_for(chunks, (double)job.out->numel * 1e-3, drop_chunk, &job);
     return SP_OK;
 }
 

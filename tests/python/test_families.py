@@ -221,3 +221,67 @@ def test_reductions_at_places(reduce, include_self):
         1, torch.tensor(index), their_whole.new_ones(4, 7) * 5, reduce
     )
     np.testing.assert_array_equal(got.numpy(), wanted.numpy())
+
+
+# ---- distances of rows ----
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, float("inf")])
+@pytest.mark.parametrize(
+    "shapes", [((5, 3), (4, 3)), ((2, 1, 40, 70), (3, 17, 70)), ((130, 65), (33, 65))]
+)
+def test_cdist_is_pytorchs(shapes, p):
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=s) for s in shapes)
+    ours = [spool.tensor(v, requires_grad=True) for v in (a, b)]
+    theirs = [torch.tensor(v, requires_grad=True) for v in (a, b)]
+    x, y = spool.cdist(*ours, p), torch.cdist(*theirs, p)
+    np.testing.assert_allclose(x.detach().numpy(), y.detach().numpy(), 1e-12)
+    g = rng.normal(size=tuple(y.shape))
+    x.backward(spool.tensor(g)), y.backward(torch.tensor(g))
+    for mine, other in zip(ours, theirs):
+        np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), 1e-9, 1e-9)
+
+
+def test_cdist_of_views_and_halves():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(9, 20)).astype("f4"), rng.normal(size=(33, 9)).astype("f4")
+    x, y = spool.tensor(a).t(), spool.tensor(b)[::2]
+    wanted = np.sqrt(((a.T[:, None].astype("f8") - b[::2][None]) ** 2).sum(-1))
+    np.testing.assert_allclose(spool.cdist(x, y).numpy(), wanted, 1e-6)
+    half = spool.cdist(x.bfloat16(), y.bfloat16())
+    assert half.dtype == spool.bfloat16
+    np.testing.assert_allclose(half.float().numpy(), wanted, 0.02)
+
+
+def test_cdist_keeps_the_digits_of_small_distances():
+    rng = np.random.default_rng(2)
+    a = (rng.normal(size=(40, 64)) * 1e-3 + 100).astype("f4")
+    wanted = np.sqrt(((a[:, None].astype("f8") - a[None]) ** 2).sum(-1))
+    x = spool.tensor(a, requires_grad=True)
+    d = spool.cdist(x, x)
+    np.testing.assert_allclose(d.detach().numpy(), wanted, 1e-6)
+    spool.cdist(x, x.detach()).sum().backward()
+    away = a[:, None].astype("f8") - a[None]
+    safe = np.where(wanted == 0, 1, wanted)[..., None]
+    np.testing.assert_allclose(x.grad.numpy(), (away / safe).sum(1), 1e-3, 1e-3)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
+def test_cdist_of_equal_rows_has_finite_derivatives(p):
+    x = spool.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]], requires_grad=True)
+    (g,) = spool.autograd.grad(spool.cdist(x, x.detach(), p).sum(), [x], create_graph=True)
+    (h,) = spool.autograd.grad((g * g).sum(), [x])
+    assert np.isfinite(g.detach().numpy()).all() and np.isfinite(h.numpy()).all()
+
+
+def test_cdist_refuses_what_does_not_fit():
+    x = spool.zeros(3, 4)
+    with pytest.raises(ValueError, match="expected"):
+        spool.cdist(x, spool.zeros(3, 5))
+    with pytest.raises(ValueError, match="broadcast"):
+        spool.cdist(spool.zeros(2, 3, 4), spool.zeros(3, 3, 4))
+    with pytest.raises(ValueError, match="0 or more"):
+        spool.cdist(x, x, -1.0)
+    with pytest.raises(TypeError, match="cdist"):
+        spool.cdist(x.long(), x.long())

@@ -37,9 +37,23 @@ CONVOLUTIONS = {
     "conv2d": {"small": ((1, 1, 8, 8), (1, 1, 3, 3)), "large": ((8, 32, 64, 64), (32, 32, 3, 3))},
 }
 CONVOLUTIONS.update({name.replace("v", "v_transpose"): v for name, v in CONVOLUTIONS.items()})
+# Of numbers in [0, 1) that are all the op's own affair: nothing to compare, and dropout would return its input at p = 0.
+RANDOM = {
+    "rand": lambda library, x: library.rand(len(x)),
+    "randn": lambda library, x: library.randn(len(x)),
+    "randint": lambda library, x: library.randint(0, 100, (len(x),)),
+    "randperm": lambda library, x: library.randperm(len(x)),
+    "dropout": lambda library, x: library.nn.functional.dropout(x, 0.5, True),
+    "bernoulli": lambda library, x: library.bernoulli(x),
+    "bernoulli.p": lambda library, x: x.bernoulli_(0.25),
+    "uniform": lambda library, x: x.uniform_(),
+    "normal": lambda library, x: x.normal_(),
+    "exponential": lambda library, x: x.exponential_(),
+    "multinomial": lambda library, x: library.multinomial(x, 16, True),
+}
 LARGEST = 1 << 24  # elements of a result
 # Names that mean something else in PyTorch.
-LEFT_OUT = {"convolution", "copy", "cast"}
+LEFT_OUT = {"convolution", "copy", "cast", "dropout.train"}
 
 
 def tensor_specs(sample):
@@ -140,8 +154,22 @@ def run_plain(sample, args, kwargs):
     return samples.caller(sample)(*args, **samples.python_kwargs(kwargs, spool))
 
 
+def random_calls(op, kind):
+    values = np.random.default_rng(0).random(SIZES[kind][1], "f4")
+    ours, theirs = spool.tensor(values), torch.tensor(values)
+
+    def waited():
+        result = RANDOM[op](spool, ours)
+        spool.synchronize()
+        return result
+
+    return {"spool": waited, "torch": lambda: RANDOM[op](torch, theirs)}, ""
+
+
 def calls(sample, kind):
     """Both libraries' calls, or why there are none."""
+    if sample.op in RANDOM:
+        return random_calls(sample.op, kind)
     other = peers.by_name(sample.entry["python"])
     values = arguments(sample, kind)
     if other is None:
@@ -186,9 +214,9 @@ def cases():
             continue
         if "view" in entry["flags"]:
             continue
-        if {"function", "method"} & set(entry["variants"]):
+        if {"function", "method"} & set(entry["variants"]) or sample.op in RANDOM:
             found.setdefault(sample.op, [])
-            if usable(sample):
+            if usable(sample) or sample.op in RANDOM:
                 found[sample.op].append(sample)
     return found
 
