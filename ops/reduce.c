@@ -59,12 +59,18 @@ static sp_status one_dim_mask(const sp_call *c, const sp_attr *dim, uint32_t *ma
     return SP_OK;
 }
 
+/* sum, nansum */
 sp_status sp__infer_sum(const sp_call *c, sp_meta *out)
 {
     uint32_t mask;
     sp_dtype dtype;
     SP_RETURN_IF(sp__dim_mask(sp__op_name(c), &c->attr[SP_SUM_DIM], c->in[0]->rank, &mask));
     SP_RETURN_IF(total_dtype(c, &c->attr[SP_SUM_DTYPE], &dtype));
+    if (c->op == SP_OP_NANSUM && sp__dtype_is_floating(c->in[0]->dtype) &&
+        !sp__dtype_is_floating(dtype))
+        return sp_fail(SP_EDTYPE, "%s: dtype is %s and x is %s, expected a floating dtype",
+                       sp__op_name(c), sp_dtype_name(dtype),
+                       sp_dtype_name((sp_dtype)c->in[0]->dtype));
     return reduced(c, mask, c->attr[SP_SUM_KEEPDIM].v.i != 0, dtype, out);
 }
 

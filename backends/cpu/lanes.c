@@ -34,7 +34,7 @@
 #define LERP(x, y, z) SELECT(ABS(z) < NUMBER_LIKE(z, 0.5), x + z * (y - x), y - (y - x) * (ONE - z))
 #define REPLACE_NONFINITE(x, nan, inf)                                                             \
     SELECT(IS_NAN(x), nan, SELECT((x) == INFINITY, inf, SELECT((x) == -INFINITY, -(inf), x)))
-#define RELU6(x)      CLAMP(x, ZERO, ZERO + 6)
+#define RELU6(x) CLAMP(x, ZERO, ZERO + 6)
 #define SELU(x)                                                                                    \
     (SELECT((x) > 0, x, MATH(expm1, x) * NUMBER_LIKE(x, 1.6732632423543772)) *                     \
      NUMBER_LIKE(x, 1.0507009873554805))

@@ -85,6 +85,9 @@ TORCH = {
     "nll_loss_backward": lambda grad, target, size, **options: transposed(
         lambda x: F.nll_loss(x, target, **options), grad, size
     ),
+    "count_nonzero": lambda x, dim=None, keepdim=False: (x != 0).sum(dim, keepdim),
+    "prelu_kernel": lambda x, weight: torch.where(x > 0, x, x * weight),
+    "replace_nonfinite": lambda x, nan, inf: torch.nan_to_num(x, nan, inf, -inf),
     "deviation": lambda x, dim=None, keepdim=False: (
         torch.var(x, dim, correction=0, keepdim=keepdim)
         * (x.numel() / max(1, x.mean(dim, keepdim).numel())),
