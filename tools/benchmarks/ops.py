@@ -52,8 +52,8 @@ RANDOM = {
     "multinomial": lambda library, x: library.multinomial(x, 16, True),
 }
 LARGEST = 1 << 24  # elements of a result
-# Names that mean something else in PyTorch.
-LEFT_OUT = {"convolution", "copy", "cast", "dropout.train"}
+# Names that mean something else in PyTorch, where conj is a view that computes nothing.
+LEFT_OUT = {"convolution", "copy", "cast", "dropout.train", "conj", "adjoint"}
 
 
 def tensor_specs(sample):
@@ -118,6 +118,7 @@ def converted(values, tensor):
 
 def results(value):
     values = value if isinstance(value, (tuple, list)) else [value]
+    values = [v.resolve_conj() if isinstance(v, torch.Tensor) else v for v in values]
     return [v.numpy() for v in values if hasattr(v, "numpy")]
 
 
