@@ -171,7 +171,7 @@ sp_status sp__body_one_hot(sp_call *c)
                        "num_classes",
                        sp__op_name(c), SP_SHAPE(x));
     SP_RETURN_IF(sp_amax(x, NULL, &largest));
-    sp_status status = sp_item(largest, &top);
+    sp_status status = sp__read_number(largest, &top);
     sp_drop(&largest);
     SP_RETURN_IF(status);
     return sp_one_hot_classes(x, top.v.i < 0 ? 1 : top.v.i + 1, &c->out[0]);

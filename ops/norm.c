@@ -389,10 +389,10 @@ out:
 
 /* ---- batch_norm and instance_norm: x, running_mean, running_var, weight, bias ----- */
 
-/* x times weight / sqrt(var + eps), shifted to be bias at the mean. */
-static sp_status by_running(const sp_call *c, double eps, sp_tensor **out)
+/* x times weight / sqrt(var + eps), shifted to be bias at the mean. in: as of batch_norm */
+static sp_status shifted_and_scaled(const sp_tensor *const *in, double eps, sp_tensor **out)
 {
-    const sp_tensor *mean = c->in[1], *var = c->in[2], *weight = c->in[3], *bias = c->in[4];
+    const sp_tensor *mean = in[1], *var = in[2], *weight = in[3], *bias = in[4];
     sp_tensor *more = NULL, *rstd = NULL, *scale = NULL, *moved = NULL, *shift = NULL;
     sp_status status = SP_OK;
     SP_TRY(sp_add_scalar(var, SP_FLOAT(eps), &more));
@@ -406,9 +406,27 @@ static sp_status by_running(const sp_call *c, double eps, sp_tensor **out)
         SP_TRY(sp_sub(bias, moved, &shift));
     else
         SP_TRY(sp_neg(moved, &shift));
-    SP_TRY(sp_channel_affine(c->in[0], scale, shift, out));
+    SP_TRY(sp_channel_affine(in[0], scale, shift, out));
 out:
     sp_drop(&more), sp_drop(&rstd), sp_drop(&scale), sp_drop(&moved), sp_drop(&shift);
+    return status;
+}
+
+/* By the running statistics; of halves in float32, rounded once. */
+static sp_status by_running(const sp_call *c, double eps, sp_tensor **out)
+{
+    const sp_dtype dtype = (sp_dtype)c->in[0]->dtype;
+    sp_tensor *wide[5] = {NULL}, *y = NULL;
+    sp_status status = SP_OK;
+    if (dtype != SP_FLOAT16 && dtype != SP_BFLOAT16)
+        return shifted_and_scaled((const sp_tensor *const *)c->in, eps, out);
+    for (int i = 0; i < 5; i++)
+        if (c->in[i]) SP_TRY(sp_cast(c->in[i], SP_FLOAT32, &wide[i]));
+    SP_TRY(shifted_and_scaled((const sp_tensor *const *)wide, eps, &y));
+    SP_TRY(sp_cast(y, dtype, out));
+out:
+    for (int i = 0; i < 5; i++) sp_drop(&wide[i]);
+    sp_drop(&y);
     return status;
 }
 

@@ -332,14 +332,20 @@ sp_status sp__body_randperm(sp_call *c)
 
 /* ---- multinomial ----- */
 
+/* Whether t is true everywhere, inside vmap in each example. */
 static sp_status read_all(const sp_tensor *t, bool *hold)
 {
-    sp_tensor *all = NULL;
+    sp_tensor *all = NULL, *every = NULL;
     sp_scalar value = SP_INT(0);
-    SP_RETURN_IF(sp_all(t, NULL, &all));
-    sp_status status = sp__read_number(all, &value);
-    sp_drop(&all);
+    sp_status status = SP_OK;
+    SP_TRY(sp_all(t, NULL, &all));
+    const sp_tensor *plain = all;
+    while (plain->wrap) plain = plain->wrap->inner;
+    SP_TRY(sp_all(plain, NULL, &every));
+    SP_TRY(sp_item(every, &value));
     *hold = value.v.i != 0;
+out:
+    sp_drop(&all), sp_drop(&every);
     return status;
 }
 
@@ -407,12 +413,6 @@ out:
     return status;
 }
 
-static bool inside_vmap(const sp_tensor *t)
-{
-    while (t->wrap && t->wrap->kind != SP_LEVEL_VMAP) t = t->wrap->inner;
-    return t->wrap != NULL;
-}
-
 sp_status sp__body_multinomial(sp_call *c)
 {
     const sp_tensor *x = c->in[0];
@@ -426,6 +426,6 @@ sp_status sp__body_multinomial(sp_call *c)
         return sp_fail(SP_EVALUE, "%s: %lld samples of %lld places%s", sp__op_name(c), (long long)k,
                        (long long)x->shape[x->rank - 1],
                        again ? ", expected 1 or more" : " without replacement");
-    if (!inside_vmap(x)) SP_RETURN_IF(check_probabilities(c, again ? 1 : k));
+    SP_RETURN_IF(check_probabilities(c, again ? 1 : k));
     return (again ? draw_again_and_again : draw_once_each)(c, k, &c->out[0]);
 }

@@ -178,6 +178,12 @@ def test_masks_and_embeddings():
             library.tensor([[True, False], [True, True]])
         ).tolist() == [1, 3, 4]
     assert spool.one_hot(spool.tensor([0, 2])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    _, tangent = spool.func.jvp(
+        lambda x: (x * spool.one_hot(x.argsort())).sum(),
+        (spool.tensor([2.0, 1.0]),),
+        (spool.tensor([1.0, 3.0]),),
+    )
+    assert tangent.item() == 4.0
     weight = spool.randn(4, 3).requires_grad_()
     spool.embedding(spool.tensor([[0, 1], [1, 1]]), weight, 0).sum().backward()
     assert weight.grad.tolist() == [[0.0] * 3, [3.0] * 3, [0.0] * 3, [0.0] * 3]

@@ -132,6 +132,9 @@ def test_multinomial_draws_by_probability(replacement):
         if not replacement or bad != [1.0, 0.0]:
             with pytest.raises(ValueError, match="multinomial"):
                 spool.multinomial(spool.tensor(bad), 2, replacement)
+            rows = spool.tensor([[0.5, 0.5], bad])
+            with pytest.raises(ValueError, match="multinomial"):
+                spool.func.vmap(lambda x: spool.multinomial(x, 2, replacement))(rows)
 
 
 @pytest.mark.parametrize(

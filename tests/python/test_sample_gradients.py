@@ -55,6 +55,7 @@ NOT_TORCHS = {
     "second order": {
         "cdist": NO_RULE,
         "layer_norm((4,), [4], None, (4,), 0.1)": WRONG_AT_NONE,
+        "logit.within(data([0.0, 1.0, 0.5, 2.0, -1.0]), 0.25)": "PyTorch's is NaN where x (1 - x) is 0",
         "pow.rscalar(pos((3,)), 0)": "PyTorch's is NaN: it multiplies log(0) by 0",
     },
     "forward mode": {
@@ -206,8 +207,10 @@ TURNS = [0.0, -0.0, 0.3, -0.3, 0.5, -0.5, 0.6, 1, -1, 2, -2, 3, -3, 4, 6, -6, 20
 REAL = [s for s in SMOOTH if not has_complex(s) and s.op != "masked_fill"]
 POINTWISE = [s for s in REAL if "pointwise" in s.entry["flags"] and len(Case(s).points) <= 2]
 OTHERS = [s for s in REAL if s not in POINTWISE]
+NAN_OUTSIDE = {"logit.within"}  # PyTorch's gradient is NaN at some numbers out of bounds
 OPEN = {"sort", "topk", "kthvalue", "mode"}  # which of equal elements is named is open
 NOT_AT_TIES = {
+    "cdist(distinct((3, 4)), distinct((2, 4)), 1e999)": "which of equal differences counts is open",
     "div.mode((3, 4), pos((4,)), rounding_mode='trunc')": "PyTorch's is 0 of a quotient by 0, too",
     "power_sum(pos((70, 5)), 0.5, dim=0)": "what it is compared with is no function of PyTorch's",
     "scatter_reduce(distinct((3, 4)), 1, int64((3, 2), 0, 4), distinct((3, 2)), 'amin', include_self=False)": (
@@ -231,8 +234,10 @@ def at_turns(case):
 @pytest.mark.parametrize("sample", POINTWISE, ids=[s.id for s in POINTWISE])
 def test_gradients_at_kinks(sample):
     """The gradient, and that it is as linear in the weights of the results as PyTorch's."""
-    if why_listed(sample, "second order") or not all(p.size for p in Case(sample).points):
-        pytest.skip("listed above, or empty")
+    if sample.op in NAN_OUTSIDE or why_listed(sample, "second order"):
+        pytest.skip("listed above")
+    if not all(p.size for p in Case(sample).points):
+        pytest.skip("empty")
     case = Case(sample, at_turns)
     first, second = torchs(first_order, case), torchs(second_order, case)
     assert not isinstance(first, Exception) and not isinstance(second, Exception)

@@ -211,6 +211,12 @@ def test_same_name_twice(tmp_path):
         read(tmp_path, entry(), entry())
 
 
+def test_choice_named_like_an_op(tmp_path):
+    chooses = entry(op="bar(Tensor x, a|b foo) -> Tensor", sample="[\"(3,), 'a'\"]")
+    with pytest.raises(TableError, match="bar: 'foo' cannot name a choice"):
+        read(tmp_path, entry(), chooses)
+
+
 def test_overload_shares_documentation(tmp_path):
     ops = read(tmp_path, BASE)
     scalar = next(op for op in ops if op.name == "add.scalar")

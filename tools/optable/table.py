@@ -532,8 +532,9 @@ def _check_synonyms(ops, problems):
 
 
 def _check_c_names(ops, problems):
-    """The enumerators of attributes and choices share one name space in C."""
+    """The enumerators of attributes and choices share one name space in C, their types one with functions."""
     seen, choices = {}, {}
+    functions = {op.c_name for op in ops}
     for op in ops:
         for name in [p.name for p in op.attrs] + op.hidden_attrs:
             other = seen.setdefault(f"SP_{op.c_name}_{name}".upper(), op)
@@ -542,6 +543,10 @@ def _check_c_names(ops, problems):
                     f"{op.where}: {op.name}: attribute '{name}' has the same C constant as one of {other.name}"
                 )
         for param in op.attrs:
+            if param.kind == "choice" and param.name in functions:
+                problems.append(
+                    f"{op.where}: {op.name}: '{param.name}' cannot name a choice: sp_{param.name} is an op's function"
+                )
             if (
                 param.kind == "choice"
                 and choices.setdefault(param.name, param.choices) != param.choices
