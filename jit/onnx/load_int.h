@@ -13,7 +13,7 @@ typedef struct sp_load_row { /* ends with an operator of NULL */
     sp_status (*load)(sp_loader *l);
 } sp_load_row;
 
-extern const sp_load_row sp__load_rows_shapes[], sp__load_rows_images[];
+extern const sp_load_row sp__load_rows_shapes[], sp__load_rows_images[], sp__load_rows_norm[];
 
 /* ---- looking at the node ---- */
 

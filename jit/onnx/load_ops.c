@@ -85,6 +85,17 @@ static sp_status load_cast(sp_loader *l)
     return make_cast(l, l->node->in[0], dtype, &l->node->out[0]);
 }
 
+static sp_status load_gelu(sp_loader *l)
+{
+    const sp_onnx_attr *a = attr(l, "approximate");
+    bool tanh = a != NULL && sp__bytes_are(a->text, "tanh");
+    SP_RETURN_IF(need_inputs(l, 1));
+    if (a != NULL && !tanh && !sp__bytes_are(a->text, "none"))
+        return malformed(l, "approximate is none or tanh");
+    given how = {"approximate", {.v.i = tanh, .kind = SP_ATTR_INT}};
+    return make1(l, "gelu", l->node->in[0], &how, 1, &l->node->out[0]);
+}
+
 /* ---- reductions ---- */
 
 static sp_status load_reduction(sp_loader *l, const char *op_name)
@@ -377,6 +388,7 @@ static const sp_load_row loaders[] = {
     {"Not", load_not},
     {"Pow", load_pow},
     {"Cast", load_cast},
+    {"Gelu", load_gelu},
     {"ReduceSum", load_sum},
     {"ReduceMean", load_mean},
     {"ReduceMax", load_max},
@@ -400,7 +412,8 @@ static const sp_load_row loaders[] = {
 
 static const sp_load_row *row_of(sp_bytes op_type)
 {
-    static const sp_load_row *const all[] = {loaders, sp__load_rows_shapes, sp__load_rows_images};
+    static const sp_load_row *const all[] = {loaders, sp__load_rows_shapes, sp__load_rows_images,
+                                             sp__load_rows_norm};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (const sp_load_row *row = all[i]; row->onnx != NULL; row++)
             if (sp__bytes_are(op_type, row->onnx)) return row;

@@ -16,7 +16,7 @@ typedef struct sp_save_row { /* ends with an op of NULL */
 } sp_save_row;
 
 extern const sp_save_row sp__save_rows_pointwise[], sp__save_rows_reduce[], sp__save_rows_shapes[],
-    sp__save_rows_images[];
+    sp__save_rows_images[], sp__save_rows_norm[];
 
 /* Casts around an operator that is all the op does. */
 SP_MUST_USE sp_status sp__save_pointwise(sp_saver *s, const sp_ir_node *n, const char *op_type);

@@ -96,8 +96,12 @@ static const sp_save_row savers[] = {
 
 static const sp_save_row *row_of(const char *op)
 {
-    static const sp_save_row *const all[] = {savers, sp__save_rows_pointwise, sp__save_rows_reduce,
-                                             sp__save_rows_shapes, sp__save_rows_images};
+    static const sp_save_row *const all[] = {savers,
+                                             sp__save_rows_pointwise,
+                                             sp__save_rows_reduce,
+                                             sp__save_rows_shapes,
+                                             sp__save_rows_images,
+                                             sp__save_rows_norm};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (const sp_save_row *row = all[i]; row->op != NULL; row++)
             if (strcmp(row->op, op) == 0) return row;

@@ -256,6 +256,16 @@ static sp_status save_sigmoid_backward(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
+static sp_status save_gelu(sp_saver *s, const sp_ir_node *n)
+{
+    sp_name x = input(s, n, 0);
+    sp__save_begin(s, "Gelu", "");
+    sp__save_in(s, x);
+    sp__save_attr_text(s, "approximate", attr_int(n, "approximate", 0) != 0 ? "tanh" : "none");
+    sp__save_end(s, result(s, n));
+    return SP_OK;
+}
+
 static sp_status save_where(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
@@ -288,6 +298,7 @@ const sp_save_row sp__save_rows_pointwise[] = {
     {"threshold_backward", save_threshold_backward},
     {"tanh_backward", save_tanh_backward},
     {"sigmoid_backward", save_sigmoid_backward},
+    {"gelu", save_gelu},
     {"where", save_where},
     {"where.scalar", save_where_scalar},
     {"where.scalar_x", save_where_numbers},
