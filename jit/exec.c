@@ -40,6 +40,7 @@ static arena *arena_take(size_t bytes)
     arena *a = atomic_exchange(&spare, NULL);
     if (a && a->bytes >= room) return a;
     if (a) sp__free(a, a->bytes);
+    sp_memory_trim(); /* of what the steps needed that the plan now stands for */
     a = sp__alloc(room);
     if (!a) return NULL;
     a->bytes = room;

@@ -94,16 +94,52 @@ out:
     return status;
 }
 
+static void note_uses(const sp_region *r, const int32_t *views, int n, int32_t step, int32_t *last)
+{
+    for (int k = 0; k < n; k++)
+        if (views[k] >= 0) last[r->views[views[k]]->slot] = step;
+}
+
+/* Of each slot whose result is dead: the step that looks at it last; -1 of others. NULL without
+ * memory: all are kept then. */
+static int32_t *last_uses(const sp_region *r)
+{
+    int32_t n = r->at->end_slot, *last = sp__alloc((size_t)n * sizeof *last);
+    for (int32_t i = r->ran; last && i < r->at->depth; i++) {
+        note_uses(r, r->path[i]->in, r->path[i]->n_in, i, last);
+        note_uses(r, r->path[i]->out, r->path[i]->n_out, i, last);
+    }
+    for (int32_t k = 0; last && k < n; k++)
+        if (r->slots[k]) last[k] = -1;
+    return last;
+}
+
+/* Eager would have freed these by now. */
+static void let_go(sp_region *r, const int32_t *views, int n, const int32_t *last)
+{
+    for (int i = 0; i < n; i++) {
+        int32_t k = views[i] >= 0 ? r->views[views[i]]->slot : -1;
+        if (k < 0 || last[k] != r->ran || !r->slots[k]) continue;
+        r->slots[k]->region = NULL, r->held[k] = 0;
+        sp__storage_drop(r->slots[k]), r->slots[k] = NULL;
+    }
+}
+
 sp_status sp__region_run_eager(sp_region *r)
 {
     sp_status status = SP_OK;
     const void *before = sp__region_enter(r);
+    int32_t *last = last_uses(r);
+    size_t bytes = (size_t)r->at->end_slot * sizeof *last;
     hold(r);
     for (; r->ran < r->at->depth; r->ran++) {
         const sp_step *s = r->path[r->ran];
-        if (!s->is_view) SP_TRY(run_step(r, s));
+        if (s->is_view) continue;
+        SP_TRY(run_step(r, s));
+        if (last) let_go(r, s->in, s->n_in, last), let_go(r, s->out, s->n_out, last);
     }
 out:
+    if (last) sp__free(last, bytes);
     sp__region_leave(r, before);
     if (status != SP_OK) r->mode = SP_REGION_STUCK;
     return status;

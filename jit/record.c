@@ -17,7 +17,8 @@ enum {
     MAX_SKIPS =
         4, /* roots in one call whose first op never comes twice, until the call runs eagerly */
     MAX_STEPS = 1 << 16,
-    SWEEP_EVERY = 32
+    SWEEP_EVERY = 32, /* steps, ... */
+    SWEEP_BYTES = 4 << 20 /* ... or of results */
 };
 static const int64_t MAX_SNAPSHOT = 16
                                     << 20; /* bytes that are worth copying to stay in the region */
@@ -134,6 +135,7 @@ static int32_t new_slot(sp_region *r, sp_step *s, sp_tensor *t, int flags)
     if (flags & SP_SLOT_SNAPSHOT) return slot;
     storage->region = r, storage->region_slot = slot;
     r->slots[slot] = sp__storage_retain(storage), r->held[slot] = 1;
+    if (!(flags & SP_SLOT_EXTERNAL)) r->unswept += (int64_t)storage->nbytes;
     return slot;
 }
 
@@ -196,8 +198,8 @@ static sp_status make_room(sp_region *r, const sp_call *c)
  * must. */
 static void sweep(sp_region *r)
 {
-    if (r->at->depth - r->swept < SWEEP_EVERY) return;
-    r->swept = r->at->depth;
+    if (r->at->depth - r->swept < SWEEP_EVERY && r->unswept < SWEEP_BYTES) return;
+    r->swept = r->at->depth, r->unswept = 0;
     for (int32_t k = 0; k < r->at->end_slot; k++) {
         sp_storage *s = r->slots[k];
         if (!s || atomic_load_explicit(&s->refs, memory_order_acquire) != 1) continue;

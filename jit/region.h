@@ -50,6 +50,7 @@ typedef struct sp_region {
     sp_step *root, *at; /* of the current segment */
     int32_t ran;        /* steps of the path that were executed op by op */
     int32_t swept;      /* depth at which dead slots were last let go */
+    int64_t unswept;    /* bytes of results recorded since */
     const sp_step **path;
     sp_storage **slots;
     int64_t *base;

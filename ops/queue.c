@@ -10,6 +10,10 @@
  * last stayed away between issuing and waiting (`credit`): if it was worth it, the worker is woken
  * at once; else not, until the caller has been away for WORTH_US.
  *
+ * How far ahead. Results are allocated when an op is issued, and what it reads lives until it has
+ * run: far ahead of large ops a caller would hold the memory of a whole backward pass at once. It
+ * waits when unfinished ops write AHEAD_BYTES, which is a fraction of a millisecond of work.
+ *
  * Sleeping. Whoever goes to sleep announces it (`asleep`, `wanted`), then looks once more; whoever
  * makes progress stores it, then looks for sleepers. Both orders are sequentially consistent, so
  * one of the two sees the other. Waking costs 3 to 30 us: a caller is woken once, when what it
@@ -35,11 +39,12 @@ enum {
     SLOT_INTS = 4 * SP_MAX_RANK, /* of all INTS attributes of an op together */
     SLOT_REFS = SP_KARGS_INLINE,
     ERROR_TEXT = 1024,
-    CREDIT = 2,     /* short absences in a row before the worker is left asleep */
-    WORTH_US = 50,  /* a caller that stays away so long makes up for waking the worker */
-    SPIN = 100,     /* then yield, ... */
-    YIELD_US = 300, /* ... the worker so long, ... */
-    WAIT_US = 2000  /* ... a caller so long; then sleep */
+    AHEAD_BYTES = 4 << 20, /* that unfinished ops may write before their caller waits */
+    CREDIT = 2,            /* short absences in a row before the worker is left asleep */
+    WORTH_US = 50,         /* a caller that stays away so long makes up for waking the worker */
+    SPIN = 100,            /* then yield, ... */
+    YIELD_US = 300,        /* ... the worker so long, ... */
+    WAIT_US = 2000         /* ... a caller so long; then sleep */
 };
 
 typedef struct slot {
@@ -47,6 +52,7 @@ typedef struct slot {
     sp_status (*run)(void *args);
     void *block; /* raw: arguments and references; of an op: what has no room here; or NULL */
     size_t block_bytes;
+    int64_t written;   /* bytes of the storages it writes */
     sp_storage **refs; /* in `room`, or in the block */
     int n_refs;
     sp__where where; /* owned; given back by the thread that uses the slot again */
@@ -62,6 +68,7 @@ typedef struct queue {
     pthread_cond_t progress; /* waiting callers do */
     _Atomic bool running;
     _Atomic bool asleep;
+    _Atomic int64_t ahead;   /* bytes that unfinished ops write */
     _Atomic uint64_t wanted; /* the first ticket that a sleeping caller waits for; NOBODY */
     _Atomic int credit;      /* > 0: wake the worker at once */
     _Atomic int64_t burst;   /* when the oldest op of those not finished was issued, in us */
@@ -192,6 +199,7 @@ static void run_one(queue *q, uint64_t ticket, sp_count counted_as)
     for (int i = 0; i < s->n_refs; i++) sp__storage_drop(s->refs[i]);
     if (s->block) sp__free(s->block, s->block_bytes);
     s->block = NULL;
+    atomic_fetch_sub_explicit(&q->ahead, s->written, memory_order_relaxed);
     if (s->kernel) sp__count(counted_as);
     atomic_store(&sp__progress[q - queues].done, ticket);
     if (SP_UNLIKELY(atomic_load(&q->wanted) <= ticket)) wake_waiters(q);
@@ -337,6 +345,7 @@ static void init_queue(queue *q)
     pthread_cond_init(&q->progress, NULL);
     atomic_store(&q->running, false);
     atomic_store(&q->asleep, false);
+    atomic_store(&q->ahead, 0);
     atomic_store(&q->wanted, NOBODY);
     atomic_store(&q->credit, CREDIT);
     q->started = false;
@@ -372,18 +381,23 @@ static bool start_worker(queue *q)
 
 /* ---- issuing ----- */
 
+static inline bool is_far_ahead(const queue *q)
+{
+    return atomic_load_explicit(&q->ahead, memory_order_relaxed) >= AHEAD_BYTES;
+}
+
 /* The next free slot, with the lock held; NULL, without the lock, when there is no worker. */
 static slot *open_slot(queue *q)
 {
     pthread_once(&once, start_all);
     for (;;) {
         pthread_mutex_lock(&q->lock);
-        uint64_t issued = issued_of(q);
+        uint64_t issued = issued_of(q), pending = issued - done_of(q);
         bool there = start_worker(q);
-        if (there && issued - done_of(q) < SLOTS) return &slots[q - queues][issued % SLOTS];
+        if (there && pending < SLOTS && !is_far_ahead(q)) return &slots[q - queues][issued % SLOTS];
         pthread_mutex_unlock(&q->lock);
         if (!there) return NULL;
-        sp__queue_wait((int)(q - queues), issued - SLOTS / 2);
+        sp__queue_wait((int)(q - queues), issued - pending / 2);
     }
 }
 
@@ -392,6 +406,9 @@ static void take_tickets(queue *q, slot *s, sp_storage *const *reads, int n_read
 {
     uint64_t ticket = issued_of(q) + 1;
     s->n_refs = 0;
+    s->written = 0;
+    for (int i = 0; i < n_writes; i++) s->written += (int64_t)writes[i]->nbytes;
+    atomic_fetch_add_explicit(&q->ahead, s->written, memory_order_relaxed);
     for (int i = 0; i < n_reads + n_writes; i++) {
         sp_storage *storage = i < n_reads ? reads[i] : writes[i - n_reads];
         atomic_store_explicit(i < n_reads ? &storage->read_ticket : &storage->write_ticket, ticket,

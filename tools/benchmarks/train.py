@@ -2,10 +2,14 @@
 
 Each net is written once, in the names that both libraries share, and starts from the same numbers; PyTorch's optimizers are
 told to be fused. A step ends when its loss is read and nothing is left to do. The losses of the second step are compared.
+With --memory each way has a process of its own.
 """
 
 import argparse
+import multiprocessing
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -64,9 +68,9 @@ class Net:
         return self.tensor(self.rng.integers(0, n, shape))
 
 
-def mlp(net):
+def mlp(net, batch=64):
     """784-256-256-10, batch 64, SGD with momentum."""
-    x, y = net.images(64, 1, 28).reshape(64, 784), net.classes((64,), 10)
+    x, y = net.images(batch, 1, 28).reshape(batch, 784), net.classes((batch,), 10)
 
     def loss():
         h = net.lib.relu(net.linear("a", x, 256))
@@ -76,21 +80,21 @@ def mlp(net):
     return loss, ("SGD", {"lr": 0.01, "momentum": 0.9})
 
 
-def lenet(net):
+def lenet(net, batch=64):
     """LeNet-5 with largest values pooled, batch 64 of 28x28, SGD."""
-    x, y = net.images(64, 1, 28), net.classes((64,), 10)
+    x, y = net.images(batch, 1, 28), net.classes((batch,), 10)
 
     def loss():
         h = net.f.max_pool2d(net.lib.relu(net.conv("a", x, 6, 5, padding=2)), 2)
         h = net.f.max_pool2d(net.lib.relu(net.conv("b", h, 16, 5)), 2)
-        h = net.lib.relu(net.linear("c", h.reshape(64, 400), 120))
+        h = net.lib.relu(net.linear("c", h.reshape(batch, 400), 120))
         h = net.lib.relu(net.linear("d", h, 84))
         return net.f.cross_entropy(net.linear("e", h, 10), y)
 
     return loss, ("SGD", {"lr": 0.01})
 
 
-def gpt(net, layers=2, width=128, heads=4, batch=8, length=64, words=256):
+def gpt(net, batch=8, layers=2, width=128, heads=4, length=64, words=256):
     """A GPT of 2 layers, 128 wide, on 8 x 64 tokens, AdamW."""
     x, y = net.classes((batch, length), words), net.classes((batch * length,), words)
     mask = net.tensor(np.triu(np.full((length, length), -1e9, np.float32), 1))
@@ -119,9 +123,9 @@ def gpt(net, layers=2, width=128, heads=4, batch=8, length=64, words=256):
     return loss, ("AdamW", {"lr": 1e-3})
 
 
-def resnet(net):
+def resnet(net, batch=16):
     """A ResNet of 8 layers (16, 32, 64 channels), batch 16 of 32x32, SGD with momentum and decay."""
-    x, y = net.images(16, 3, 32), net.classes((16,), 10)
+    x, y = net.images(batch, 3, 32), net.classes((batch,), 10)
 
     def block(name, h, n, stride):
         out = net.conv(f"{name}.a", h, n, 3, stride, 1, bias=False)
@@ -140,15 +144,16 @@ def resnet(net):
     return loss, ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4})
 
 
+PEAK_BATCH = 256
 NETS = {"mlp": mlp, "lenet": lenet, "gpt": gpt, "resnet": resnet}
 
 
 class Training:
     """A net and its optimizer; calling it makes one step and keeps the loss."""
 
-    def __init__(self, lib, build, jitted=False):
+    def __init__(self, lib, build, jitted=False, **sizes):
         net, self.lib = Net(lib), lib
-        self.loss, (kind, options) = build(net)
+        self.loss, (kind, options) = build(net, **sizes)
         self.loss()  # makes the parameters
         options = {**options, **({"fused": True} if lib is torch else {})}
         self.optimizer = getattr(lib.optim, kind)(list(net.made.values()), **options)
@@ -167,6 +172,34 @@ class Training:
         if self.lib is spool:
             spool.synchronize()  # nothing is left for another's time
         return loss
+
+
+def resident(key):
+    """VmRSS or VmHWM of this process, in MiB."""
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{key}:\s+(\d+)", text)[1]) / 1024
+
+
+def peak_of(way, name, threads):
+    """MiB that three steps at PEAK_BATCH add at most to what the process held after steps with a batch of 1."""
+    lib = torch if way == "torch" else spool
+    lib.set_num_threads(threads)
+    small = Training(lib, NETS[name], way == "jit", batch=1)
+    small(), small()
+    del small
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+    training = Training(lib, NETS[name], way == "jit", batch=PEAK_BATCH)
+    for _ in range(3):
+        training()
+    return resident("VmHWM") - before
+
+
+def compare_memory(name, options):
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        peaks = [pool.apply(peak_of, (w, name, options.threads)) for w in ("torch", "eager", "jit")]
+    text = "".join(f"{peak:10.0f}" for peak in peaks)
+    print(f"{name:10s}{text}{peaks[1] / peaks[0]:12.3f}{peaks[2] / peaks[0]:10.3f}")
 
 
 def compare(name, options):
@@ -191,17 +224,19 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2, help="of a round and library")
+    parser.add_argument("--memory", action="store_true", help="peak memory in place of time")
     options = parser.parse_args()
     if set(options.nets) - set(NETS):
         parser.error(f"there is no net {', '.join(sorted(set(options.nets) - set(NETS)))}")
     torch.set_num_threads(options.threads)
     spool.set_num_threads(options.threads)
-    print(
-        f"{machine()}; {options.threads} threads; ms a step, best of {options.rounds} rounds; PyTorch {torch.__version__}"
-    )
+    what = f"ms a step, best of {options.rounds} rounds"
+    if options.memory:
+        what = f"MiB that steps with a batch of {PEAK_BATCH} need at most"
+    print(f"{machine()}; {options.threads} threads; {what}; PyTorch {torch.__version__}")
     print(f"{'':10s}{'torch':>10s}{'eager':>10s}{'jit':>10s}{'eager/torch':>12s}{'jit/torch':>10s}")
     for name in options.nets or NETS:
-        compare(name, options)
+        (compare_memory if options.memory else compare)(name, options)
     return 0
 
 
