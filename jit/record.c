@@ -17,7 +17,7 @@ enum {
     MAX_SKIPS =
         4, /* roots in one call whose first op never comes twice, until the call runs eagerly */
     MAX_STEPS = 1 << 16,
-    SWEEP_EVERY = 32, /* steps, ... */
+    SWEEP_EVERY = 32,     /* steps, ... */
     SWEEP_BYTES = 4 << 20 /* ... or of results */
 };
 static const int64_t MAX_SNAPSHOT = 16

@@ -1,4 +1,4 @@
-"""What lenet.py and resnet.py share: trains a network on MNIST in several ways and compares them.
+"""What mlp.py, lenet.py and resnet.py share: trains a network on MNIST in several ways and compares them.
 
 A network is a function of a module of layers, ``spool.nn`` or ``torch.nn``, so that both libraries build the same one; both
 start from the same weights and see the same batches. Each way runs in a process of its own, so that threads and peak memory
@@ -58,15 +58,20 @@ def progress(label, done, total, loss):
     print(f"{label:14s} [{bar}] {done}/{total}  loss {loss:.4f} ", end=end, file=sys.stderr)
 
 
+def rate_at(step, total, options):
+    """Rises over the first `warmup` steps; the last quarter has a tenth of it."""
+    rate = options.rate * min(1.0, (step + 1) / max(1, options.warmup))
+    return rate / 10 if step >= 3 * total // 4 else rate
+
+
 def train(label, step, images, labels, options, optimizer, on_step=None):
-    """Runs the loop, its last quarter at a tenth of the rate; returns (losses as a list of floats, seconds)."""
+    """Runs the loop; returns (losses as a list of floats, seconds)."""
     losses, epochs = [], list(batches(len(labels), options))
     total, seconds = sum(map(len, epochs)), 0.0
-    for number, epoch in enumerate(epochs):
-        if number == 3 * len(epochs) // 4:
-            optimizer.param_groups[0]["lr"] = options.rate / 10
+    for epoch in epochs:
         start = time.perf_counter()
         for index in epoch:
+            optimizer.param_groups[0]["lr"] = rate_at(len(losses), total, options)
             losses.append(step(images[index], labels[index]))
             if on_step is not None:
                 on_step(len(losses))
@@ -238,12 +243,13 @@ def check_peer(eager, peer, allowed=1e-4):
     return check(off <= allowed, f"first {FIRST} losses within {off:.1e} of PyTorch's, relative")
 
 
-def parse(example, doc, arguments, epochs, rate, accuracy):
+def parse(example, doc, arguments, epochs, rate, accuracy, warmup=0):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--peer", action="store_true", help="ask for PyTorch; an error without it")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=rate, help="of SGD with momentum 0.9")
+    parser.add_argument("--warmup", type=int, default=warmup, help="steps until that rate")
     parser.add_argument("--seed", type=int, default=0, help="initial weights and batches")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what is written")

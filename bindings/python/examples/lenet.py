@@ -49,9 +49,12 @@ def network(nn):
     )
 
 
+def options(arguments=None):
+    return digits.parse("lenet", __doc__, arguments, epochs=12, rate=0.02, accuracy=0.96)
+
+
 def main(arguments=None):
-    options = digits.parse("lenet", __doc__, arguments, epochs=12, rate=0.02, accuracy=0.96)
-    status = digits.compare(options, "LeNet on MNIST, 4,000 + 1,000 images")
+    status = digits.compare(options(arguments), "LeNet on MNIST, 4,000 + 1,000 images")
     print(
         "next: change the network in bindings/python/examples/lenet.py; print(spool.explain(step))\n"
         "says what the jit did with it; `tools/bench dispatch` compares ops with NumPy, PyTorch and JAX;\n"
