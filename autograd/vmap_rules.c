@@ -326,7 +326,8 @@ sp_batch_rule sp__batch_rule_of(int op)
     case SP_OP_INDEX_COPY: return batch_index_copy;
     case SP_OP_RAVEL_MULTI_INDEX: return batch_ravel_multi_index;
     case SP_OP_INDEX_ADD: return batch_index_add;
-    case SP_OP_SEARCHSORTED: return batch_searchsorted;
+    case SP_OP_SEARCHSORTED:
+    case SP_OP_IS_AMONG: return batch_searchsorted;
     case SP_OP_NLL_LOSS: return batch_nll_loss;
     default: return NULL;
     }

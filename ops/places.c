@@ -204,70 +204,21 @@ out:
 
 /* ---- isin ----- */
 
-/* A list without NaNs, which would not be in order: the largest element in their place, and whether
- * there is one. */
-static sp_status known_of(const sp_tensor *list, sp_tensor **out, sp_tensor **some)
-{
-    sp_tensor *known = NULL, *finite = NULL, *largest = NULL;
-    sp_status status = SP_OK;
-    SP_TRY(sp_eq(list, list, &known));
-    SP_TRY(sp_where_scalar(known, list, SP_FLOAT(-INFINITY), &finite));
-    SP_TRY(sp_amax(finite, NULL, &largest));
-    SP_TRY(sp_where(known, list, largest, out));
-    SP_TRY(sp_any(known, NULL, some));
-out:
-    sp_drop(&known), sp_drop(&finite), sp_drop(&largest);
-    return status;
-}
-
-/* Whether x's elements stand in a sorted list: there, the last place is behind the first. */
-static sp_status among(const sp_tensor *sorted, const sp_tensor *x, sp_tensor **out)
-{
-    const sp_searchsorted_opt behind = {.size = sizeof behind, .right = true};
-    sp_tensor *line = NULL, *first = NULL, *last = NULL, *hit = NULL;
-    sp_status status = SP_OK;
-    SP_TRY(as_line(x, &line));
-    SP_TRY(sp_searchsorted(sorted, line, NULL, &first));
-    SP_TRY(sp_searchsorted(sorted, line, &behind, &last));
-    SP_TRY(sp_gt(last, first, &hit));
-    SP_TRY(sp_reshape(hit, x->shape, x->rank, out));
-out:
-    sp_drop(&line), sp_drop(&first), sp_drop(&last), sp_drop(&hit);
-    return status;
-}
-
 sp_status sp__body_isin(sp_call *c)
 {
     const sp_tensor *x = c->in[0], *others = c->in[1];
-    bool invert = c->attr[SP_ISIN_INVERT].v.i != 0;
     sp_dtype dtype = sp_promote((sp_dtype)x->dtype, (sp_dtype)others->dtype);
-    const sp_sort_opt first = {.size = sizeof first, .has_dim = true, .dim = 0};
-    sp_tensor *elements = NULL, *list = NULL, *line = NULL, *known = NULL, *some = NULL,
-              *sorted = NULL, *order = NULL, *near = NULL, *hit = NULL;
+    sp_tensor *elements = NULL, *list = NULL, *line = NULL, *hit = NULL;
     sp_status status = SP_OK;
-    if (others->numel == 0) {
-        const sp_scalar truth = {.v.i = invert, .kind = SP_BOOL};
-        return sp_full(x->shape, x->rank, truth, NULL, &c->out[0]);
-    }
     SP_TRY(sp_cast(x, dtype, &elements));
     SP_TRY(sp_cast(others, dtype, &list));
     SP_TRY(as_line(list, &line));
-    if (sp__dtype_is_floating(dtype))
-        SP_TRY(known_of(line, &known, &some));
-    else
-        known = sp__retain(line);
-    SP_TRY(sp_sort(known, &first, &sorted, &order));
-    SP_TRY(among(sorted, elements, &near));
-    if (some)
-        SP_TRY(sp_logical_and(near, some, &hit));
-    else
-        hit = sp__retain(near);
-    if (invert)
+    SP_TRY(sp_is_among(line, elements, &hit));
+    if (c->attr[SP_ISIN_INVERT].v.i)
         SP_TRY(sp_logical_not(hit, &c->out[0]));
     else
         c->out[0] = hit, hit = NULL;
 out:
-    sp_drop(&elements), sp_drop(&list), sp_drop(&line), sp_drop(&known), sp_drop(&some);
-    sp_drop(&sorted), sp_drop(&order), sp_drop(&near), sp_drop(&hit);
+    sp_drop(&elements), sp_drop(&list), sp_drop(&line), sp_drop(&hit);
     return status;
 }

@@ -52,6 +52,24 @@ sp_status sp__infer_topk(const sp_call *c, sp_meta *out)
     return picked(c, dim, k, out);
 }
 
+/* x's shape without dim, or with size 1 there. */
+sp_status sp__infer_kthvalue(const sp_call *c, sp_meta *out)
+{
+    bool keepdim = c->attr[SP_KTHVALUE_KEEPDIM].v.i != 0;
+    int dim, rank = c->in[0]->rank;
+    SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), c->attr[SP_KTHVALUE_DIM].v.i, rank, &dim));
+    SP_RETURN_IF(check_k(c, c->attr[SP_KTHVALUE_K].v.i, 1, dim));
+    for (int i = 0; i < 2; i++) {
+        out[i].rank = 0;
+        for (int d = 0; d < rank; d++)
+            if (d != dim || keepdim)
+                out[i].shape[out[i].rank++] = d == dim ? 1 : c->in[0]->shape[d];
+        SP_RETURN_IF(sp__infer_dense(c, i == 0 ? (sp_dtype)c->in[0]->dtype : SP_INT64,
+                                     c->in[0]->device, &out[i]));
+    }
+    return SP_OK;
+}
+
 static bool rows_match(const sp_tensor *sorted, const sp_tensor *x)
 {
     if (sorted->rank == 1) return true;
@@ -61,17 +79,28 @@ static bool rows_match(const sp_tensor *sorted, const sp_tensor *x)
     return sorted->rank > 0;
 }
 
+/* One list, or one for each row of x. */
+static sp_status search(const sp_call *c, const char *lists_name, sp_dtype dtype, sp_meta *out)
+{
+    const sp_tensor *lists = c->in[0], *x = c->in[1];
+    SP_RETURN_IF(sp__check_devices(c));
+    SP_RETURN_IF(sp__check_same_dtype(c, lists, lists_name, x, "x"));
+    if (!rows_match(lists, x))
+        return sp_fail(SP_ESHAPE,
+                       "%s: %s of shape %s and x of shape %s; expected one dimension, "
+                       "or equal sizes but for the last dimension",
+                       sp__op_name(c), lists_name, SP_SHAPE(lists), SP_SHAPE(x));
+    return sp__infer_like(c, x, dtype, out);
+}
+
 sp_status sp__infer_searchsorted(const sp_call *c, sp_meta *out)
 {
-    const sp_tensor *sorted = c->in[0], *x = c->in[1];
-    SP_RETURN_IF(sp__check_devices(c));
-    SP_RETURN_IF(sp__check_same_dtype(c, sorted, "sorted_sequence", x, "x"));
-    if (!rows_match(sorted, x))
-        return sp_fail(SP_ESHAPE,
-                       "%s: sorted_sequence of shape %s and x of shape %s; expected one dimension, "
-                       "or equal sizes but for the last dimension",
-                       sp__op_name(c), SP_SHAPE(sorted), SP_SHAPE(x));
-    return sp__infer_like(c, x, SP_INT64, out);
+    return search(c, "sorted_sequence", SP_INT64, out);
+}
+
+sp_status sp__infer_is_among(const sp_call *c, sp_meta *out)
+{
+    return search(c, "lists", SP_BOOL, out);
 }
 
 /* ---- made of sort ----- */
@@ -114,35 +143,9 @@ sp_status sp__body_bucketize(sp_call *c)
 static sp_status ranked(const sp_tensor *x, int64_t rank, int dim, bool keepdim, sp_tensor **values,
                         sp_tensor **indices)
 {
-    const sp_topk_opt opt = {
-        .size = sizeof opt, .has_dim = true, .dim = dim, .has_largest = true, .largest = false};
-    sp_tensor *low = NULL, *low_at = NULL;
-    sp_status status = SP_OK;
-    SP_TRY(sp_topk(x, rank + 1, &opt, &low, &low_at));
-    if (x->rank == 0) {
-        *values = sp__retain(low), *indices = sp__retain(low_at);
-    } else if (keepdim) {
-        SP_TRY(sp_slice(low, dim, rank, rank + 1, NULL, values));
-        SP_TRY(sp_slice(low_at, dim, rank, rank + 1, NULL, indices));
-    } else {
-        SP_TRY(sp_select(low, dim, rank, values));
-        SP_TRY(sp_select(low_at, dim, rank, indices));
-    }
-out:
-    if (status != SP_OK) sp_drop(values), sp_drop(indices);
-    sp_drop(&low), sp_drop(&low_at);
-    return status;
-}
-
-sp_status sp__body_kthvalue(sp_call *c)
-{
-    int64_t k = c->attr[SP_KTHVALUE_K].v.i;
-    int dim;
-    SP_RETURN_IF(
-        sp__dim_normalize(sp__op_name(c), c->attr[SP_KTHVALUE_DIM].v.i, c->in[0]->rank, &dim));
-    SP_RETURN_IF(check_k(c, k, 1, dim));
-    return ranked(c->in[0], k - 1, dim, c->attr[SP_KTHVALUE_KEEPDIM].v.i != 0, &c->out[0],
-                  &c->out[1]);
+    const sp_kthvalue_opt opt = {
+        .size = sizeof opt, .has_dim = true, .dim = dim, .keepdim = keepdim};
+    return sp_kthvalue(x, rank + 1, &opt, values, indices);
 }
 
 /* NaN, if there is one, wins over the middle. */

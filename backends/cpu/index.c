@@ -1,7 +1,8 @@
 /* Reading, writing and adding at places that an index names, one an element or one a slice.
  *
- * Every index is checked before anything is written: a failed call leaves its arguments as they
- * were. The loops are those of places.c.
+ * Every index is checked before anything is written to what may be an argument: a failed call
+ * leaves its arguments as they were. gather and index_select write a new result alone, and check on
+ * the way. The loops are those of places.c.
  */
 #include <string.h>
 
@@ -54,9 +55,8 @@ sp_status sp__cpu_gather(const sp_kargs *args)
     sp_operand out = args->arg[0], x = args->arg[1], index = args->arg[2];
     at_least_one_dim(&out), at_least_one_dim(&x), at_least_one_dim(&index);
     int dim = dim_of(args, x.rank);
-    SP_RETURN_IF(check_indices(args, &index, dim, x.shape[dim]));
-    sp__places_run(SP_PLACES_READ, &index, &out, &x, dim);
-    return SP_OK;
+    if (sp__places_run(SP_PLACES_READ, &index, &out, &x, dim)) return SP_OK;
+    return check_indices(args, &index, dim, x.shape[dim]);
 }
 
 /* attributes: dim; inputs: x, index, src. x with src's elements at their places. */
@@ -181,10 +181,9 @@ sp_status sp__cpu_index_select(const sp_kargs *args)
     sp_operand out = args->arg[0], x = args->arg[1], list = args->arg[2];
     at_least_one_dim(&out), at_least_one_dim(&x);
     int dim = dim_of(args, x.rank);
-    SP_RETURN_IF(check_indices(args, &list, dim, x.shape[dim]));
     sp_operand index = sp__places_of_slices(&list, &out, dim);
-    sp__places_run(SP_PLACES_READ, &index, &out, &x, dim);
-    return SP_OK;
+    if (sp__places_run(SP_PLACES_READ, &index, &out, &x, dim)) return SP_OK;
+    return check_indices(args, &list, dim, x.shape[dim]);
 }
 
 /* attributes: dim; inputs: x, index, src */

@@ -9,11 +9,14 @@
  */
 #include "backends/cpu/places.h"
 
+#include <stdatomic.h>
+
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
 #include "backends/cpu/tile.h"
+#include "ops/index.h"
 #include "ops_gen.h"
 
 enum {
@@ -194,7 +197,8 @@ typedef struct places_job {
     int rank; /* of the outer dimensions */
     int64_t shape[SP_MAX_RANK], step[3][SP_MAX_RANK];
     int64_t planes, planes_a_chunk, pieces; /* pieces of a plane; then one plane a chunk */
-    bool cut_columns;
+    bool cut_columns, check;
+    _Atomic bool strays; /* there are indices out of range */
 } places_job;
 
 static void move(side *s, int64_t elements, int64_t size)
@@ -219,13 +223,23 @@ static plane plane_at(const places_job *j, int64_t number, int64_t piece)
     return p;
 }
 
+static bool fits(const plane *p)
+{
+    int64_t shape[2] = {p->rows, p->columns}, step[2] = {p->index.row, p->index.column};
+    return sp__indices_within((const int64_t *)(void *)p->index.data, 2, shape, step, -p->places,
+                              p->places, NULL);
+}
+
 static void places_chunk(void *ctx, int64_t chunk)
 {
-    const places_job *j = ctx;
+    places_job *j = ctx;
     int64_t first = chunk / j->pieces * j->planes_a_chunk, end = first + j->planes_a_chunk;
     for (int64_t n = first; n < end && n < j->planes; n++) {
         plane p = plane_at(j, n, chunk % j->pieces);
-        j->fn(&p);
+        if (j->check && !fits(&p))
+            atomic_store(&j->strays, true);
+        else
+            j->fn(&p);
     }
 }
 
@@ -287,14 +301,15 @@ static void cut(places_job *j, bool by_columns, bool whole, double us)
     j->pieces = pieces > n / least ? n / least + 1 : pieces;
 }
 
-void sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
+bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
                     const sp_operand *indexed, int dim)
 {
     sp_operand walked[3];
-    if (index->numel == 0) return;
+    if (index->numel == 0) return true;
     int rank = coalesced(index, dense, indexed, dim, walked);
     int ordered = ordered_dim(how, walked, rank), rows = rows_dim(ordered, rank);
-    places_job j = {.plane = {.places = indexed->shape[dim],
+    places_job j = {.check = how == SP_PLACES_READ,
+                    .plane = {.places = indexed->shape[dim],
                               .place_step = indexed->stride[dim],
                               .size = sp__size_of(indexed->dtype)}};
     lay_out(&j, walked, rank, rows);
@@ -305,6 +320,7 @@ void sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *d
     cut(&j, by_columns, ordered >= 0 && rows < 0, us);
     sp__pool_for((j.planes + j.planes_a_chunk - 1) / j.planes_a_chunk * j.pieces, us, places_chunk,
                  &j);
+    return !atomic_load(&j.strays);
 }
 
 sp_operand sp__places_of_slices(const sp_operand *list, const sp_operand *like, int dim)

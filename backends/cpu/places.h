@@ -3,8 +3,9 @@
  *
  *      indexed[i, index[i, j]]   with   dense[i, j]        one shape for index and dense
  *
- * An index of slices is one whose strides are 0 but along the dimension. Indices are checked
- * already; negative ones count from the end.
+ * An index of slices is one whose strides are 0 but along the dimension. Negative ones count from
+ * the end. Where something is to be written, indices are checked already; where all is read, they
+ * are looked at here, piece by piece: so they come from memory once.
  *
  * Invariants
  * 1. What meets at one place is dealt with in row-major order of the index, by one thread:
@@ -18,7 +19,7 @@
 #include "tensor/backend.h"
 
 typedef enum sp_meeting {
-    SP_PLACES_READ,  /* dense = indexed */
+    SP_PLACES_READ,  /* dense = indexed; what does not fit is passed over */
     SP_PLACES_WRITE, /* indexed = dense; of several, the last one stays */
     SP_PLACES_ADD,   /* indexed += dense */
     SP_PLACES_MUL,
@@ -26,8 +27,9 @@ typedef enum sp_meeting {
     SP_PLACES_MIN
 } sp_meeting;
 
-/* `dim` of `indexed`; index and dense have as many dimensions. */
-void sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
+/* `dim` of `indexed`; index and dense have as many dimensions. False: of an index to be read at,
+ * some are out of range, and dense is not all written. */
+bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
                     const sp_operand *indexed, int dim);
 
 /* A list of indices as one an element of `like`, along dim. */

@@ -1,9 +1,10 @@
-/* sort, topk and searchsorted.
+/* sort, topk and kthvalue.
  *
  * Elements become unsigned keys whose order is theirs: NaN is the largest, -0 and 0 are equal. In
  * descending order the keys' bits are flipped, so that NaN comes first. Keys are sorted together
  * with positions, stably: short sequences by merging, long ones byte by byte (radix), bytes that
- * all keys share left out. So the result is one and the same whatever the algorithm.
+ * all keys share left out. So the result is one and the same whatever the algorithm. One of a given
+ * rank is found likewise, byte by byte from the first, among those that share them.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/reduce.h"
+#include "backends/cpu/sort.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
 #include "ops_gen.h"
@@ -23,11 +25,6 @@ enum {
     RADIX_MIN = 512, /* shorter sequences are merged */
     FEW = 64         /* so many best ones are kept in order while looking at the others */
 };
-
-typedef struct entry {
-    uint64_t key;
-    int64_t at;
-} entry;
 
 /* ---- keys ----- */
 
@@ -76,13 +73,13 @@ static const void *comparable(const sp_operand *x, int64_t from, int64_t n, void
     return room;
 }
 
-static void read_entries(const sp_operand *sequence, bool flip, entry *out)
+void sp__entries_read(const sp_operand *x, int64_t from, int64_t n, bool flip, entry *out)
 {
     double raw[BLOCK], room[BLOCK];
-    for (int64_t at = 0; at < sequence->numel; at += BLOCK) {
-        int64_t n = sequence->numel - at < BLOCK ? sequence->numel - at : BLOCK;
-        const void *p = comparable(sequence, at, n, raw, room);
-        keys_of(sp__reduce_dtype(sequence->dtype), p, n, at, flip, out + at);
+    for (int64_t done = 0; done < n; done += BLOCK) {
+        int64_t part = n - done < BLOCK ? n - done : BLOCK;
+        const void *p = comparable(x, from + done, part, raw, room);
+        keys_of(sp__reduce_dtype(x->dtype), p, part, from + done, flip, out + done);
     }
 }
 
@@ -140,10 +137,29 @@ static entry *radix_sort(entry *e, entry *room, int64_t n, int bytes)
     return e;
 }
 
-static entry *sort_entries(entry *e, entry *room, int64_t n, int dtype)
+static int key_bytes(int dtype)
 {
-    if (n < RADIX_MIN) return merge_sort(e, room, n);
-    return radix_sort(e, room, n, sp__reduce_dtype(dtype) == SP_FLOAT32 ? 4 : 8);
+    return sp__reduce_dtype(dtype) == SP_FLOAT32 ? 4 : 8;
+}
+
+entry *sp__entries_sort(entry *e, entry *room, int64_t n, int dtype)
+{
+    return n < RADIX_MIN ? merge_sort(e, room, n) : radix_sort(e, room, n, key_bytes(dtype));
+}
+
+/* Entry `rank` of their order; the others are lost. */
+static entry select_rank(entry *e, int64_t n, int64_t rank, int bytes)
+{
+    for (int b = bytes - 1; b >= 0 && n > 1; b--) {
+        int64_t count[256] = {0}, kept = 0;
+        uint64_t v = 0;
+        for (int64_t i = 0; i < n; i++) count[e[i].key >> 8 * b & 255]++;
+        for (; rank >= count[v]; v++) rank -= count[v];
+        if (count[v] == n) continue;
+        for (int64_t i = 0; i < n; i++) e[kept] = e[i], kept += (e[i].key >> 8 * b & 255) == v;
+        n = kept;
+    }
+    return e[rank];
 }
 
 /* The first k of e in order, to the start of e; k <= FEW. */
@@ -166,7 +182,8 @@ typedef struct sort_job {
     sp_operand values, indices, x;
     int dim;
     int64_t n, k, rows, rows_a_chunk; /* k: how many are wanted */
-    bool descending;
+    int64_t rank;                     /* the one wanted, if there is one */
+    bool descending, one;
     _Atomic bool no_memory;
 } sort_job;
 
@@ -194,11 +211,13 @@ static void sort_row(const sort_job *j, int64_t row, entry *e, entry *room)
     int64_t size = sp__size_of(x.dtype), step = x.rank ? x.stride[0] : 0,
             to = values.rank ? values.stride[0] : 0,
             to_index = indices.rank ? indices.stride[0] : 0;
-    read_entries(&x, j->descending, e);
-    if (j->k <= FEW && j->k < j->n)
+    sp__entries_read(&x, 0, x.numel, j->descending, e);
+    if (j->one)
+        e[0] = select_rank(e, j->n, j->rank, key_bytes(x.dtype));
+    else if (j->k <= FEW && j->k < j->n)
         keep_few(e, j->n, j->k);
     else
-        e = sort_entries(e, room, j->n, x.dtype);
+        e = sp__entries_sort(e, room, j->n, x.dtype);
     for (int64_t i = 0; i < j->k; i++) {
         memcpy(values.data + i * to * size, x.data + e[i].at * step * size, (size_t)size);
         memcpy(indices.data + i * to_index * 8, &e[i].at, 8);
@@ -220,6 +239,16 @@ static void sort_chunk(void *ctx, int64_t chunk)
     sp__free(e, bytes);
 }
 
+/* x with a dimension of size 1 at dim. */
+static sp_operand with_dim(const sp_operand *x, int dim)
+{
+    sp_operand wide = *x;
+    for (int d = x->rank; d > dim; d--)
+        wide.shape[d] = x->shape[d - 1], wide.stride[d] = x->stride[d - 1];
+    wide.shape[dim] = 1, wide.stride[dim] = 0, wide.rank++;
+    return wide;
+}
+
 static sp_status run(sort_job *j, const sp_kargs *args, int64_t dim)
 {
     const sp_operand *x = &args->arg[2];
@@ -227,6 +256,8 @@ static sp_status run(sort_job *j, const sp_kargs *args, int64_t dim)
     if (j->indices.numel == 0) return SP_OK;
     j->dim = x->rank == 0 ? 0 : (int)(dim < 0 ? dim + x->rank : dim);
     j->n = x->rank == 0 ? 1 : x->shape[j->dim];
+    if (j->values.rank < x->rank)
+        j->values = with_dim(&j->values, j->dim), j->indices = with_dim(&j->indices, j->dim);
     j->k = j->indices.rank == 0 ? 1 : j->indices.shape[j->dim];
     j->rows = x->numel / j->n, j->rows_a_chunk = 8192 / j->n + 1;
     sp__pool_for((j->rows + j->rows_a_chunk - 1) / j->rows_a_chunk, (double)x->numel * 20e-3,
@@ -248,6 +279,13 @@ sp_status sp__cpu_topk(const sp_kargs *args)
 {
     sort_job j = {.descending = args->attr[SP_TOPK_LARGEST].v.i != 0};
     return run(&j, args, args->attr[SP_TOPK_DIM].v.i);
+}
+
+/* attributes: k, dim, keepdim */
+sp_status sp__cpu_kthvalue(const sp_kargs *args)
+{
+    sort_job j = {.one = true, .rank = args->attr[SP_KTHVALUE_K].v.i - 1};
+    return run(&j, args, args->attr[SP_KTHVALUE_DIM].v.i);
 }
 
 /* ---- rows of a matrix ----- */
@@ -288,7 +326,7 @@ sp_status sp__cpu_argsort_rows(const sp_kargs *args)
     entry *e = sp__alloc(bytes);
     int64_t *p = sp__alloc(room);
     if (e && p) {
-        read_entries(x, false, e);
+        sp__entries_read(x, 0, x->numel, false, e);
         memcpy(out->data, sort_numbers(e, width, p, p + n, n), (size_t)n * sizeof(int64_t));
     }
     if (e) sp__free(e, bytes);
@@ -296,72 +334,4 @@ sp_status sp__cpu_argsort_rows(const sp_kargs *args)
     return e && p ? SP_OK
                   : sp_fail(SP_EMEMORY, "%s: no memory to sort %lld rows",
                             sp_op_table[args->op].name, (long long)n);
-}
-
-/* ---- searchsorted ----- */
-
-typedef struct search_job {
-    sp_operand out, sorted, x;
-    int64_t n, width; /* width: values looked up in one sequence */
-    bool right;
-} search_job;
-
-#define DEFINE_PLACE(name, T)                                                                      \
-    static int64_t name(const search_job *j, const sp_operand *sorted, T value)                    \
-    {                                                                                              \
-        int64_t low = 0, high = j->n;                                                              \
-        double raw[1], room[1];                                                                    \
-        while (low < high) {                                                                       \
-            int64_t middle = low + (high - low) / 2;                                               \
-            T at = *(const T *)comparable(sorted, middle, 1, raw, room);                           \
-            if (j->right ? !(at > value) : !(at >= value))                                         \
-                low = middle + 1;                                                                  \
-            else                                                                                   \
-                high = middle;                                                                     \
-        }                                                                                          \
-        return low;                                                                                \
-    }
-DEFINE_PLACE(place_f32, float)
-DEFINE_PLACE(place_f64, double)
-DEFINE_PLACE(place_i64, int64_t)
-
-static sp_operand sorted_for(const search_job *j, int64_t at)
-{
-    sp_operand s = j->sorted;
-    int last = s.rank - 1;
-    if (s.rank > 1) s.data = sp__element_at(&j->sorted, at / j->width * j->n);
-    s.shape[0] = j->n, s.stride[0] = j->sorted.stride[last];
-    s.rank = 1, s.numel = j->n, s.contiguous = sp__is_dense(&s);
-    return s;
-}
-
-static void search_chunk(void *ctx, int64_t chunk)
-{
-    const search_job *j = ctx;
-    double raw[BLOCK], room[BLOCK];
-    int64_t from = chunk * BLOCK, places[BLOCK];
-    int64_t n = j->x.numel - from < BLOCK ? j->x.numel - from : BLOCK;
-    const void *values = comparable(&j->x, from, n, raw, room);
-    for (int64_t i = 0; i < n; i++) {
-        sp_operand s = sorted_for(j, from + i);
-        int dtype = sp__reduce_dtype(j->x.dtype);
-        places[i] = dtype == SP_FLOAT32   ? place_f32(j, &s, ((const float *)values)[i])
-                    : dtype == SP_FLOAT64 ? place_f64(j, &s, ((const double *)values)[i])
-                                          : place_i64(j, &s, ((const int64_t *)values)[i]);
-    }
-    sp__scatter(&j->out, places, from, n);
-}
-
-/* attributes: right */
-sp_status sp__cpu_searchsorted(const sp_kargs *args)
-{
-    search_job j = {.out = args->arg[0],
-                    .sorted = args->arg[1],
-                    .x = args->arg[2],
-                    .right = args->attr[SP_SEARCHSORTED_RIGHT].v.i != 0};
-    if (j.out.numel == 0) return SP_OK;
-    j.n = j.sorted.shape[j.sorted.rank - 1];
-    j.width = j.x.rank > 0 ? j.x.shape[j.x.rank - 1] : 1;
-    sp__pool_for((j.x.numel + BLOCK - 1) / BLOCK, (double)j.x.numel * 0.1, search_chunk, &j);
-    return SP_OK;
 }
