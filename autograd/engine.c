@@ -263,10 +263,119 @@ out:
     return status;
 }
 
-static sp_status run_task(run *r, sp_task *task)
+static sp_status seen(run *r, sp_task *task)
 {
     SP_RETURN_IF(run_hooks(task));
     if (r->selective) capture(r, task);
+    return SP_OK;
+}
+
+static void finish(const run *r, sp_task *task)
+{
+    if (r->selective)
+        task_clear(task);
+    else
+        task_free(task);
+}
+
+/* ---- several parts of one tensor ----- */
+
+enum { PARTS_ROOM = 16 };
+
+typedef struct parts { /* the gradients of nodes that follow one another and cut one tensor */
+    sp_edge whole;
+    sp_meta meta; /* of the whole */
+    int dim, n, room;
+    sp_part *list;
+    sp_part first[PARTS_ROOM];
+} parts;
+
+static bool is_part(const run *r, const parts *p, const sp_node *node, int *dim, int64_t *start)
+{
+    return node->kind == SP_NODE_OP && node->n_in == 1 && is_needed(r, node, 0) &&
+           node->edges[0].node == p->whole.node && node->edges[0].nr == p->whole.nr &&
+           sp__part_of(node, &p->meta, dim, start);
+}
+
+/* Whether the next node is a part of the same tensor, along the same dimension. */
+static bool part_follows(const run *r, const parts *p, int64_t *start)
+{
+    int dim;
+    return r->n_heap && is_part(r, p, r->heap[0]->node, &dim, start) && dim == p->dim;
+}
+
+static bool begins_parts(const run *r, const sp_node *node, parts *p, int64_t *start)
+{
+    int64_t next;
+    if (node->kind != SP_NODE_OP || node->n_in != 1 || !node->edges[0].node) return false;
+    *p = (parts){.whole = node->edges[0], .room = PARTS_ROOM, .list = p->first};
+    sp__node_out_meta(p->whole.node, p->whole.nr, &p->meta);
+    return is_part(r, p, node, &p->dim, start) && part_follows(r, p, &next);
+}
+
+static sp_status parts_grow(parts *p)
+{
+    size_t old = (size_t)p->room * sizeof *p->list;
+    sp_part *more = sp__alloc(2 * old);
+    if (!more) return sp_fail(SP_EMEMORY, "backward: no memory for the gradients of parts");
+    memcpy(more, p->list, old);
+    if (p->list != p->first) sp__free(p->list, old);
+    p->list = more, p->room *= 2;
+    return SP_OK;
+}
+
+static sp_status parts_take(const run *r, parts *p, sp_task *task, int64_t start)
+{
+    sp_part part = {.g = task->slot[0].g, .start = start};
+    if (!part.g) return SP_OK;
+    if (p->n == p->room) SP_RETURN_IF(parts_grow(p));
+    task->slot[0].g = NULL;
+    sp_status status = sp__part_shaped(task->node, p->dim, &part.g);
+    p->list[p->n++] = part;
+    if (!r->retain) sp__node_release(task->node);
+    return status;
+}
+
+/* Each layer of parts that do not overlap becomes one gradient of the whole. */
+static sp_status parts_pass_on(run *r, parts *p)
+{
+    for (int layer; p->n > 0;) {
+        sp_tensor *g = NULL;
+        sp_status status = sp__parts_join(&p->meta, p->dim, p->list, p->n, &layer, &g);
+        for (int i = 0; i < layer; i++) sp_drop(&p->list[i].g);
+        p->n -= layer;
+        memmove(p->list, p->list + layer, (size_t)p->n * sizeof *p->list);
+        if (status == SP_OK) status = arrive(r, p->whole, &g);
+        sp_drop(&g);
+        SP_RETURN_IF(status);
+    }
+    return SP_OK;
+}
+
+static sp_status run_parts(run *r, sp_task *task, parts *p, int64_t start)
+{
+    sp_status status = SP_OK;
+    SP_TRY(parts_take(r, p, task, start));
+    while (part_follows(r, p, &start)) {
+        sp_task *next = heap_pop(r);
+        status = seen(r, next);
+        if (status == SP_OK) status = parts_take(r, p, next, start);
+        finish(r, next);
+        SP_TRY(status);
+    }
+    SP_TRY(parts_pass_on(r, p));
+out:
+    for (int i = 0; i < p->n; i++) sp_drop(&p->list[i].g);
+    if (p->list != p->first) sp__free(p->list, (size_t)p->room * sizeof *p->list);
+    return status;
+}
+
+static sp_status run_task(run *r, sp_task *task)
+{
+    parts p;
+    int64_t start;
+    SP_RETURN_IF(seen(r, task));
+    if (begins_parts(r, task->node, &p, &start)) return run_parts(r, task, &p, start);
     if (task->node->kind != SP_NODE_LEAF) return run_vjp(r, task);
     if (r->selective || !task->slot[0].g) return SP_OK;
     return sp__accumulate((sp_leaf *)task->node, &task->slot[0], r->create);
@@ -280,10 +389,7 @@ static sp_status run_all(run *r)
     while (r->n_heap && status == SP_OK) {
         sp_task *task = heap_pop(r);
         status = run_task(r, task);
-        if (r->selective)
-            task_clear(task);
-        else
-            task_free(task);
+        finish(r, task);
     }
     sp__tls.no_grad = no_grad;
     return status;
