@@ -9,39 +9,39 @@
 
 /* ---- nonzero ----- */
 
-/* Positions in a shape as rows of coordinates. */
-static sp_status coordinates(const sp_call *c, const sp_tensor *places, sp_tensor **out)
+/* Ascending positions in a shape of one dimension or more, as rows of coordinates. */
+static void list_coordinates(const sp_tensor *x, const int64_t *places, int64_t n, int64_t *rows)
 {
-    const sp_tensor *x = c->in[0];
-    int64_t n = places->numel, shape[2] = {n, x->rank};
-    size_t bytes = (size_t)n * sizeof(int64_t), room = bytes * (size_t)x->rank;
-    int64_t *flat = sp__alloc(bytes), *rows = sp__alloc(room);
-    sp_status status = flat && rows ? sp_copy_out(places, flat, bytes)
-                                    : sp_fail(SP_EMEMORY, "%s: no memory for %lld places",
-                                              sp__op_name(c), (long long)n);
-    for (int64_t i = 0; status == SP_OK && i < n; i++) {
-        int64_t rest = flat[i];
-        for (int d = x->rank - 1; d >= 0; d--) {
-            rows[i * x->rank + d] = rest % x->shape[d];
-            rest /= x->shape[d];
-        }
+    int last = x->rank - 1;
+    int64_t at[SP_MAX_RANK] = {0}, start = 0, width = x->shape[last]; /* of the current line */
+    for (int64_t i = 0; i < n; i++, rows += x->rank) {
+        for (; places[i] - start >= width; start += width)
+            for (int d = last - 1; d >= 0 && ++at[d] == x->shape[d]; d--) at[d] = 0;
+        for (int d = 0; d < last; d++) rows[d] = at[d];
+        rows[last] = places[i] - start;
     }
-    if (status == SP_OK) status = sp_from_data(rows, SP_INT64, 2, shape, out);
-    if (flat) sp__free(flat, bytes);
-    if (rows) sp__free(rows, room);
-    return status;
 }
 
 sp_status sp__body_nonzero(sp_call *c)
 {
-    sp_tensor *some = NULL, *line = NULL, *places = NULL;
+    const sp_tensor *x = c->in[0];
+    int64_t *places = NULL, *rows = NULL, n = 0, shape[2];
+    size_t room = 0;
+    sp_tensor *some = NULL, *line = NULL;
     sp_status status = SP_OK;
-    SP_TRY(sp_ne_scalar(c->in[0], SP_INT(0), &some));
+    SP_TRY(sp_ne_scalar(x, SP_INT(0), &some));
     SP_TRY(sp_reshape(some, &some->numel, 1, &line));
-    SP_TRY(sp__mask_places(line, &places));
-    SP_TRY(coordinates(c, places, &c->out[0]));
+    SP_TRY(sp__mask_list(line, &places, &n));
+    shape[0] = n, shape[1] = x->rank, room = (size_t)(n * x->rank) * sizeof *rows;
+    rows = sp__alloc(room);
+    if (!rows)
+        SP_TRY(sp_fail(SP_EMEMORY, "%s: no memory for %lld places", sp__op_name(c), (long long)n));
+    if (x->rank > 0) list_coordinates(x, places, n, rows);
+    SP_TRY(sp_from_data(rows, SP_INT64, 2, shape, &c->out[0]));
 out:
-    sp_drop(&some), sp_drop(&line), sp_drop(&places);
+    if (places) sp__free(places, (size_t)line->numel * sizeof *places);
+    if (rows) sp__free(rows, room);
+    sp_drop(&some), sp_drop(&line);
     return status;
 }
 
@@ -292,22 +292,23 @@ sp_status sp__body_bincount(sp_call *c)
     const sp_tensor *x = c->in[0];
     int64_t n = c->attr[SP_BINCOUNT_MINLENGTH].v.i;
     double least = 0, largest = -1;
-    sp_tensor *weights = NULL;
+    sp_tensor *one = NULL, *weights = NULL;
     sp_status status = SP_OK;
     SP_RETURN_IF(check_bincount(c));
     if (x->numel > 0) SP_RETURN_IF(least_and_largest(x, &least, &largest));
     if (least < 0 || largest > 0x1p52)
         return sp_fail(SP_EVALUE, "%s: x holds %.0f, expected numbers from 0 on, not too large",
                        sp__op_name(c), least < 0 ? least : largest);
-    if (!c->in[1])
-        SP_TRY(sp_full(&x->numel, 1, SP_INT(1), NULL, &weights));
-    else
+    if (!c->in[1]) {
+        SP_TRY(sp_full(NULL, 0, SP_INT(1), NULL, &one));
+        SP_TRY(sp_expand(one, &x->numel, 1, &weights));
+    } else
         SP_TRY(
             sp_cast(c->in[1], c->in[1]->dtype == SP_FLOAT32 ? SP_FLOAT32 : SP_FLOAT64, &weights));
     if (n <= (int64_t)largest) n = (int64_t)largest + 1;
     SP_TRY(add_up(x, weights, n, &c->out[0]));
 out:
-    sp_drop(&weights);
+    sp_drop(&one), sp_drop(&weights);
     return status;
 }
 

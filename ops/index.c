@@ -270,19 +270,40 @@ sp_status sp__read_number(const sp_tensor *t, sp_scalar *out)
     return sp_item(t, out);
 }
 
-sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out)
+/* The positions of bytes that are 1, to where there is room for all of n. */
+static int64_t list_ones(const uint8_t *truth, int64_t n, int64_t *places)
+{
+    int64_t found = 0, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, truth + i, 8);
+        for (int k = 0; eight && k < 8; k++) places[found] = i + k, found += truth[i + k];
+    }
+    for (; i < n; i++)
+        if (truth[i]) places[found++] = i;
+    return found;
+}
+
+sp_status sp__mask_list(const sp_tensor *mask, int64_t **places, int64_t *n)
 {
     while (mask->wrap && mask->wrap->kind != SP_LEVEL_VMAP) mask = mask->wrap->inner;
     size_t bytes = (size_t)mask->numel, room = bytes * sizeof(int64_t);
     uint8_t *truth = sp__alloc(bytes);
-    int64_t *places = sp__alloc(room), n = 0;
-    sp_status status = truth && places ? sp_copy_out(mask, truth, bytes)
-                                       : sp_fail(SP_EMEMORY, "no memory for the places of a mask");
-    for (size_t i = 0; status == SP_OK && i < bytes; i++)
-        if (truth[i]) places[n++] = (int64_t)i;
-    if (status == SP_OK) status = sp_from_data(places, SP_INT64, 1, &n, out);
+    *places = sp__alloc(room);
+    sp_status status = truth && *places ? sp_copy_out(mask, truth, bytes)
+                                        : sp_fail(SP_EMEMORY, "no memory for the places of a mask");
+    if (status == SP_OK) *n = list_ones(truth, mask->numel, *places);
     if (truth) sp__free(truth, bytes);
-    if (places) sp__free(places, room);
+    if (status != SP_OK && *places) sp__free(*places, room), *places = NULL;
+    return status;
+}
+
+sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out)
+{
+    int64_t *places, n;
+    SP_RETURN_IF(sp__mask_list(mask, &places, &n));
+    sp_status status = sp_from_data(places, SP_INT64, 1, &n, out);
+    sp__free(places, (size_t)mask->numel * sizeof *places);
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* Elements by their rank among those that count: nanmedian, mode, quantiles. Made of sort and
+/* Elements by their rank among those that count: mode, quantiles. Made of sort and
  * gather.
  */
 #include <math.h>
@@ -73,38 +73,6 @@ out:
     if (status != SP_OK) sp_drop(&c->out[0]);
     sp_drop(&value), sp_drop(&place);
     return status;
-}
-
-/* ---- nanmedian ----- */
-
-static sp_status nanmedian(sp_call *c, const sp_attr *dim, bool keepdim)
-{
-    sp_tensor *x = NULL, *values = NULL, *order = NULL, *known = NULL, *less = NULL, *middle = NULL,
-              *at = NULL;
-    int d;
-    sp_status status = SP_OK;
-    SP_TRY(lined_up(c, dim, &d, &x));
-    SP_TRY(sorted_last(x, &values, &order));
-    SP_TRY(known_of(x, &known));
-    SP_TRY(sp_sub_scalar(known, SP_INT(1), &less));
-    SP_TRY(sp_floor_divide_scalar(less, SP_INT(2), &middle));
-    SP_TRY(sp_clamp_min_scalar(middle, SP_INT(0), &at));
-    SP_TRY(picked(c, dim, d, keepdim, values, order, at));
-out:
-    sp_drop(&x), sp_drop(&values), sp_drop(&order), sp_drop(&known), sp_drop(&less),
-        sp_drop(&middle), sp_drop(&at);
-    return status;
-}
-
-sp_status sp__body_nanmedian(sp_call *c)
-{
-    const sp_attr all = {.kind = SP_ATTR_INT, .absent = true};
-    return nanmedian(c, &all, false);
-}
-
-sp_status sp__body_nanmedian_dim(sp_call *c)
-{
-    return nanmedian(c, &c->attr[SP_NANMEDIAN_DIM_DIM], c->attr[SP_NANMEDIAN_DIM_KEEPDIM].v.i != 0);
 }
 
 /* ---- mode ----- */

@@ -52,22 +52,38 @@ sp_status sp__infer_topk(const sp_call *c, sp_meta *out)
     return picked(c, dim, k, out);
 }
 
-/* x's shape without dim, or with size 1 there. */
+/* x's shape without dim, or with size 1 there, as values and as indices. */
+static sp_status one_of(const sp_call *c, int dim, bool keepdim, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    for (int i = 0; i < 2; i++) {
+        out[i].rank = 0;
+        for (int d = 0; d < x->rank; d++)
+            if (d != dim || keepdim) out[i].shape[out[i].rank++] = d == dim ? 1 : x->shape[d];
+        SP_RETURN_IF(
+            sp__infer_dense(c, i == 0 ? (sp_dtype)x->dtype : SP_INT64, x->device, &out[i]));
+    }
+    return SP_OK;
+}
+
 sp_status sp__infer_kthvalue(const sp_call *c, sp_meta *out)
 {
-    bool keepdim = c->attr[SP_KTHVALUE_KEEPDIM].v.i != 0;
     int dim, rank = c->in[0]->rank;
     SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), c->attr[SP_KTHVALUE_DIM].v.i, rank, &dim));
     SP_RETURN_IF(check_k(c, c->attr[SP_KTHVALUE_K].v.i, 1, dim));
-    for (int i = 0; i < 2; i++) {
-        out[i].rank = 0;
-        for (int d = 0; d < rank; d++)
-            if (d != dim || keepdim)
-                out[i].shape[out[i].rank++] = d == dim ? 1 : c->in[0]->shape[d];
-        SP_RETURN_IF(sp__infer_dense(c, i == 0 ? (sp_dtype)c->in[0]->dtype : SP_INT64,
-                                     c->in[0]->device, &out[i]));
-    }
-    return SP_OK;
+    return one_of(c, dim, c->attr[SP_KTHVALUE_KEEPDIM].v.i != 0, out);
+}
+
+sp_status sp__infer_middle(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    int dim;
+    SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), c->attr[SP_MIDDLE_DIM].v.i, x->rank, &dim));
+    if (size_along(x, dim) == 0)
+        return sp_fail(SP_EVALUE,
+                       "%s: dimension %d of x of shape %s is empty: there is no element to choose",
+                       sp__op_name(c), dim, SP_SHAPE(x));
+    return one_of(c, dim, c->attr[SP_MIDDLE_KEEPDIM].v.i != 0, out);
 }
 
 static bool rows_match(const sp_tensor *sorted, const sp_tensor *x)
@@ -137,65 +153,55 @@ sp_status sp__body_bucketize(sp_call *c)
     return sp_searchsorted(c->in[1], c->in[0], &opt, &c->out[0]);
 }
 
-/* ---- elements by rank ----- */
+/* ---- the middle ----- */
 
-/* Element `rank` of the order along dim, counted from 0. */
-static sp_status ranked(const sp_tensor *x, int64_t rank, int dim, bool keepdim, sp_tensor **values,
-                        sp_tensor **indices)
+static sp_status check_choice(const sp_call *c, const sp_tensor *x, int dim)
 {
-    const sp_kthvalue_opt opt = {
-        .size = sizeof opt, .has_dim = true, .dim = dim, .keepdim = keepdim};
-    return sp_kthvalue(x, rank + 1, &opt, values, indices);
+    if (size_along(x, dim) > 0) return SP_OK;
+    return sp_fail(SP_EVALUE,
+                   "%s: dimension %d of x of shape %s is empty: there is no element to choose",
+                   sp__op_name(c), dim, SP_SHAPE(c->in[0]));
 }
 
-/* NaN, if there is one, wins over the middle. */
-static sp_status nan_first(const sp_tensor *x, int dim, bool keepdim, sp_tensor **values,
-                           sp_tensor **indices)
+static sp_status middle_along(sp_call *c, const sp_attr *attr, bool skip_nan)
 {
-    const sp_max_dim_opt opt = {.size = sizeof opt, .keepdim = keepdim};
-    sp_tensor *max = NULL, *max_at = NULL, *known = NULL, *value = NULL, *at = NULL;
+    const sp_middle_opt opt = {
+        .size = sizeof opt, .keepdim = attr[1].v.i != 0, .skip_nan = skip_nan};
+    int dim;
+    SP_RETURN_IF(sp__dim_normalize(sp__op_name(c), attr[0].v.i, c->in[0]->rank, &dim));
+    SP_RETURN_IF(check_choice(c, c->in[0], dim));
+    return sp_middle(c->in[0], dim, &opt, &c->out[0], &c->out[1]);
+}
+
+static sp_status middle_of_all(sp_call *c, bool skip_nan)
+{
+    const sp_middle_opt opt = {.size = sizeof opt, .skip_nan = skip_nan};
+    sp_tensor *line = NULL, *indices = NULL;
     sp_status status = SP_OK;
-    SP_TRY(sp_max_dim(x, dim, &opt, &max, &max_at));
-    SP_TRY(sp_eq(max, max, &known));
-    SP_TRY(sp_where(known, *values, max, &value));
-    SP_TRY(sp_where(known, *indices, max_at, &at));
-    sp_drop(values), sp_drop(indices);
-    *values = value, *indices = at;
-    value = at = NULL;
+    SP_TRY(sp_reshape(c->in[0], &c->in[0]->numel, 1, &line));
+    SP_TRY(check_choice(c, line, 0));
+    SP_TRY(sp_middle(line, 0, &opt, &c->out[0], &indices));
 out:
-    sp_drop(&max), sp_drop(&max_at), sp_drop(&known), sp_drop(&value), sp_drop(&at);
-    return status;
-}
-
-static sp_status median_along(const sp_call *c, const sp_tensor *x, int dim, bool keepdim,
-                              sp_tensor **values, sp_tensor **indices)
-{
-    int64_t n = size_along(x, dim);
-    if (n == 0)
-        return sp_fail(SP_EVALUE,
-                       "%s: dimension %d of x of shape %s is empty: there is no element to choose",
-                       sp__op_name(c), dim, SP_SHAPE(c->in[0]));
-    SP_RETURN_IF(ranked(x, (n - 1) / 2, dim, keepdim, values, indices));
-    if (!sp__dtype_is_floating(x->dtype)) return SP_OK;
-    sp_status status = nan_first(x, dim, keepdim, values, indices);
-    if (status != SP_OK) sp_drop(values), sp_drop(indices);
+    sp_drop(&line), sp_drop(&indices);
     return status;
 }
 
 sp_status sp__body_median_dim(sp_call *c)
 {
-    int dim;
-    SP_RETURN_IF(
-        sp__dim_normalize(sp__op_name(c), c->attr[SP_MEDIAN_DIM_DIM].v.i, c->in[0]->rank, &dim));
-    return median_along(c, c->in[0], dim, c->attr[SP_MEDIAN_DIM_KEEPDIM].v.i != 0, &c->out[0],
-                        &c->out[1]);
+    return middle_along(c, &c->attr[SP_MEDIAN_DIM_DIM], false);
 }
 
 sp_status sp__body_median(sp_call *c)
 {
-    sp_tensor *line = NULL, *indices = NULL;
-    SP_RETURN_IF(sp_reshape(c->in[0], &c->in[0]->numel, 1, &line));
-    sp_status status = median_along(c, line, 0, false, &c->out[0], &indices);
-    sp_drop(&line), sp_drop(&indices);
-    return status;
+    return middle_of_all(c, false);
+}
+
+sp_status sp__body_nanmedian_dim(sp_call *c)
+{
+    return middle_along(c, &c->attr[SP_NANMEDIAN_DIM_DIM], true);
+}
+
+sp_status sp__body_nanmedian(sp_call *c)
+{
+    return middle_of_all(c, true);
 }

@@ -47,6 +47,20 @@ static void at_least_one_dim(sp_operand *x)
     if (x->rank == 0) x->rank = 1, x->shape[0] = 1, x->stride[0] = 1;
 }
 
+/* inputs: x, index, src. x with src's elements at the places of `index`, which is `given` or made
+ * of it. */
+static sp_status meet(const sp_kargs *args, sp_meeting how, const sp_operand *given,
+                      const sp_operand *index, int dim)
+{
+    sp_operand out = args->arg[0], src = args->arg[3];
+    bool in_place = out.data == args->arg[1].data;
+    at_least_one_dim(&out), at_least_one_dim(&src);
+    if (in_place) SP_RETURN_IF(check_indices(args, given, dim, out.shape[dim]));
+    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
+    if (src.numel > 0 && sp__places_run(how, index, &src, &out, dim, !in_place)) return SP_OK;
+    return check_indices(args, given, dim, out.shape[dim]);
+}
+
 /* ---- one index an element ----- */
 
 /* attributes: dim */
@@ -55,7 +69,7 @@ sp_status sp__cpu_gather(const sp_kargs *args)
     sp_operand out = args->arg[0], x = args->arg[1], index = args->arg[2];
     at_least_one_dim(&out), at_least_one_dim(&x), at_least_one_dim(&index);
     int dim = dim_of(args, x.rank);
-    if (sp__places_run(SP_PLACES_READ, &index, &out, &x, dim)) return SP_OK;
+    if (out.numel > 0 && sp__places_run(SP_PLACES_READ, &index, &out, &x, dim, true)) return SP_OK;
     return check_indices(args, &index, dim, x.shape[dim]);
 }
 
@@ -65,10 +79,7 @@ static sp_status scatter(const sp_kargs *args, sp_meeting how)
     sp_operand out = args->arg[0], index = args->arg[2], src = args->arg[3];
     at_least_one_dim(&out), at_least_one_dim(&index), at_least_one_dim(&src);
     int dim = dim_of(args, out.rank);
-    SP_RETURN_IF(check_indices(args, &index, dim, out.shape[dim]));
-    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
-    sp__places_run(how, &index, &src, &out, dim);
-    return SP_OK;
+    return meet(args, how, &index, &index, dim);
 }
 
 sp_status sp__cpu_scatter_add(const sp_kargs *args)
@@ -182,7 +193,7 @@ sp_status sp__cpu_index_select(const sp_kargs *args)
     at_least_one_dim(&out), at_least_one_dim(&x);
     int dim = dim_of(args, x.rank);
     sp_operand index = sp__places_of_slices(&list, &out, dim);
-    if (sp__places_run(SP_PLACES_READ, &index, &out, &x, dim)) return SP_OK;
+    if (out.numel > 0 && sp__places_run(SP_PLACES_READ, &index, &out, &x, dim, true)) return SP_OK;
     return check_indices(args, &list, dim, x.shape[dim]);
 }
 
@@ -192,11 +203,8 @@ static sp_status scatter_slices(const sp_kargs *args, sp_meeting how)
     sp_operand out = args->arg[0], list = args->arg[2], src = args->arg[3];
     at_least_one_dim(&out), at_least_one_dim(&src);
     int dim = dim_of(args, out.rank);
-    SP_RETURN_IF(check_indices(args, &list, dim, out.shape[dim]));
-    sp__copy_unless_same(&args->arg[0], &args->arg[1]);
     sp_operand index = sp__places_of_slices(&list, &src, dim);
-    sp__places_run(how, &index, &src, &out, dim);
-    return SP_OK;
+    return meet(args, how, &list, &index, dim);
 }
 
 sp_status sp__cpu_index_copy(const sp_kargs *args)

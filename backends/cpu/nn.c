@@ -27,6 +27,13 @@ static classes classes_of(const sp_operand *x)
     return c;
 }
 
+/* Where the classes of target number i begin. */
+static char *place_at(const classes *c, int64_t i)
+{
+    const sp_operand *x = &c->places;
+    return x->rank == 1 ? x->data + i * x->stride[0] * sp__size_of(x->dtype) : sp__element_at(x, i);
+}
+
 static int64_t target_at(const sp_operand *target, int64_t i)
 {
     int64_t value;
@@ -57,7 +64,7 @@ static void pick_losses(const classes *c, const sp_operand *target, int64_t igno
     int64_t size = sp__size_of(dtype);
     for (int64_t i = 0; i < target->numel; i++) {
         int64_t value = target_at(target, i);
-        const char *from = sp__element_at(&c->places, i) + value * c->stride * size;
+        const char *from = place_at(c, i) + value * c->stride * size;
         if (value == ignored)
             memset(losses + i * size, 0, (size_t)size);
         else
@@ -143,8 +150,7 @@ sp_status sp__cpu_nll_loss_backward(const sp_kargs *args)
     for (int64_t i = 0; i < target->numel; i++) {
         int64_t value = target_at(target, i);
         if (value == ignored) continue;
-        put_share(grad, i, mean ? (double)valid : 1,
-                  sp__element_at(&c.places, i) + value * c.stride * size);
+        put_share(grad, i, mean ? (double)valid : 1, place_at(&c, i) + value * c.stride * size);
     }
     return SP_OK;
 }

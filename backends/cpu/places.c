@@ -302,13 +302,13 @@ static void cut(places_job *j, bool by_columns, bool whole, double us)
 }
 
 bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
-                    const sp_operand *indexed, int dim)
+                    const sp_operand *indexed, int dim, bool check)
 {
     sp_operand walked[3];
     if (index->numel == 0) return true;
     int rank = coalesced(index, dense, indexed, dim, walked);
     int ordered = ordered_dim(how, walked, rank), rows = rows_dim(ordered, rank);
-    places_job j = {.check = how == SP_PLACES_READ,
+    places_job j = {.check = check,
                     .plane = {.places = indexed->shape[dim],
                               .place_step = indexed->stride[dim],
                               .size = sp__size_of(indexed->dtype)}};

@@ -4,8 +4,8 @@
  *      indexed[i, index[i, j]]   with   dense[i, j]        one shape for index and dense
  *
  * An index of slices is one whose strides are 0 but along the dimension. Negative ones count from
- * the end. Where something is to be written, indices are checked already; where all is read, they
- * are looked at here, piece by piece: so they come from memory once.
+ * the end. Indices are checked before anything is written to what may be an argument; if all that
+ * is written is a new result, piece by piece, so that they come from memory once.
  *
  * Invariants
  * 1. What meets at one place is dealt with in row-major order of the index, by one thread:
@@ -19,7 +19,7 @@
 #include "tensor/backend.h"
 
 typedef enum sp_meeting {
-    SP_PLACES_READ,  /* dense = indexed; what does not fit is passed over */
+    SP_PLACES_READ,  /* dense = indexed */
     SP_PLACES_WRITE, /* indexed = dense; of several, the last one stays */
     SP_PLACES_ADD,   /* indexed += dense */
     SP_PLACES_MUL,
@@ -27,10 +27,10 @@ typedef enum sp_meeting {
     SP_PLACES_MIN
 } sp_meeting;
 
-/* `dim` of `indexed`; index and dense have as many dimensions. False: of an index to be read at,
- * some are out of range, and dense is not all written. */
+/* `dim` of `indexed`; index and dense have as many dimensions. False, where `check` says to look:
+ * some indices are out of range, and the result is not whole. */
 bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
-                    const sp_operand *indexed, int dim);
+                    const sp_operand *indexed, int dim, bool check);
 
 /* A list of indices as one an element of `like`, along dim. */
 sp_operand sp__places_of_slices(const sp_operand *list, const sp_operand *like, int dim);

@@ -1,4 +1,4 @@
-/* sort, topk and kthvalue.
+/* sort, topk, kthvalue and the middle.
  *
  * Elements become unsigned keys whose order is theirs: NaN is the largest, -0 and 0 are equal. In
  * descending order the keys' bits are flipped, so that NaN comes first. Keys are sorted together
@@ -182,8 +182,8 @@ typedef struct sort_job {
     sp_operand values, indices, x;
     int dim;
     int64_t n, k, rows, rows_a_chunk; /* k: how many are wanted */
-    int64_t rank;                     /* the one wanted, if there is one */
-    bool descending, one;
+    int64_t rank;                     /* the one wanted, if `one`; unless it is the middle */
+    bool descending, one, middle, skip_nan;
     _Atomic bool no_memory;
 } sort_job;
 
@@ -204,6 +204,18 @@ static sp_operand sequence_of(const sort_job *j, const sp_operand *x, int64_t ro
     return s;
 }
 
+/* The rank of the middle, or of the first NaN. */
+static int64_t middle_rank(const sort_job *j, const entry *e)
+{
+    int64_t known = j->n;
+    if (sp__dtype_is_floating(j->x.dtype)) {
+        uint64_t nan = j->x.dtype == SP_FLOAT32 ? UINT32_MAX : UINT64_MAX;
+        for (int64_t i = 0; i < j->n; i++) known -= e[i].key == nan;
+    }
+    if (j->skip_nan) return known > 0 ? (known - 1) / 2 : 0;
+    return known < j->n ? known : (known - 1) / 2;
+}
+
 static void sort_row(const sort_job *j, int64_t row, entry *e, entry *room)
 {
     sp_operand x = sequence_of(j, &j->x, row), values = sequence_of(j, &j->values, row),
@@ -213,7 +225,7 @@ static void sort_row(const sort_job *j, int64_t row, entry *e, entry *room)
             to_index = indices.rank ? indices.stride[0] : 0;
     sp__entries_read(&x, 0, x.numel, j->descending, e);
     if (j->one)
-        e[0] = select_rank(e, j->n, j->rank, key_bytes(x.dtype));
+        e[0] = select_rank(e, j->n, j->middle ? middle_rank(j, e) : j->rank, key_bytes(x.dtype));
     else if (j->k <= FEW && j->k < j->n)
         keep_few(e, j->n, j->k);
     else
@@ -286,6 +298,13 @@ sp_status sp__cpu_kthvalue(const sp_kargs *args)
 {
     sort_job j = {.one = true, .rank = args->attr[SP_KTHVALUE_K].v.i - 1};
     return run(&j, args, args->attr[SP_KTHVALUE_DIM].v.i);
+}
+
+/* attributes: dim, keepdim, skip_nan */
+sp_status sp__cpu_middle(const sp_kargs *args)
+{
+    sort_job j = {.one = true, .middle = true, .skip_nan = args->attr[SP_MIDDLE_SKIP_NAN].v.i != 0};
+    return run(&j, args, args->attr[SP_MIDDLE_DIM].v.i);
 }
 
 /* ---- rows of a matrix ----- */

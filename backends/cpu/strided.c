@@ -37,12 +37,27 @@ void sp__copy_bytes(void *dst, const void *src, int64_t n)
     memcpy(to, from, (size_t)n);
 }
 
+/* n elements of 4 bytes, from src on backwards. */
+static void gather_back(void *dst, const void *src, int64_t n)
+{
+    typedef uint32_t four __attribute__((vector_size(16), aligned(1), may_alias));
+    char *to = dst;
+    const char *from = src;
+    for (; n >= 4; n -= 4, to += 16, from -= 16) {
+        four x = *(const four *)(const void *)(from - 12);
+        *(four *)(void *)to = __builtin_shufflevector(x, x, 3, 2, 1, 0);
+    }
+    for (; n > 0; n--, to += 4, from -= 4) memcpy(to, from, 4);
+}
+
 void sp__gather_run(void *dst, const void *src, int64_t size, int64_t n, int64_t stride)
 {
     if (stride == 1)
         sp__copy_bytes(dst, src, n * size);
     else if (stride == 0 && n > 0)
         fill_run(dst, src, size, n);
+    else if (size == 4 && stride == -1)
+        gather_back(dst, src, n);
     else if (size == 4)
         sp__isa->gather4(dst, src, 1, n, 0, stride);
     else if (size == 8)
