@@ -46,6 +46,12 @@ TORCH = {
     "argsort_rows": lambda x: torch.tensor(
         sorted(range(len(x)), key=lambda i: x[i].tolist()), dtype=torch.int64
     ),
+    "middle": lambda x, dim, keepdim=False, skip_nan=False: (
+        torch.nanmedian if skip_nan else torch.median
+    )(x, dim, keepdim),
+    "is_among": lambda lists, x: (
+        (x[..., None] == lists[..., None, :]).any(-1) if x.dim() else (x == lists).any()
+    ),
     "scatter_fold": lambda x, dim, index, src, fold: x.scatter_reduce(
         dim, index % x.shape[dim], src, fold
     ),
