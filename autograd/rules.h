@@ -41,6 +41,8 @@ SP_MUST_USE sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor
  */
 SP_MUST_USE sp_status sp__rule_part_of(const sp_tensor *gy, bool imaginary, sp_tensor **out);
 SP_MUST_USE sp_status sp__rule_join_parts(const sp_tensor *gy, sp_tensor **out);
+/* 1 / sqrt(x x - 1), of complex numbers on acosh's branch. */
+SP_MUST_USE sp_status sp__rule_acosh_slope(const sp_tensor *x, sp_tensor **out);
 /* abs, angle and sgn, of real and complex numbers. */
 SP_MUST_USE sp_status sp__rule_abs_vjp(const sp_tensor *gy, const sp_tensor *x, sp_tensor **out);
 SP_MUST_USE sp_status sp__rule_abs_jvp(const sp_tensor *tx, const sp_tensor *x, sp_tensor **out);

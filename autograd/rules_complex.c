@@ -21,6 +21,35 @@ out:
     return status;
 }
 
+/* A root of a product is the roots' product only where the numbers are real and not below 0. */
+static sp_status branched(const sp_tensor *x, sp_tensor **out)
+{
+    sp_tensor *less = NULL, *more = NULL, *a = NULL, *b = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_sub_scalar(x, SP_INT(1), &less));
+    SP_TRY(sp_add_scalar(x, SP_INT(1), &more));
+    SP_TRY(sp_rsqrt(less, &a));
+    SP_TRY(sp_rsqrt(more, &b));
+    SP_TRY(sp_mul(a, b, out));
+out:
+    sp_drop(&less), sp_drop(&more), sp_drop(&a), sp_drop(&b);
+    return status;
+}
+
+sp_status sp__rule_acosh_slope(const sp_tensor *x, sp_tensor **out)
+{
+    sp_tensor *square = NULL, *less = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    if (sp__dtype_is_complex(x->dtype)) return branched(x, out);
+    SP_TRY(sp_mul(x, x, &square));
+    SP_TRY(sp_sub_scalar(square, SP_INT(1), &less));
+    SP_TRY(sp_rsqrt(less, out));
+out:
+    sp_drop(&square), sp_drop(&less);
+    return status;
+}
+
 /* The real part of conj(a) b. */
 static sp_status inner(const sp_tensor *a, const sp_tensor *b, sp_tensor **out)
 {

@@ -163,28 +163,12 @@ out:
 
 /* ---- running sums and products ----- */
 
-/* What linear_scan, which is for real numbers, would yield. */
-static sp_status summed_from_end(const sp_tensor *gy, int64_t dim, int dtype, sp_tensor **out)
-{
-    sp_tensor *turned = NULL, *sums = NULL, *back = NULL;
-    sp_status status = SP_OK;
-    if (gy->rank == 0) return cast_to(gy, dtype, out);
-    SP_TRY(sp_flip(gy, &dim, 1, &turned));
-    SP_TRY(sp_cumsum(turned, dim, NULL, &sums));
-    SP_TRY(sp_flip(sums, &dim, 1, &back));
-    SP_TRY(cast_to(back, dtype, out));
-out:
-    sp_drop(&turned), sp_drop(&sums), sp_drop(&back);
-    return status;
-}
-
 sp_status sp__rule_cumsum_vjp(const sp_tensor *gy, const sp_meta *x, int64_t dim, sp_tensor **out)
 {
     const sp_full_opt opt = {.size = sizeof opt, .has_dtype = true, .dtype = (sp_dtype)gy->dtype};
     sp_tensor *one = NULL, *ones = NULL, *sums = NULL;
     sp_status status = SP_OK;
     *out = NULL;
-    if (sp__dtype_is_complex(gy->dtype)) return summed_from_end(gy, dim, x->dtype, out);
     SP_TRY(sp_full(NULL, 0, SP_INT(1), &opt, &one));
     SP_TRY(sp_expand(one, gy->shape, gy->rank, &ones));
     SP_TRY(scanned(gy, ones, dim, true, &sums));

@@ -207,7 +207,7 @@ static sp_status constant_bytes(const sp_tensor *c, char **out, size_t *bytes)
 
 static bool fits_inline(const sp_tensor *c, const char *bytes)
 {
-    if (c->numel > INLINE_ELEMENTS) return false;
+    if (c->numel > INLINE_ELEMENTS || sp__dtype_is_complex(c->dtype)) return false;
     for (int64_t i = 0; i < c->numel; i++) { /* a NaN's payload needs its bits */
         const char *at = bytes + (size_t)i * sp_dtype_size((sp_dtype)c->dtype);
         if (sp__dtype_is_floating(c->dtype) && isnan(sp__scalar_from(at, c->dtype).v.f))

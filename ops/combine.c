@@ -441,7 +441,7 @@ static sp_status covariance(const sp_call *c, const sp_tensor *x, const sp_tenso
         SP_TRY(sp_mul(away, w, &weighted));
     else
         weighted = sp__retain(away);
-    SP_TRY(sp_transpose(away, 0, 1, &turned));
+    SP_TRY(sp_adjoint(away, &turned));
     SP_TRY(sp_matmul(weighted, turned, &sums));
     if (w) {
         SP_TRY(divisor_of(c, w, correction, &divisor));
@@ -465,7 +465,7 @@ static sp_status covariances(const sp_call *c, double correction, bool weights, 
     int64_t shape[2] = {rows_of(x), columns_of(x)};
     SP_TRY(sp_cast(x, sp__to_floating((sp_dtype)x->dtype), &numbers));
     SP_TRY(sp_reshape(numbers, shape, 2, &rows));
-    if (weights) SP_TRY(weights_of(c, shape[1], (sp_dtype)rows->dtype, &w));
+    if (weights) SP_TRY(weights_of(c, shape[1], (sp_dtype)sp__dtype_real(rows->dtype), &w));
     SP_TRY(covariance(c, rows, w, correction, &all));
     SP_TRY(sp_reshape(all, all->shape, x->rank == 2 && shape[0] != 1 ? 2 : 0, out));
 out:
@@ -478,24 +478,39 @@ sp_status sp__body_cov(sp_call *c)
     return covariances(c, (double)c->attr[SP_COV_CORRECTION].v.i, true, &c->out[0]);
 }
 
+/* Between -1 and 1, of complex numbers both parts. */
+static sp_status within_one(const sp_tensor *x, sp_tensor **out)
+{
+    sp_tensor *parts = NULL, *least = NULL;
+    sp_status status = SP_OK;
+    if (!sp__dtype_is_complex(x->dtype)) return sp_clamp(x, SP_INT(-1), SP_INT(1), out);
+    SP_TRY(sp_view_as_real(x, &parts));
+    SP_TRY(sp_clamp(parts, SP_INT(-1), SP_INT(1), &least));
+    SP_TRY(sp_view_as_complex(least, out));
+out:
+    sp_drop(&parts), sp_drop(&least);
+    return status;
+}
+
 sp_status sp__body_corrcoef(sp_call *c)
 {
-    sp_tensor *all = NULL, *line = NULL, *deviation = NULL, *column = NULL, *part = NULL,
-              *whole = NULL;
+    sp_tensor *all = NULL, *line = NULL, *variances = NULL, *deviation = NULL, *column = NULL,
+              *part = NULL, *whole = NULL;
     sp_status status = SP_OK;
     SP_TRY(covariances(c, 1, false, &all));
     if (all->rank == 0) {
         SP_TRY(sp_div(all, all, &c->out[0]));
     } else {
         SP_TRY(sp_diagonal(all, NULL, &line));
-        SP_TRY(sp_sqrt(line, &deviation));
+        SP_TRY(sp_real(line, &variances));
+        SP_TRY(sp_sqrt(variances, &deviation));
         SP_TRY(sp_unsqueeze(deviation, 1, &column));
         SP_TRY(sp_div(all, column, &part));
         SP_TRY(sp_div(part, deviation, &whole));
-        SP_TRY(sp_clamp(whole, SP_INT(-1), SP_INT(1), &c->out[0]));
+        SP_TRY(within_one(whole, &c->out[0]));
     }
 out:
-    sp_drop(&all), sp_drop(&line), sp_drop(&deviation), sp_drop(&column), sp_drop(&part),
-        sp_drop(&whole);
+    sp_drop(&all), sp_drop(&line), sp_drop(&variances), sp_drop(&deviation), sp_drop(&column),
+        sp_drop(&part), sp_drop(&whole);
     return status;
 }

@@ -26,6 +26,50 @@ sp_status sp__infer_full(const sp_call *c, sp_meta *out)
         out);
 }
 
+/* The kind alone of what is given counts, as it does for numbers. */
+static sp_dtype dtype_of_kind(int dtype)
+{
+    return sp__dtype_is_complex(dtype)    ? SP_COMPLEX64
+           : sp__dtype_is_floating(dtype) ? SP_FLOAT32
+           : dtype == SP_BOOL             ? SP_BOOL
+                                          : SP_INT64;
+}
+
+/* One number, everywhere. */
+static sp_status spread(const sp_call *c, const sp_tensor *value, sp_dtype dtype,
+                        const int64_t *shape, int rank, sp_tensor **out)
+{
+    sp_tensor *number = NULL, *wide = NULL;
+    sp_status status = SP_OK;
+    if (value->rank != 0)
+        return sp_fail(SP_ESHAPE, "%s: the number has shape %s, expected one without dimensions",
+                       sp__op_name(c), SP_SHAPE(value));
+    if (sp__dtype_is_complex(value->dtype) && !sp__dtype_is_complex(dtype))
+        return sp_fail(SP_EDTYPE,
+                       "%s: the number is complex and the dtype %s; give a complex dtype",
+                       sp__op_name(c), sp_dtype_name(dtype));
+    SP_TRY(sp_cast(value, dtype, &number));
+    SP_TRY(sp_expand(number, shape, rank, &wide));
+    SP_TRY(sp_clone(wide, out));
+out:
+    sp_drop(&number), sp_drop(&wide);
+    return status;
+}
+
+sp_status sp__body_fill_tensor(sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    return spread(c, c->in[1], (sp_dtype)x->dtype, x->shape, x->rank, &c->out[0]);
+}
+
+sp_status sp__body_full_tensor(sp_call *c)
+{
+    const sp_tensor *value = c->in[0];
+    const sp_attr *size = &c->attr[SP_FULL_TENSOR_SIZE];
+    sp_dtype dtype = dtype_or(&c->attr[SP_FULL_TENSOR_DTYPE], dtype_of_kind(value->dtype));
+    return spread(c, value, dtype, size->v.ints, size->n, &c->out[0]);
+}
+
 sp_status sp__infer_linspace(const sp_call *c, sp_meta *out)
 {
     sp_dtype dtype = dtype_or(&c->attr[SP_LINSPACE_DTYPE], SP_FLOAT32);

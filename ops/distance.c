@@ -97,7 +97,7 @@ out:
 
 static bool is_whole(const sp_tensor *x)
 {
-    return !sp__dtype_is_floating(x->dtype);
+    return !sp__dtype_is_inexact(x->dtype);
 }
 
 /* |x - y| <= atol + rtol |y|, in floating numbers. */

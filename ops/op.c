@@ -101,8 +101,8 @@ sp_status sp__check_devices(const sp_call *c)
 static __attribute__((cold)) sp_status refuse_complex(const sp_call *c, const char *what, int dtype)
 {
     return sp_fail(SP_EDTYPE,
-                   "%s: %s is %s, expected real numbers: the op has no meaning here for complex "
-                   "ones, which have no order either; use .real, .imag, .abs() or view_as_real()",
+                   "%s: %s is %s, expected real numbers: the op does not take complex ones; "
+                   "use .real, .imag, .abs(), sgn() or view_as_real()",
                    sp__op_name(c), what, sp_dtype_name((sp_dtype)dtype));
 }
 

@@ -205,19 +205,32 @@ out:
     return status;
 }
 
-sp_status sp__body_nan_to_num(sp_call *c)
+static sp_status cleaned(const sp_call *c, const sp_tensor *x, sp_tensor **out)
 {
     const sp_attr *nan = &c->attr[SP_NAN_TO_NUM_NAN], *up = &c->attr[SP_NAN_TO_NUM_POSINF],
                   *down = &c->attr[SP_NAN_TO_NUM_NEGINF];
-    const sp_tensor *x = c->in[0];
-    if (is_whole(x)) return sp_clone(x, &c->out[0]);
+    if (is_whole(x)) return sp_clone(x, out);
     double largest = sp__dtype_largest(x->dtype), number = nan->absent ? 0 : nan->v.f,
            above = up->absent ? largest : up->v.f, beneath = down->absent ? -largest : down->v.f;
     sp_tensor *clean = NULL, *below = NULL;
-    if (above == -beneath) return sp_replace_nonfinite(x, number, above, &c->out[0]);
+    if (above == -beneath) return sp_replace_nonfinite(x, number, above, out);
     SP_RETURN_IF(replaced(sp__retain(x), sp_isnan, number, &clean));
     SP_RETURN_IF(replaced(clean, sp_isposinf, above, &below));
-    return replaced(below, sp_isneginf, beneath, &c->out[0]);
+    return replaced(below, sp_isneginf, beneath, out);
+}
+
+/* Of complex numbers, each part. */
+sp_status sp__body_nan_to_num(sp_call *c)
+{
+    sp_tensor *parts = NULL, *clean = NULL;
+    sp_status status = SP_OK;
+    if (!sp__dtype_is_complex(c->in[0]->dtype)) return cleaned(c, c->in[0], &c->out[0]);
+    SP_TRY(sp_view_as_real(c->in[0], &parts));
+    SP_TRY(cleaned(c, parts, &clean));
+    SP_TRY(sp_view_as_complex(clean, &c->out[0]));
+out:
+    sp_drop(&parts), sp_drop(&clean);
+    return status;
 }
 
 /* ---- factors and powers ----- */
@@ -239,12 +252,17 @@ sp_status sp__body_positive(sp_call *c)
     return sp_alias(c->in[0], &c->out[0]);
 }
 
+static sp_status widened(const sp_tensor *x, sp_tensor **out)
+{
+    return sp_cast(x, sp__dtype_is_complex(x->dtype) ? SP_COMPLEX128 : SP_FLOAT64, out);
+}
+
 static sp_status wide_power(const sp_tensor *x, const sp_tensor *exponent, sp_tensor **out)
 {
     sp_tensor *a = NULL, *b = NULL;
     sp_status status = SP_OK;
-    SP_TRY(sp_cast(x, SP_FLOAT64, &a));
-    SP_TRY(sp_cast(exponent, SP_FLOAT64, &b));
+    SP_TRY(widened(x, &a));
+    SP_TRY(widened(exponent, &b));
     SP_TRY(sp_pow(a, b, out));
 out:
     sp_drop(&a);
@@ -267,7 +285,7 @@ static sp_scalar floating_number(const sp_attr *a)
 sp_status sp__body_float_power_scalar(sp_call *c)
 {
     sp_tensor *x = NULL;
-    SP_RETURN_IF(sp_cast(c->in[0], SP_FLOAT64, &x));
+    SP_RETURN_IF(widened(c->in[0], &x));
     sp_status status =
         sp_pow_scalar(x, floating_number(&c->attr[SP_FLOAT_POWER_SCALAR_EXPONENT]), &c->out[0]);
     sp_drop(&x);
@@ -277,7 +295,7 @@ sp_status sp__body_float_power_scalar(sp_call *c)
 sp_status sp__body_float_power_base(sp_call *c)
 {
     sp_tensor *exponent = NULL;
-    SP_RETURN_IF(sp_cast(c->in[0], SP_FLOAT64, &exponent));
+    SP_RETURN_IF(widened(c->in[0], &exponent));
     sp_status status =
         sp_pow_rscalar(exponent, floating_number(&c->attr[SP_FLOAT_POWER_BASE_X]), &c->out[0]);
     sp_drop(&exponent);

@@ -141,19 +141,42 @@ out:
     return status;
 }
 
-static sp_status variance(const sp_call *c, const moments *m, sp_tensor **mean, sp_tensor **var)
+static sp_status deviation(const sp_tensor *x, const moments *m, sp_tensor **squares,
+                           sp_tensor **mean)
 {
     const sp_deviation_opt opt = {.size = sizeof opt,
                                   .dim = sp__attr_to_ints(m->dim),
                                   .n_dim = m->dim->n,
                                   .keepdim = m->keepdim};
+    return sp_deviation(x, &opt, squares, mean);
+}
+
+/* Of complex numbers: the sum of the parts' squares, and the means as one complex number. */
+static sp_status deviation_of_parts(const sp_tensor *x, const moments *m, sp_tensor **squares,
+                                    sp_tensor **mean)
+{
+    sp_tensor *part[2] = {NULL}, *square[2] = {NULL}, *half[2] = {NULL};
+    sp_status status = SP_OK;
+    SP_TRY(sp_real(x, &part[0]));
+    SP_TRY(sp_imag(x, &part[1]));
+    for (int i = 0; i < 2; i++) SP_TRY(deviation(part[i], m, &square[i], &half[i]));
+    SP_TRY(sp_complex(half[0], half[1], mean));
+    SP_TRY(sp_add(square[0], square[1], squares));
+out:
+    for (int i = 0; i < 2; i++) sp_drop(&part[i]), sp_drop(&square[i]), sp_drop(&half[i]);
+    return status;
+}
+
+static sp_status variance(const sp_call *c, const moments *m, sp_tensor **mean, sp_tensor **var)
+{
     sp_tensor *squares = NULL;
     sp_status status = SP_OK;
     int64_t n;
     SP_TRY(sp__check_floating(c, c->in[0], "x"));
     SP_TRY(number_reduced(c, m->dim, &n));
     double divisor = (double)n - m->correction;
-    SP_TRY(sp_deviation(c->in[0], &opt, &squares, mean));
+    bool parts = sp__dtype_is_complex(c->in[0]->dtype);
+    SP_TRY((parts ? deviation_of_parts : deviation)(c->in[0], m, &squares, mean));
     SP_TRY(sp_div_scalar(squares, SP_FLOAT(divisor > 0 ? divisor : 0), var));
 out:
     sp_drop(&squares);
@@ -298,6 +321,25 @@ out:
     return status;
 }
 
+/* Norms of complex numbers are those of their absolute values. */
+static sp_status sizes_of(const sp_call *c, const sp_attr *dtype, sp_tensor **out)
+{
+    const sp_tensor *x = c->in[0];
+    sp_tensor *numbers = NULL;
+    sp_dtype asked = dtype->absent ? (sp_dtype)x->dtype : (sp_dtype)dtype->v.i;
+    if (sp__dtype_is_complex(asked) != sp__dtype_is_complex(x->dtype))
+        return sp_fail(SP_EDTYPE, "%s: dtype is %s and x %s; expected both complex, or none",
+                       sp__op_name(c), sp_dtype_name(asked), sp_dtype_name((sp_dtype)x->dtype));
+    SP_RETURN_IF(cast_to(x, asked, &numbers));
+    sp_status status = SP_OK;
+    if (sp__dtype_is_complex(asked))
+        status = sp_abs(numbers, out);
+    else
+        *out = sp__retain(numbers);
+    sp_drop(&numbers);
+    return status;
+}
+
 /* norm, vector_norm */
 sp_status sp__body_norm(sp_call *c)
 {
@@ -315,7 +357,7 @@ sp_status sp__body_norm(sp_call *c)
                        "%s: x of shape %s has nothing to reduce, and the norm of order %g of no "
                        "elements is not defined",
                        sp__op_name(c), SP_SHAPE(c->in[0]), a.p);
-    SP_TRY(cast_to(c->in[0], dtype->absent ? (sp_dtype)c->in[0]->dtype : (sp_dtype)dtype->v.i, &x));
+    SP_TRY(sizes_of(c, dtype, &x));
     SP_TRY((a.p == 2 ? norm_2 : a.p == 0 ? norm_0 : norm_p)(x, &a, &c->out[0]));
 out:
     sp_drop(&x);

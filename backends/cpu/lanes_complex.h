@@ -116,6 +116,45 @@ typedef double P_c128;
         P_##T size = OF(cabs, x);                                                                  \
         return size == 0 ? 0 : __builtin_complex(RE(x) / size, IM(x) / size);                      \
     }                                                                                              \
+    /* What cancels in exp(x) - 1 is written as a square. */                                       \
+    static E_##T expm1_##T(E_##T x)                                                                \
+    {                                                                                              \
+        P_##T half = OF(sin, IM(x) / 2);                                                           \
+        return __builtin_complex(OF(expm1, RE(x)) * OF(cos, IM(x)) - 2 * half * half,              \
+                                 OF(exp, RE(x)) * OF(sin, IM(x)));                                 \
+    }                                                                                              \
+    /* Near 0, |1 + x| is the root of 1 + re (2 + re) + im im. */                                  \
+    static E_##T log1p_##T(E_##T x)                                                                \
+    {                                                                                              \
+        P_##T re = RE(x), im = IM(x), one = 1 + re, turn = OF2(atan2, im, one);                    \
+        if (!(OF(cabs, x) < (P_##T)0.5))                                                           \
+            return __builtin_complex(OF(log, OF2(hypot, one, im)), turn);                          \
+        P_##T more = re * (2 + re) + im * im;                                                      \
+        return __builtin_complex(more == 0 ? re : OF(log1p, more) / 2, turn);                      \
+    }                                                                                              \
+    /* Less the larger real part, so that nothing overflows. */                                    \
+    static E_##T logaddexp_##T(E_##T x, E_##T y)                                                   \
+    {                                                                                              \
+        E_##T most = RE(x) >= RE(y) || isnan(RE(x)) ? x : y, other = most == x ? y : x;            \
+        if (isinf(RE(most))) return RE(x) == RE(y) ? OF(clog, OF(cexp, x) + OF(cexp, y)) : most;   \
+        return most + log1p_##T(OF(cexp, other - most));                                           \
+    }                                                                                              \
+    static E_##T sigmoid_##T(E_##T x)                                                              \
+    {                                                                                              \
+        return over_##T(1, 1 + OF(cexp, __builtin_complex(-RE(x), -IM(x))));                       \
+    }                                                                                              \
+    static E_##T sinc_##T(E_##T x)                                                                 \
+    {                                                                                              \
+        E_##T turn = __builtin_complex(RE(x) * (P_##T)M_PI, IM(x) * (P_##T)M_PI);                  \
+        return x == 0 ? 1 : over_##T(OF(csin, turn), turn);                                        \
+    }                                                                                              \
+    /* From the nearer end. */                                                                     \
+    static E_##T lerp_##T(E_##T x, E_##T y, E_##T weight)                                          \
+    {                                                                                              \
+        E_##T way = y - x;                                                                         \
+        return OF(cabs, weight) < (P_##T)0.5 ? x + times_##T(weight, way)                          \
+                                             : y - times_##T(way, 1 - weight);                     \
+    }                                                                                              \
     COMPLEX_SUM(add, T, S, +)                                                                      \
     COMPLEX_SUM(sub, T, S, -)
 DEFINE_COMPLEX(c64, f32)
@@ -171,6 +210,7 @@ DEFINE_COMPLEX(c128, f64)
 #define OVER(x, y)    _Generic((x), float _Complex : over_c64, double _Complex : over_c128)(x, y)
 #define POWER(x, y)   _Generic((x), float _Complex : power_c64, double _Complex : power_c128)(x, y)
 #define SGN(x)        _Generic((x), float _Complex : sign_c64, double _Complex : sign_c128)(x)
+#define BY(fn, x)     _Generic((x), float _Complex : fn##_c64, double _Complex : fn##_c128)
 #define SCALED(x, by) MADE(RE(x) * (P)(by), IM(x) * (P)(by))
 
 /* clang-format off */
@@ -214,67 +254,83 @@ COMPLEX1(        tanh,    25.00, OF(ctanh, x))
 COMPLEX1(        asinh,   40.00, OF(casinh, x))
 COMPLEX1(        acosh,   40.00, OF(cacosh, x))
 COMPLEX1(        atanh,   40.00, OF(catanh, x))
-COMPLEX1(        sigmoid, 20.00, OVER((C)1, 1 + OF(cexp, MADE(-RE(x), -IM(x)))))
+COMPLEX1(        sigmoid, 20.00, BY(sigmoid, x)(x))
+COMPLEX1(        expm1,   20.00, BY(expm1, x)(x))
+COMPLEX1(        log1p,   20.00, BY(log1p, x)(x))
+COMPLEX1(        sinc,    30.00, BY(sinc, x)(x))
+COMPLEX1(        silu,    20.00, TIMES(x, BY(sigmoid, x)(x)))
+COMPLEX2_ONLY(   silu_backward, 25.00, TIMES(TIMES(x, BY(sigmoid, y)(y)), 1 + TIMES(y, 1 - BY(sigmoid, y)(y))))
+COMPLEX2_ONLY(   logaddexp, 40.00, BY(logaddexp, x)(x, y))
+COMPLEX_LANES(   lerp, C, LOADS3, BY(lerp, x)(x, y, z))
+COMPLEX_ROW(     lerp,        FN_COMPLEX(lerp), 3, 0, 1, 2, false, false, 2.0f)
+COMPLEX_ROW(     lerp_scalar, FN_COMPLEX(lerp), 3, 0, 1, SP_LANE_SCALAR0, false, false, 2.0f)
 COMPLEX2_ONLY(   sigmoid_backward, 1.00, TIMES(x, TIMES(1 - y, y)))
 COMPLEX2_ONLY(   tanh_backward,    1.00, TIMES(x, 1 - TIMES(y, y)))
-/* clang-format on */
 
 /* Ops that only move elements have their functions among those of their size (lanes_special.h). */
 #define ROW_OF(op, name) [SP_OP_##op] = &complex_##name
-                                                                        static const sp_lanes *const
-    complex_rows[SP_OP_COUNT] = {
-        ROW_OF(ADD, add),
-        ROW_OF(ADD_SCALAR, add_scalar),
-        ROW_OF(ADD_ALPHA, add_alpha),
-        ROW_OF(SUB, sub),
-        ROW_OF(SUB_SCALAR, sub_scalar),
-        ROW_OF(SUB_RSCALAR, sub_rscalar),
-        ROW_OF(SUB_ALPHA, sub_alpha),
-        ROW_OF(MUL, mul),
-        ROW_OF(MUL_SCALAR, mul_scalar),
-        ROW_OF(DIV, div),
-        ROW_OF(DIV_SCALAR, div_scalar),
-        ROW_OF(DIV_RSCALAR, div_rscalar),
-        ROW_OF(POW, pow),
-        ROW_OF(POW_SCALAR, pow_scalar),
-        ROW_OF(POW_RSCALAR, pow_rscalar),
-        ROW_OF(EQ, eq),
-        ROW_OF(EQ_SCALAR, eq_scalar),
-        ROW_OF(NE, ne),
-        ROW_OF(NE_SCALAR, ne_scalar),
-        ROW_OF(ISNAN, isnan),
-        ROW_OF(ISINF, isinf),
-        ROW_OF(ISFINITE, isfinite),
-        ROW_OF(NEG, neg),
-        ROW_OF(SQUARE, square),
-        ROW_OF(RECIPROCAL, reciprocal),
-        ROW_OF(SQRT, sqrt),
-        ROW_OF(RSQRT, rsqrt),
-        ROW_OF(SGN, sgn),
-        ROW_OF(CONJ_PHYSICAL, conj_physical),
-        ROW_OF(ABS, abs),
-        ROW_OF(ANGLE, angle),
-        ROW_OF(COMPLEX, complex),
-        ROW_OF(EXP, exp),
-        ROW_OF(EXP2, exp2),
-        ROW_OF(LOG, log),
-        ROW_OF(LOG2, log2),
-        ROW_OF(LOG10, log10),
-        ROW_OF(SIN, sin),
-        ROW_OF(COS, cos),
-        ROW_OF(TAN, tan),
-        ROW_OF(ASIN, asin),
-        ROW_OF(ACOS, acos),
-        ROW_OF(ATAN, atan),
-        ROW_OF(SINH, sinh),
-        ROW_OF(COSH, cosh),
-        ROW_OF(TANH, tanh),
-        ROW_OF(ASINH, asinh),
-        ROW_OF(ACOSH, acosh),
-        ROW_OF(ATANH, atanh),
-        ROW_OF(SIGMOID, sigmoid),
-        ROW_OF(SIGMOID_BACKWARD, sigmoid_backward),
-        ROW_OF(TANH_BACKWARD, tanh_backward),
+static const sp_lanes *const complex_rows[SP_OP_COUNT] = {
+    ROW_OF(ADD, add),
+    ROW_OF(ADD_SCALAR, add_scalar),
+    ROW_OF(ADD_ALPHA, add_alpha),
+    ROW_OF(SUB, sub),
+    ROW_OF(SUB_SCALAR, sub_scalar),
+    ROW_OF(SUB_RSCALAR, sub_rscalar),
+    ROW_OF(SUB_ALPHA, sub_alpha),
+    ROW_OF(MUL, mul),
+    ROW_OF(MUL_SCALAR, mul_scalar),
+    ROW_OF(DIV, div),
+    ROW_OF(DIV_SCALAR, div_scalar),
+    ROW_OF(DIV_RSCALAR, div_rscalar),
+    ROW_OF(POW, pow),
+    ROW_OF(POW_SCALAR, pow_scalar),
+    ROW_OF(POW_RSCALAR, pow_rscalar),
+    ROW_OF(EQ, eq),
+    ROW_OF(EQ_SCALAR, eq_scalar),
+    ROW_OF(NE, ne),
+    ROW_OF(NE_SCALAR, ne_scalar),
+    ROW_OF(ISNAN, isnan),
+    ROW_OF(ISINF, isinf),
+    ROW_OF(ISFINITE, isfinite),
+    ROW_OF(NEG, neg),
+    ROW_OF(SQUARE, square),
+    ROW_OF(RECIPROCAL, reciprocal),
+    ROW_OF(SQRT, sqrt),
+    ROW_OF(RSQRT, rsqrt),
+    ROW_OF(SGN, sgn),
+    ROW_OF(CONJ_PHYSICAL, conj_physical),
+    ROW_OF(ABS, abs),
+    ROW_OF(ANGLE, angle),
+    ROW_OF(COMPLEX, complex),
+    ROW_OF(EXP, exp),
+    ROW_OF(EXP2, exp2),
+    ROW_OF(LOG, log),
+    ROW_OF(LOG2, log2),
+    ROW_OF(LOG10, log10),
+    ROW_OF(SIN, sin),
+    ROW_OF(COS, cos),
+    ROW_OF(TAN, tan),
+    ROW_OF(ASIN, asin),
+    ROW_OF(ACOS, acos),
+    ROW_OF(ATAN, atan),
+    ROW_OF(SINH, sinh),
+    ROW_OF(COSH, cosh),
+    ROW_OF(TANH, tanh),
+    ROW_OF(ASINH, asinh),
+    ROW_OF(ACOSH, acosh),
+    ROW_OF(ATANH, atanh),
+    ROW_OF(SIGMOID, sigmoid),
+    ROW_OF(EXPM1, expm1),
+    ROW_OF(LOG1P, log1p),
+    ROW_OF(SINC, sinc),
+    ROW_OF(SILU, silu),
+    ROW_OF(SILU_BACKWARD, silu_backward),
+    ROW_OF(LOGADDEXP, logaddexp),
+    ROW_OF(LERP, lerp),
+    ROW_OF(LERP_SCALAR, lerp_scalar),
+    ROW_OF(SIGMOID_BACKWARD, sigmoid_backward),
+    ROW_OF(TANH_BACKWARD, tanh_backward),
 };
+/* clang-format on */
 
 #endif

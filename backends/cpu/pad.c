@@ -10,6 +10,7 @@
 #include "ops/attr.h"
 #include "ops/op.h"
 #include "ops_gen.h"
+#include "tensor/dtype.h"
 #include "tensor/tensor.h"
 
 /* Elements start to start + n of x along dim. */
@@ -38,7 +39,7 @@ sp_status sp__cpu_constant_pad_nd(const sp_kargs *args)
 {
     const sp_attr *pad = &args->attr[SP_CONSTANT_PAD_ND_PAD];
     sp_operand out = args->arg[0], x = args->arg[1];
-    double value; /* 8 bytes of the dtype */
+    sp_element value; /* of the dtype */
     sp__scalar_to(sp__attr_to_scalar(&args->attr[SP_CONSTANT_PAD_ND_VALUE]), out.dtype, &value);
     for (int i = 0; i < pad->n; i += 2) {
         int d = out.rank - 1 - i / 2;

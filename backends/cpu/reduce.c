@@ -7,6 +7,7 @@
 
 #include "backends/cpu/parts.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/scan_complex.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
 #include "tensor/memory.h"
@@ -412,6 +413,7 @@ sp_status sp__cpu_amin(const sp_kargs *args)
 
 sp_status sp__cpu_prod(const sp_kargs *args)
 {
+    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_prod_complex(args);
     return reduce(args, SP_TREE_PROD);
 }
 

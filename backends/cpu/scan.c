@@ -16,6 +16,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/parts.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/scan_complex.h"
 #include "backends/cpu/strided.h"
 #include "backends/cpu/tile.h"
 #include "ops/op.h"
@@ -240,6 +241,7 @@ sp_status sp__cpu_cumsum(const sp_kargs *args)
 
 sp_status sp__cpu_cumprod(const sp_kargs *args)
 {
+    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_cumprod_complex(args);
     return running(args, &prod_f32, &prod_f64, &prod_i64, 1);
 }
 
@@ -276,6 +278,7 @@ sp_status sp__cpu_cummin(const sp_kargs *args)
 /* attributes: dim, reverse */
 sp_status sp__cpu_linear_scan(const sp_kargs *args)
 {
+    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_linear_scan_complex(args);
     bool back = args->attr[1].v.i != 0, narrow = args->arg[0].dtype == SP_FLOAT32;
     scan_job j = {.out = args->arg[0],
                   .x = args->arg[1],

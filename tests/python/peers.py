@@ -18,7 +18,7 @@ TORCH = {
     ),
     "cast": lambda x, dtype: x.to(dtype),
     "copy": lambda x, src: x.clone().copy_(src),
-    "fill": lambda x, value: torch.full_like(x, value),
+    "fill": lambda x, value: x.clone().fill_(value),
     "view": lambda x, *shape: x.reshape(*shape),
     "slice": lambda x, dim=0, start=None, end=None, step=1: x[
         (slice(None),) * (dim % x.dim()) + (slice(start, end, step),)
@@ -30,7 +30,12 @@ TORCH = {
     "threshold_backward": lambda grad, x, threshold: torch.where(x > threshold, grad, 0),
     "sigmoid_backward": lambda grad, y: grad * (1 - y) * y,
     "tanh_backward": lambda grad, y: grad * (1 - y * y),
-    "silu_backward": lambda grad, x: grad * slope_of(F.silu, x),
+    "silu": lambda x: x * torch.sigmoid(x) if x.is_complex() else F.silu(x),  # no gradient of those
+    "silu_backward": lambda grad, x: (
+        grad * torch.sigmoid(x) * (1 + x * torch.sigmoid(-x))
+        if x.is_complex()
+        else grad * slope_of(F.silu, x)
+    ),
     "gelu_backward": lambda grad, x, approximate="none": (
         grad * slope_of(lambda v: F.gelu(v, approximate=approximate), x)
     ),

@@ -50,7 +50,10 @@ NOT_TORCHS = {
         "view_as_real(complex64((0, 2)))": EMPTY,
         "hardsigmoid": FLOAT32,
         "group_norm((2, 4, 5), 4, None, (4,), 0.1)": WRONG_AT_NONE,
+        "fill.tensor(complex64((3, 4)), ())": NO_RULE,
+        "nan_to_num((3, 4)) complex": NO_RULE,
         "ldexp((3, 4), int64((3, 4), -3, 4))": TRUNCATED,
+        "ldexp((3, 4), int64((3, 4), -3, 4)) complex": TRUNCATED,
     },
     "second order": {
         "cdist": NO_RULE,
@@ -71,6 +74,7 @@ NOT_TORCHS = {
         "logcumsumexp((0, 3), 0)": EMPTY,
         "hardsigmoid": FLOAT32,
         "ldexp((3, 4), int64((3, 4), -3, 4))": TRUNCATED,
+        "ldexp((3, 4), int64((3, 4), -3, 4)) complex": TRUNCATED,
     },
 }
 # The second order is made of the first.

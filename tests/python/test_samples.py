@@ -188,17 +188,16 @@ def layouts_of(array):
 def test_gradient_whatever_the_layout_of_what_comes_in(sample):
     args, kwargs = arrays_of(sample)
     leaves, wanted = list(map(to_spool, args)), None
-    positions = [i for i in float_positions(args) if i in sample.differentiable]
-    for i in positions:
-        leaves[i].requires_grad_()
+    positions = [p for p in float_positions(args) if p[0] in sample.differentiable]
+    targets = [tensor_at(leaves, p) for p in positions]
+    for target in targets:
+        target.requires_grad_()
     out = outputs(run(sample, leaves, kwargs))[0]
     if not out.requires_grad or out.numel() == 0:
         pytest.skip("nothing to differentiate")
     ones = np.ones(tuple(out.shape), out.detach().numpy().dtype)
     for layout in layouts_of(ones):
-        grads = spool.autograd.grad(
-            out, [leaves[i] for i in positions], layout, retain_graph=True, allow_unused=True
-        )
+        grads = spool.autograd.grad(out, targets, layout, retain_graph=True, allow_unused=True)
         got = [None if g is None else g.numpy() for g in grads]
         wanted = wanted or got
         for one, other in zip(got, wanted):

@@ -92,8 +92,8 @@ int sp__py_number(PyObject *o, sp_scalar *out);
  * an exception. */
 int sp__py_complex(PyObject *o, double part[2]);
 /* A tensor without dimensions of the complex number o, to stand beside `beside` (NULL: nothing) in
- * arithmetic: complex128 where that is float64 or complex128, else complex64. NULL with an
- * exception.
+ * arithmetic: complex128 where that is nothing, float64 or complex128, else complex64. NULL
+ * with an exception.
  */
 sp_tensor *sp__py_complex_tensor(PyObject *o, const sp_tensor *beside);
 int sp__py_scalar(PyObject *o, const char *op, const char *arg, sp_scalar *out);

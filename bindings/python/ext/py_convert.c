@@ -50,7 +50,7 @@ sp_tensor *sp__py_complex_tensor(PyObject *o, const sp_tensor *beside)
     double part[2];
     sp_element room;
     sp_tensor *t = NULL;
-    sp_dtype dtype = beside ? sp__dtype_complex(beside->dtype) : SP_COMPLEX64;
+    sp_dtype dtype = beside ? sp__dtype_complex(beside->dtype) : SP_COMPLEX128;
     if (sp__py_complex(o, part) < 0) return NULL;
     sp__complex_to(part, dtype, &room);
     sp_status status = sp_from_data(&room, dtype, 0, NULL, &t);

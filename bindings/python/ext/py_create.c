@@ -115,6 +115,27 @@ static PyObject *filled(int rank, const int64_t *sizes, const sp_scalar *value,
     return sp__py_made(status, &out, how);
 }
 
+/* Of a number that Python code gave: a complex one goes by a tensor. */
+static PyObject *filled_with(const char *op, int rank, const int64_t *sizes, PyObject *value,
+                             const sp_py_making *how)
+{
+    sp_scalar number;
+    double part[2];
+    int is_complex = sp__py_complex(value, part);
+    if (is_complex < 0) return NULL;
+    if (!is_complex)
+        return sp__py_scalar(value, op, "fill_value", &number) < 0
+                   ? NULL
+                   : filled(rank, sizes, &number, how);
+    sp_full_tensor_opt full = {
+        .size = sizeof full, .has_dtype = how->has_dtype, .dtype = how->dtype};
+    sp_tensor *out = NULL, *one_number = sp__py_complex_tensor(value, NULL);
+    if (!one_number) return NULL;
+    sp_status status = sp_full_tensor(sizes, rank, one_number, &full, &out);
+    sp_drop(&one_number);
+    return sp__py_made(status, &out, how);
+}
+
 static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
                        const sp_scalar *value)
 {
@@ -145,7 +166,6 @@ static PyObject *ones(PyObject *module, PyObject *const *args, Py_ssize_t n, PyO
 static PyObject *like(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
                       const sp_scalar *value, bool asks)
 {
-    sp_scalar number;
     PyObject *given = asks && n > 1 ? args[1] : NULL;
     sp_py_making how;
     if (sp__py_making(op, args + n, names, asks ? "fill_value" : NULL, &given, &how) < 0)
@@ -154,10 +174,11 @@ static PyObject *like(const char *op, PyObject *const *args, Py_ssize_t n, PyObj
         return PyErr_Format(PyExc_TypeError, "%s: expected a tensor%s", op,
                             asks ? " and a fill_value" : "");
     sp_tensor *t = sp__py_tensor_arg(args[0], op, "x");
-    if (!t || (asks && sp__py_scalar(given, op, "fill_value", &number) < 0)) return NULL;
+    if (!t) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)t->dtype;
     how.has_dtype = true;
-    return filled(t->rank, t->shape, asks ? &number : value, &how);
+    if (asks) return filled_with(op, t->rank, t->shape, given, &how);
+    return filled(t->rank, t->shape, value, &how);
 }
 
 static PyObject *zeros_like(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -219,17 +240,15 @@ static PyObject *new_full(PyObject *self, PyObject *const *args, Py_ssize_t n, P
 {
     int64_t sizes[SP_MAX_RANK];
     int rank;
-    sp_scalar number;
     PyObject *value = n > 1 ? args[1] : NULL;
     sp_py_making how;
     if (sp__py_making("new_full", args + n, names, "fill_value", &value, &how) < 0) return NULL;
     if (n < 1 || n > 2 || !value)
         return PyErr_Format(PyExc_TypeError, "new_full: expected a size and a fill_value");
     if (sp__py_ints(args[0], "new_full", "size", sizes, &rank) < 0) return NULL;
-    if (sp__py_scalar(value, "new_full", "fill_value", &number) < 0) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)sp__py_handle(self)->dtype;
     how.has_dtype = true;
-    return filled(rank, sizes, &number, &how);
+    return filled_with("new_full", rank, sizes, value, &how);
 }
 
 static PyObject *new_tensor(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)

@@ -44,6 +44,20 @@ static int check_tensors(const sp_op_info *info, PyObject *list)
     return 0;
 }
 
+/* Complex tensors of the list become views of their parts: a step is one of each part. */
+static int view_parts(PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        const sp_tensor *t = sp__py_handle(PyList_GET_ITEM(list, i));
+        sp_tensor *parts = NULL;
+        if (SP_LIKELY(!sp__dtype_is_complex(t->dtype))) continue;
+        PyObject *o = sp__py_result(sp_view_as_real(t, &parts), parts);
+        if (!o) return -1;
+        PyList_SetItem(list, i, o);
+    }
+    return 0;
+}
+
 /* A tensor is its own handle, so the list is the array of inputs; its caller keeps it to itself. */
 static PyObject *update_each(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
@@ -52,7 +66,7 @@ static PyObject *update_each(PyObject *module, PyObject *const *args, Py_ssize_t
     if (n < 2) PyErr_SetString(PyExc_TypeError, "_update_each: expected an op and tensors");
     if (op < 0) return NULL;
     const sp_op_info *info = &sp_op_table[op];
-    if (check_tensors(info, args[1]) < 0) return NULL;
+    if (check_tensors(info, args[1]) < 0 || view_parts(args[1]) < 0) return NULL;
     if (n - 2 != info->n_attr)
         return PyErr_Format(PyExc_TypeError, "%s: expected %d numbers, got %zd", info->name,
                             info->n_attr, n - 2);

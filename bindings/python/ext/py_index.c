@@ -666,14 +666,19 @@ static int set_item(PyObject *self, PyObject *key, PyObject *value)
 /* x in t: whether any element equals. */
 static int contains(PyObject *self, PyObject *value)
 {
-    sp_scalar number;
-    sp_tensor *equal = NULL, *count = NULL;
-    int found = sp__py_number(value, &number);
+    sp_scalar number = {.v.i = 0, .kind = SP_BOOL};
+    double part[2];
+    const sp_tensor *t = sp__py_handle(self);
+    sp_tensor *other = NULL, *equal = NULL, *count = NULL;
+    int is_complex = sp__py_complex(value, part), found = is_complex;
+    if (is_complex == 0) found = sp__py_number(value, &number);
     if (found <= 0) {
         if (found == 0) sp__py_wrong_type("in", "value", "a number", value);
         return -1;
     }
-    sp_status status = sp_eq_scalar(sp__py_handle(self), number, &equal);
+    if (is_complex && !(other = sp__py_complex_tensor(value, t))) return -1;
+    sp_status status = other ? sp_eq(t, other, &equal) : sp_eq_scalar(t, number, &equal);
+    sp_drop(&other);
     if (status == SP_OK) status = sp_sum(equal, NULL, &count);
     if (status == SP_OK) status = sp_item(count, &number);
     sp_drop(&equal);

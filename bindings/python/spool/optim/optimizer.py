@@ -169,9 +169,10 @@ class Optimizer:
             if row is None:
                 row = tensors[step] = []
             row.append(p)
+            value = complex(start, start) if p.is_complex() else start
             for name in names:
                 if name not in state:
-                    state[name] = _C.full_like(p, start)
+                    state[name] = _C.full_like(p, value)
                 row.append(state[name])
             row.append(g)
         return tensors
