@@ -10,6 +10,7 @@ changed. The table's language is in ops/TABLE.md; the parts of this program are 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from pathlib import Path
 
@@ -46,9 +47,18 @@ def outputs(ops, root):
         "autograd_gen.c": rules.generate(ops),
         "python_gen.c": pyapi.generate(ops),
         "_C.pyi": docs.stubs(ops, template),
-        "ops.md": docs.reference(ops),
+        "ops.md": docs.reference(ops, measured(root)),
         "_samples.json": docs.samples(ops),
     }
+
+
+def measured(root):
+    """Largest distances from the exact values, as tests/python/test_accuracy.py wrote them: {op: row}."""
+    path = root / "ops/accuracy.csv"
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["op"]: row for row in csv.DictReader(file)}
 
 
 def write(folder, files):
@@ -66,6 +76,7 @@ def dependencies(root):
     files = [
         root / "ops",
         *sorted((root / "ops").glob("*.yaml")),
+        *sorted((root / "ops").glob("*.csv")),
         root / "tensor/spool.h.in",
         here / "opgen.py",
     ]

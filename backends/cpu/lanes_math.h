@@ -264,6 +264,21 @@ DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.21016171044789693
 
 /* ---- activations ----- */
 
+/* Far below 0, exp(x) is less than a normal number long before x exp(x) is: there it is
+ * exp(x + shift), which is exact to add, and times scale at the end. */
+#define DEFINE_FAR_BELOW(T, BELOW, SHIFT, SCALE)                                                   \
+    ALWAYS_INLINE V_##T far_shift_of_##T(V_##T x)                                                  \
+    {                                                                                              \
+        return (V_##T)((M_##T)(x < BELOW) & (M_##T)splat_##T(SHIFT));                              \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T far_scale_of_##T(V_##T x)                                                  \
+    {                                                                                              \
+        M_##T far = x < BELOW;                                                                     \
+        return (V_##T)((far & (M_##T)splat_##T(SCALE)) | (~far & (M_##T)splat_##T(1)));            \
+    }
+DEFINE_FAR_BELOW(f32, -64, 32, (float)1.2664165549094176e-14)
+DEFINE_FAR_BELOW(f64, -512, 256, 6.616261056709485e-112)
+
 #define DEFINE_ACTIVATIONS(T)                                                                      \
     ALWAYS_INLINE V_##T sigmoid_of_##T(V_##T x)                                                    \
     {                                                                                              \
@@ -275,12 +290,17 @@ DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.21016171044789693
         V_##T above = (V_##T)(~(x < 0) & (M_##T)x);                                                \
         return above + log1p_of_##T(exp_of_##T(-abs_of_##T(x)));                                   \
     }                                                                                              \
-    /* tanh(log(1 + exp(x))) by w = exp(x); 1 from 20 on. */                                       \
-    ALWAYS_INLINE V_##T tanh_softplus_of_##T(V_##T x)                                              \
+    ALWAYS_INLINE V_##T silu_of_##T(V_##T x)                                                       \
     {                                                                                              \
-        V_##T w = exp_of_##T(x), n = w * (w + 2), one = splat_##T(1);                              \
+        return x / (exp_of_##T(-x - far_shift_of_##T(x)) + 1) * far_scale_of_##T(x);               \
+    }                                                                                              \
+    /* x tanh(log(1 + exp(x))) by w = exp(x); x from 20 on. */                                     \
+    ALWAYS_INLINE V_##T mish_of_##T(V_##T x)                                                       \
+    {                                                                                              \
+        V_##T w = exp_of_##T(x + far_shift_of_##T(x)), n = w * (w + 2), one = splat_##T(1);        \
         M_##T far = x > 20;                                                                        \
-        return (V_##T)((far & (M_##T)one) | (~far & (M_##T)(n / (n + 2))));                        \
+        V_##T factor = (V_##T)((far & (M_##T)one) | (~far & (M_##T)(n / (n + 2))));                \
+        return x * factor * far_scale_of_##T(x);                                                   \
     }                                                                                              \
     /* (1 + tanh(u)) / 2 is sigmoid(2 u); u is sqrt(2 / pi) (x + 0.044715 x ** 3). */              \
     ALWAYS_INLINE V_##T gelu_tanh_##T(V_##T x)                                                     \
@@ -308,15 +328,18 @@ ALWAYS_INLINE V_f64 quick_erfc_of_f64(V_f64 x)
     return erfc_of_f64(x);
 }
 
-/* Near 1/2, where log(x / (1 - x)) would cancel, 2 x - 1 is exact. */
+/* Near 1/2, where log(x / (1 - x)) would cancel, it is +-log1p(|2 x - 1| / min(x, 1 - x)): only the
+ * quotient is rounded there, and its logarithm does not magnify that. */
 ALWAYS_INLINE V_f64 quick_logit_of_f64(V_f64 x)
 {
     typedef V_f64 V;
     typedef M_f64 M;
-    M near = abs_of_f64(x - 0.5) <= 0.25;
-    V quotient = SELECT(near, x + x - 1, x) / (1 - x);
+    M near = abs_of_f64(x - 0.5) <= 0.25, low = x < 0.5;
+    V centre = abs_of_f64(x + x - 1) / SELECT(low, x, 1 - x);
+    V quotient = SELECT(near, centre, x / (1 - x));
     if (!any_f64(near)) return log_of_f64(quotient);
-    return SELECT(near, log1p_of_f64(quotient), log_of_f64(quotient));
+    V part = log1p_of_f64(quotient);
+    return SELECT(near, SELECT(low, -part, part), log_of_f64(quotient));
 }
 
 ALWAYS_INLINE V_f64 gelu_none_f64(V_f64 x)

@@ -280,8 +280,8 @@ def stubs(ops, template):
 # ---- reference ----------------------------------------------------------------------------------
 
 
-def reference(ops):
-    """ops.md: every op, by family."""
+def reference(ops, accuracy):
+    """ops.md: every op, by family, and how near its values are to the exact ones, by the rows of `accuracy`."""
     lines = [
         "# Ops",
         "",
@@ -309,7 +309,8 @@ def reference(ops):
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
         for op in members:
-            lines += _reference_entry(op)
+            lines += _reference_entry(op, accuracy.get(op.name))
+    lines += _accuracy_table(accuracy)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -333,7 +334,25 @@ def _derivative(op):
     return "none" if not op.diff_inputs else "body"
 
 
-def _reference_entry(op):
+def _accuracy_table(accuracy):
+    if not accuracy:
+        return []
+    lines = [
+        "## Accuracy",
+        "",
+        "Largest distance from the exact value (mpmath's, with 160 bits) in units in the last place, over arguments of all",
+        "sizes and near where functions turn; and the bound that the tests hold.",
+        "",
+        "| op | float32 | float64 | bound |",
+        "|---|---:|---:|---:|",
+    ]
+    rows = [
+        (f"`{op}`", row["float32"], row["float64"], row["bound"]) for op, row in accuracy.items()
+    ]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _reference_entry(op, accuracy):
     lines = [f"### {op.name}", "", f"    {op.signature}", ""]
     if op.root is not op:
         lines += [f"See `{op.root.name}`.", ""]
@@ -351,6 +370,10 @@ def _reference_entry(op):
         f"- {_EXCEPTIONS[s]} (`{s}`): {' '.join(str(text).split())}"
         for s, text in op.keys.get("raises", {}).items()
     ]
+    if accuracy:
+        lines.append(
+            f"- accuracy: within {accuracy['float32']} units in the last place in float32, {accuracy['float64']} in float64"
+        )
     if "source" in op.keys:
         lines.append(f"- source: {op.keys['source']}")
     for name, formula in op.vjp.items():
