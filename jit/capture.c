@@ -11,7 +11,8 @@
  * is written). Writing anything else is refused: a graph has no side effects. So is reading a value
  * on the host, which would bake it in; what does not come from the inputs may be read.
  *
- * Storages are held until the end, so that an address names one storage all along.
+ * Storages are held until the end, so that an address names one storage all along; the bytes of
+ * those that nobody else holds go earlier.
  */
 #include <pthread.h>
 #include <string.h>
@@ -45,7 +46,10 @@ typedef struct capture {
     piece *pieces;
     int32_t *table; /* storage address -> slot + 1; open addressing, cap_table a power of two */
     int32_t n_slots, cap_slots, n_pieces, cap_pieces, cap_table;
+    int64_t unswept; /* bytes made since dead ones were last given back */
 } capture;
+
+static const int64_t SWEEP_BYTES = 4 << 20;
 
 static __thread capture *active;
 
@@ -243,9 +247,18 @@ static sp_status made(capture *c, const sp_tensor *t, sp_vid v, bool dependent,
         SP_RETURN_IF(own_value(c, &m, where, &v));
         SP_RETURN_IF(new_slot(c, t->storage, &s));
         s->made = true, s->dependent = dependent;
+        c->unswept += (int64_t)t->storage->nbytes;
         s->value = v, s->root = m;
     }
     return find_piece(c, s, &m) ? SP_OK : note_piece(c, s, &m, v);
+}
+
+static void sweep(capture *c)
+{
+    if (c->unswept < SWEEP_BYTES) return;
+    for (int32_t i = 0; i < c->n_slots; i++)
+        if (c->slots[i].made) sp__storage_vacate(c->slots[i].storage);
+    c->unswept = 0;
 }
 
 /* ---- ops ----- */
@@ -312,6 +325,7 @@ static sp_status run_and_record(capture *c, sp_call *call)
     if (!in) return no_memory();
     if (call->flags) SP_TRY(check_written(c, call));
     SP_TRY(operands(c, call, in, &dependent));
+    sweep(c);
     SP_TRY(sp__run(call));
     status = record(c, call, in, dependent);
     for (int i = 0; status && !call->flags && i < call->n_out; i++) sp_drop(&call->out[i]);

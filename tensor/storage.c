@@ -115,6 +115,14 @@ static void destroy(sp_storage *s)
     sp__free(s, s->block_bytes);
 }
 
+void sp__storage_vacate(sp_storage *s)
+{
+    bool ours = !s->release && !(s->flags & SP_S_INLINE) && s->data;
+    if (!ours || atomic_load_explicit(&s->refs, memory_order_acquire) != 1) return;
+    give_bytes(s->data, s->nbytes, s->device);
+    s->data = NULL;
+}
+
 void sp__storage_drop(sp_storage *s)
 {
     if (!s) return;

@@ -174,6 +174,9 @@ static inline sp_storage *sp__storage_retain(sp_storage *s)
     return s;
 }
 void sp__storage_drop(sp_storage *s);
+/* Gives the bytes back if the caller's reference is the only one, which stays: the storage's
+ * address then still stands for it, and it is deferred again. */
+void sp__storage_vacate(sp_storage *s);
 
 static inline char *sp__data(const sp_tensor *t)
 {

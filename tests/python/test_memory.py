@@ -124,6 +124,21 @@ def test_peak_of_a_backward_pass(jitted):
     assert max(peaks) <= 20 + 6, peaks
 
 
+def test_peak_of_a_capture(tmp_path):
+    """What is computed while a graph is captured goes as soon as nobody can ask for it."""
+    x = spool.ones(1 << 20)
+
+    def forward(y):
+        for _ in range(20):
+            y = y.tanh()
+        return y.sum()
+
+    before = spool.memory_stats()["live_bytes"]
+    _C._memory_reset_peak()
+    spool.onnx.save(forward, (x,), tmp_path / "chain.onnx")
+    assert spool.memory_stats()["peak_bytes"] - before <= 6 * 2**22
+
+
 def test_a_million_nodes():
     """A tape that deep neither overflows the stack when run nor when freed."""
     x = spool.tensor([1.0], requires_grad=True)
