@@ -48,21 +48,7 @@ static sp_status zero_piece(const piece *p, int dtype, sp_tensor **out)
     return sp_full(&n, 1, SP_INT(0), &opt, out);
 }
 
-/* The place in the piece of each element of m, in row-major order. */
-static void list_places(const sp_meta *m, int64_t low, int64_t *places)
-{
-    int64_t at[SP_MAX_RANK] = {0}, place = m->offset - low;
-    for (int64_t i = 0; i < m->numel; i++) {
-        places[i] = place;
-        for (int d = m->rank - 1; d >= 0; d--) {
-            place += m->stride[d];
-            if (++at[d] < m->shape[d]) break;
-            place -= m->stride[d] * m->shape[d], at[d] = 0;
-        }
-    }
-}
-
-/* The same as a tensor. */
+/* The places in the piece of the elements of m, as a tensor. */
 static sp_status places_of(const sp_meta *m, int64_t low, sp_tensor **out)
 {
     size_t bytes = (size_t)m->numel * sizeof(int64_t);
@@ -70,7 +56,7 @@ static sp_status places_of(const sp_meta *m, int64_t low, sp_tensor **out)
     if (!places)
         return sp_fail(SP_EMEMORY, "as_strided: no memory for the places of %lld elements",
                        (long long)m->numel);
-    list_places(m, low, places);
+    sp__meta_places(m, low, places);
     sp_status status = sp_from_data(places, SP_INT64, 1, &m->numel, out);
     sp__free(places, bytes);
     return status;

@@ -106,6 +106,7 @@ static int32_t *last_uses(const sp_region *r)
 {
     int32_t n = r->at->end_slot, *last = sp__alloc((size_t)n * sizeof *last);
     for (int32_t i = r->ran; last && i < r->at->depth; i++) {
+        if (r->path[i]->is_view) continue;
         note_uses(r, r->path[i]->in, r->path[i]->n_in, i, last);
         note_uses(r, r->path[i]->out, r->path[i]->n_out, i, last);
     }

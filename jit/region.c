@@ -103,7 +103,7 @@ sp_status sp__region_reserve(sp_region *r)
 static void start_segment(sp_region *r, sp_step *root)
 {
     r->root = r->at = root;
-    r->ran = r->swept = 0;
+    r->ran = r->swept = 0, r->unswept = 0;
     r->epoch = atomic_fetch_add_explicit(&epochs, 1, memory_order_relaxed);
 }
 

@@ -52,7 +52,7 @@ typedef struct slot {
     sp_status (*run)(void *args);
     void *block; /* raw: arguments and references; of an op: what has no room here; or NULL */
     size_t block_bytes;
-    int64_t written;   /* bytes of the storages it writes */
+    int64_t written;   /* bytes of its results */
     sp_storage **refs; /* in `room`, or in the block */
     int n_refs;
     sp__where where; /* owned; given back by the thread that uses the slot again */
@@ -401,14 +401,32 @@ static slot *open_slot(queue *q)
     }
 }
 
+/* Not of the whole storages: an element written into a large tensor takes no memory. */
+static int64_t bytes_of_results(const sp_kargs *k)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < k->n_out; i++) bytes += k->arg[i].numel << sp__dtype_shift(k->arg[i].dtype);
+    return bytes;
+}
+
+static int64_t bytes_of_storages(sp_storage *const *storages, int n)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < n; i++) bytes += (int64_t)storages[i]->nbytes;
+    return bytes;
+}
+
+static void count_ahead(queue *q, slot *s, int64_t written)
+{
+    s->written = written;
+    atomic_fetch_add_explicit(&q->ahead, written, memory_order_relaxed);
+}
+
 static void take_tickets(queue *q, slot *s, sp_storage *const *reads, int n_reads,
                          sp_storage *const *writes, int n_writes)
 {
     uint64_t ticket = issued_of(q) + 1;
     s->n_refs = 0;
-    s->written = 0;
-    for (int i = 0; i < n_writes; i++) s->written += (int64_t)writes[i]->nbytes;
-    atomic_fetch_add_explicit(&q->ahead, s->written, memory_order_relaxed);
     for (int i = 0; i < n_reads + n_writes; i++) {
         sp_storage *storage = i < n_reads ? reads[i] : writes[i - n_reads];
         atomic_store_explicit(i < n_reads ? &storage->read_ticket : &storage->write_ticket, ticket,
@@ -523,6 +541,7 @@ bool sp__queue_op(int device, sp_kernel kernel, const sp_kargs *k, sp_storage *c
     fill_op(s, &room, kernel, k);
     sp__count(SP_COUNT_ISSUED);
     take_tickets(q, s, reads, n_reads, writes, n_writes);
+    count_ahead(q, s, bytes_of_results(k));
     close_slot(q);
     drop_where(&where);
     return true;
@@ -551,6 +570,7 @@ bool sp__queue_raw(int device, sp_status (*run)(void *args), const void *args, s
     s->block_bytes = bytes;
     s->refs = (sp_storage **)(block + refs_at);
     take_tickets(q, s, reads, n_reads, writes, n_writes);
+    count_ahead(q, s, bytes_of_storages(writes, n_writes));
     close_slot(q);
     drop_where(&where);
     return true;

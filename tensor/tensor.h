@@ -188,6 +188,8 @@ static inline char *sp__data(const sp_tensor *t)
 /* Fills numel, row-major strides and contiguous from rank and shape. EMEMORY when the byte count
  * overflows; ESHAPE for a negative size. `op` starts the message. */
 SP_MUST_USE sp_status sp__meta_dense(sp_meta *m, const char *op);
+/* The place of each element, in row-major order, counted from the element `from` of the buffer. */
+void sp__meta_places(const sp_meta *m, int64_t from, int64_t *places);
 /* Recomputes numel and contiguous from shape and stride. */
 void sp__meta_update(sp_meta *m);
 /* The strides that make `shape` a view of t's elements in row-major order; false: only a copy

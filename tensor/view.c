@@ -70,6 +70,19 @@ sp_status sp__meta_dense(sp_meta *m, const char *op)
     return SP_OK;
 }
 
+void sp__meta_places(const sp_meta *m, int64_t from, int64_t *places)
+{
+    int64_t at[SP_MAX_RANK] = {0}, place = m->offset - from;
+    for (int64_t i = 0; i < m->numel; i++) {
+        places[i] = place;
+        for (int d = m->rank - 1; d >= 0; d--) {
+            place += m->stride[d];
+            if (++at[d] < m->shape[d]) break;
+            place -= m->stride[d] * m->shape[d], at[d] = 0;
+        }
+    }
+}
+
 void sp__meta_update(sp_meta *m)
 {
     int64_t n = 1;

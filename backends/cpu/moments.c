@@ -12,6 +12,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/reduce.h"
 #include "backends/cpu/rows.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
@@ -40,15 +41,6 @@ struct job {
 };
 
 /* ---- geometry ----- */
-
-static uint32_t mask_of(const sp_attr *dim, int rank)
-{
-    uint32_t mask = 0;
-    if (dim->absent || dim->n == 0) return (1u << rank) - 1;
-    for (int i = 0; i < dim->n && rank > 0; i++)
-        mask |= 1u << (dim->v.ints[i] < 0 ? dim->v.ints[i] + rank : dim->v.ints[i]);
-    return mask;
-}
 
 /* Whether no kept dimension stands between reduced ones; the sizes before, of and behind them. */
 static bool stand_together(const sp_operand *x, uint32_t mask, job *j)
@@ -111,7 +103,7 @@ static sp_status copy_dense(const sp_operand *x, job *j, const char *op)
 
 static sp_status take_x(const sp_operand *x, const sp_attr *dim, job *j, const char *op)
 {
-    uint32_t mask = mask_of(dim, x->rank);
+    uint32_t mask = sp__reduced_mask(dim, x->rank);
     bool plain = stand_together(x, mask, j) && sp__is_dense(x) && x->dtype == j->dtype;
     j->x = x->data;
     if (plain) return SP_OK;

@@ -43,16 +43,21 @@ typedef struct reduction {
 
 /* ---- canonical form ----- */
 
+unsigned sp__reduced_mask(const sp_attr *dim, int rank)
+{
+    unsigned all = (1u << rank) - 1, mask = 0;
+    if (dim->absent) return all;
+    if (dim->kind == SP_ATTR_INT)
+        return rank == 0 ? 0 : 1u << (dim->v.i < 0 ? dim->v.i + rank : dim->v.i);
+    for (int i = 0; i < dim->n && rank > 0; i++)
+        mask |= 1u << (dim->v.ints[i] < 0 ? dim->v.ints[i] + rank : dim->v.ints[i]);
+    return dim->n == 0 ? all : mask;
+}
+
 static unsigned reduced_mask(const sp_kargs *args)
 {
-    const sp_attr *a = &args->attr[0];
-    int rank = args->arg[1].rank;
-    unsigned all = (1u << rank) - 1, mask = 0;
-    if (args->n_attr == 0 || a->absent) return all;
-    if (a->kind == SP_ATTR_INT) return rank == 0 ? 0 : 1u << (a->v.i < 0 ? a->v.i + rank : a->v.i);
-    for (int i = 0; i < a->n && rank > 0; i++)
-        mask |= 1u << (a->v.ints[i] < 0 ? a->v.ints[i] + rank : a->v.ints[i]);
-    return a->n == 0 ? all : mask;
+    static const sp_attr all = {.absent = true};
+    return sp__reduced_mask(args->n_attr > 0 ? &args->attr[0] : &all, args->arg[1].rank);
 }
 
 /* Dimensions larger than 1, sorted by stride; stable, so that equal strides keep their order. */

@@ -5,10 +5,11 @@
  * sequence is
  *
  *     rows      (the dimension of the smallest stride is reduced)
- *               blocks of 256 elements; in a block, 16 lanes, lane i taking i, i + 16, ... in
- * order; blocks combined in pairs, pairs in pairs, ..., lane by lane; last the 16 lanes: 8 with 8,
- * 4 with 4, 2 with 2, 1 with 1 columns   (it is kept) blocks of 16 elements in order; blocks
- * combined in pairs, pairs in pairs, ...
+ *               blocks of 256 elements; in a block, 16 lanes, lane i taking i, i + 16, ...
+ *               in order; blocks combined in pairs, pairs in pairs, ..., lane by lane; last
+ *               the 16 lanes: 8 with 8, 4 with 4, 2 with 2, 1 with 1
+ *     columns   (it is kept)
+ *               blocks of 16 elements in order; blocks combined in pairs, pairs in pairs, ...
  *
  *     1 2 3 4 5 6 7     blocks, paired as a binary counter counts: ((1 2)(3 4)) ((5 6) 7)
  *      \/  \/  \/  |
@@ -24,6 +25,7 @@
 #define SP_CPU_REDUCE_H
 
 #include "backends/cpu/lanes.h"
+#include "ops/op.h"
 #include "tensor/dtype.h"
 
 /* The dtype that a reduction to `dtype` is computed in. */
@@ -42,6 +44,10 @@ static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p,
     f->tree(p, n, lane);
     f->finish(lane, out);
 }
+
+/* A bit for each dimension of rank that a `dim` attribute names: an int, a list, or absent or an
+ * empty list for all. */
+unsigned sp__reduced_mask(const sp_attr *dim, int rank);
 
 SP_MUST_USE sp_status sp__cpu_sum(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_nansum(const sp_kargs *args);

@@ -241,23 +241,6 @@ static sp_status load_global_max(sp_loader *l)
 
 /* ---- padding ---- */
 
-static sp_status pad_value(const sp_loader *l, given *out)
-{
-    sp_scalar value = SP_INT(0);
-    if (has_input(l, 2)) {
-        const sp_value *v = &l->g->values[l->node->in[2]];
-        if (v->kind != SP_VALUE_CONST || v->constant->numel != 1)
-            return unsupported(l, "the value must be one constant of the file");
-        SP_RETURN_IF(sp_item(v->constant, &value));
-    }
-    *out = (given){"value", {.kind = SP_ATTR_SCALAR, .tag = (uint8_t)value.kind}};
-    if (value.kind == SP_FLOAT64)
-        out->value.v.f = value.v.f;
-    else
-        out->value.v.i = value.v.i;
-    return SP_OK;
-}
-
 static sp_status load_pad(sp_loader *l)
 {
     const sp_onnx_attr *mode = attr(l, "mode");
@@ -275,7 +258,10 @@ static sp_status load_pad(sp_loader *l)
         pad[2 * (rank - 1 - d) + 1] = pads[d + rank];
     }
     list[0] = GIVE_INTS("pad", pad, n);
-    SP_RETURN_IF(pad_value(l, &list[1]));
+    list[1] = GIVE_NUMBER("value", 0);
+    if (has_input(l, 2))
+        SP_RETURN_IF(
+            const_number(l, 2, "the value must be one constant of the file", "value", &list[1]));
     return make1(l, "constant_pad_nd", l->node->in[0], list, 2, &l->node->out[0]);
 }
 

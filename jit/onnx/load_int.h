@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "jit/onnx/load.h"
+#include "ops/attr.h"
 #include "ops_gen.h"
 
 typedef struct sp_load_row { /* ends with an operator of NULL */
@@ -158,6 +159,18 @@ static inline sp_status const_ints(sp_loader *l, int i, int64_t *out, int max, i
         return unsupported(l, "a list is longer than the most dimensions a tensor has");
     *n = (int)v->constant->numel;
     return sp_copy_out(v->constant, out, (size_t)*n * sizeof *out);
+}
+
+/* The number that input i is, as an attribute; `what` starts the message where it is none. */
+static inline sp_status const_number(sp_loader *l, int i, const char *what, const char *name,
+                                     given *out)
+{
+    const sp_value *v = &l->g->values[l->node->in[i]];
+    sp_scalar value;
+    if (v->kind != SP_VALUE_CONST || v->constant->numel != 1) return unsupported(l, what);
+    SP_RETURN_IF(sp_item(v->constant, &value));
+    *out = (given){name, sp__attr_scalar(value)};
+    return SP_OK;
 }
 
 /* Axes from the input at `i`, or, in older opsets, from the attribute. n stays -1 when there are

@@ -1,15 +1,10 @@
 /* ONNX operators for normalisation. */
 #include "jit/onnx/load_int.h"
 
-static given number(const char *name, double value)
-{
-    return (given){name, {.v.f = value, .kind = SP_ATTR_SCALAR, .tag = SP_FLOAT64}};
-}
-
-static given epsilon(const sp_loader *l)
+static double epsilon(const sp_loader *l)
 {
     const sp_onnx_attr *a = attr(l, "epsilon");
-    return (given){"eps", {.v.f = a != NULL ? a->f : 1e-5, .kind = SP_ATTR_FLOAT}};
+    return a != NULL ? a->f : 1e-5;
 }
 
 static sp_status load_layer_norm(sp_loader *l)
@@ -23,7 +18,7 @@ static sp_status load_layer_norm(sp_loader *l)
     if (n->n_out > 1) return unsupported(l, "its statistics as results");
     sp_vid in[3] = {n->in[0], n->in[1], has_input(l, 2) ? n->in[2] : -1};
     given list[2] = {GIVE_INTS("normalized_shape", x->shape + axis, x->rank - (int)axis),
-                     epsilon(l)};
+                     {"eps", sp__attr_float(epsilon(l))}};
     return node_of(l, "layer_norm", in, 3, list, 2, &n->out[0]);
 }
 
@@ -34,7 +29,8 @@ static sp_status load_group_norm(sp_loader *l)
     const sp_meta *x = type_of(l, n->in[0]);
     if (x->rank < 2) return malformed(l, "channels were expected");
     if (type_of(l, n->in[1])->numel != x->shape[1]) return unsupported(l, "a weight a group");
-    given list[2] = {GIVE_INT("num_groups", attr_int(l, "num_groups", 1)), epsilon(l)};
+    given list[2] = {GIVE_INT("num_groups", attr_int(l, "num_groups", 1)),
+                     {"eps", sp__attr_float(epsilon(l))}};
     return node_of(l, "group_norm", n->in, 3, list, 2, &n->out[0]);
 }
 
@@ -45,7 +41,7 @@ static sp_status load_batch_norm(sp_loader *l)
     sp_vid scale, shift;
     SP_RETURN_IF(need_inputs(l, 5));
     if (attr_int(l, "training_mode", 0) != 0) return unsupported(l, "training_mode");
-    const given plus = number("y", epsilon(l).value.v.f);
+    const given plus = {"y", sp__attr_scalar(SP_FLOAT(epsilon(l)))};
     SP_RETURN_IF(make1(l, "add.scalar", n->in[4], &plus, 1, &scale));
     SP_RETURN_IF(make1(l, "rsqrt", scale, NULL, 0, &scale));
     SP_RETURN_IF(make2(l, "mul", scale, n->in[1], &scale));

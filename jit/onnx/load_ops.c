@@ -61,19 +61,13 @@ static sp_status load_not(sp_loader *l)
 
 static sp_status load_pow(sp_loader *l)
 {
+    given exponent;
     SP_RETURN_IF(need_inputs(l, 2));
     const sp_value *e = &l->g->values[l->node->in[1]];
-    const char *name = sp_op_table[SP_OP_POW_SCALAR].attr_names[0];
-    sp_scalar value;
     if (e->kind != SP_VALUE_CONST || e->constant->numel != 1)
         return make2(l, "pow", l->node->in[0], l->node->in[1], &l->node->out[0]);
-    SP_RETURN_IF(sp_item(e->constant, &value));
-    sp_attr number = {.kind = SP_ATTR_SCALAR, .tag = value.kind};
-    if (value.kind == SP_FLOAT64)
-        number.v.f = value.v.f;
-    else
-        number.v.i = value.v.i;
-    given exponent = {name, number};
+    const char *name = sp_op_table[SP_OP_POW_SCALAR].attr_names[0];
+    SP_RETURN_IF(const_number(l, 1, "the exponent must be a constant", name, &exponent));
     return make1(l, "pow.scalar", l->node->in[0], &exponent, 1, &l->node->out[0]);
 }
 
@@ -291,21 +285,6 @@ static sp_status load_constant_of_shape(sp_loader *l)
     return make1(l, "expand", number, GIVEN(GIVE_INTS(name, shape, n)), &l->node->out[0]);
 }
 
-static sp_status scalar_operand(sp_loader *l, int i, const char *name, given *out)
-{
-    const sp_value *v = &l->g->values[l->node->in[i]];
-    sp_scalar value;
-    if (v->kind != SP_VALUE_CONST || v->constant->numel != 1)
-        return unsupported(l, "bounds must be constants of the file");
-    SP_RETURN_IF(sp_item(v->constant, &value));
-    *out = (given){name, {.kind = SP_ATTR_SCALAR, .tag = value.kind}};
-    if (value.kind == SP_FLOAT64)
-        out->value.v.f = value.v.f;
-    else
-        out->value.v.i = value.v.i;
-    return SP_OK;
-}
-
 static sp_status load_mod(sp_loader *l)
 {
     SP_RETURN_IF(need_inputs(l, 2));
@@ -329,8 +308,10 @@ static sp_status load_clip(sp_loader *l)
     sp_vid x = l->node->in[0], *out = &l->node->out[0];
     if (attr(l, "min") || attr(l, "max")) return unsupported(l, "bounds as attributes");
     bool low = has_input(l, 1), high = has_input(l, 2);
-    if (low) SP_RETURN_IF(scalar_operand(l, 1, "min", &bound[0]));
-    if (high) SP_RETURN_IF(scalar_operand(l, 2, "max", &bound[1]));
+    if (low)
+        SP_RETURN_IF(const_number(l, 1, "bounds must be constants of the file", "min", &bound[0]));
+    if (high)
+        SP_RETURN_IF(const_number(l, 2, "bounds must be constants of the file", "max", &bound[1]));
     if (low && high) return make1(l, "clamp", x, bound, 2, out);
     if (low) return make1(l, "clamp_min.scalar", x, &bound[0], 1, out);
     if (high) return make1(l, "clamp_max.scalar", x, &bound[1], 1, out);
@@ -341,9 +322,9 @@ static sp_status load_range(sp_loader *l)
 {
     given list[4];
     SP_RETURN_IF(need_inputs(l, 3));
-    SP_RETURN_IF(scalar_operand(l, 0, "start", &list[0]));
-    SP_RETURN_IF(scalar_operand(l, 1, "end", &list[1]));
-    SP_RETURN_IF(scalar_operand(l, 2, "step", &list[2]));
+    SP_RETURN_IF(const_number(l, 0, "bounds must be constants of the file", "start", &list[0]));
+    SP_RETURN_IF(const_number(l, 1, "bounds must be constants of the file", "end", &list[1]));
+    SP_RETURN_IF(const_number(l, 2, "bounds must be constants of the file", "step", &list[2]));
     list[3] = (given){"dtype", {.v.i = type_of(l, l->node->in[0])->dtype, .kind = SP_ATTR_DTYPE}};
     return node_of(l, "arange", NULL, 0, list, 4, &l->node->out[0]);
 }

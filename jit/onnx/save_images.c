@@ -194,7 +194,7 @@ static sp_status save_constant_pad(sp_saver *s, const sp_ir_node *n)
     int64_t pads[2 * SP_MAX_RANK] = {0};
     for (int i = 0; i < pad->n; i++)
         pads[x->rank - 1 - i / 2 + (i % 2 ? x->rank : 0)] = pad->v.ints[i];
-    sp_name value = sp__save_const_scalar(s, scalar_of(attr(n, "value")), x->dtype);
+    sp_name value = sp__save_const_scalar(s, sp__attr_to_scalar(attr(n, "value")), x->dtype);
     sp_name sizes = sp__save_const_ints(s, pads, 2 * x->rank);
     sp__save_begin(s, "Pad", "");
     sp__save_in(s, input(s, n, 0)), sp__save_in(s, sizes), sp__save_in(s, value);

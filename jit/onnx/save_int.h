@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "jit/onnx/save.h"
+#include "ops/attr.h"
 #include "ops_gen.h"
 
 typedef struct sp_save_row { /* ends with an op of NULL */
@@ -68,16 +69,6 @@ static inline int64_t dim_of(const sp_ir_node *n, const char *name, int rank)
 {
     int64_t dim = attr_int(n, name, 0);
     return dim < 0 ? dim + rank : dim;
-}
-
-static inline sp_scalar scalar_of(const sp_attr *a)
-{
-    sp_scalar value = {.kind = a->tag};
-    if (a->tag == SP_FLOAT64)
-        value.v.f = a->v.f;
-    else
-        value.v.i = a->v.i;
-    return value;
 }
 
 static inline bool scalar_is(const sp_attr *a, double value)

@@ -11,7 +11,7 @@
 static sp_status emit_filled(sp_saver *s, const sp_ir_node *n, const sp_attr *value)
 {
     const sp_meta *y = result_type(s, n);
-    sp_name number = sp__save_const_scalar(s, scalar_of(value), y->dtype);
+    sp_name number = sp__save_const_scalar(s, sp__attr_to_scalar(value), y->dtype);
     emit2(s, "Expand", number, sp__save_const_ints(s, y->shape, y->rank), result(s, n));
     return SP_OK;
 }
@@ -38,10 +38,12 @@ static sp_status save_arange(sp_saver *s, const sp_ir_node *n)
     sp_dtype dtype =
         floats ? SP_FLOAT64 : SP_INT64; /* start + i * step in the wide type, rounded once */
     sp_name wide = sp__save_cast(s, counted, SP_INT64, dtype);
-    wide = temp2(s, "Mul", wide,
-                 sp__save_const_scalar(s, step != NULL ? scalar_of(step) : SP_INT(1), dtype));
-    wide = temp2(s, "Add", wide,
-                 sp__save_const_scalar(s, start != NULL ? scalar_of(start) : SP_INT(0), dtype));
+    wide =
+        temp2(s, "Mul", wide,
+              sp__save_const_scalar(s, step != NULL ? sp__attr_to_scalar(step) : SP_INT(1), dtype));
+    wide = temp2(
+        s, "Add", wide,
+        sp__save_const_scalar(s, start != NULL ? sp__attr_to_scalar(start) : SP_INT(0), dtype));
     emit1(s, "Identity", sp__save_cast(s, wide, dtype, y->dtype), result(s, n));
     return SP_OK;
 }

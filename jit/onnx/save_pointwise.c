@@ -23,7 +23,7 @@ static sp_name second_operand(sp_saver *s, const sp_ir_node *n, sp_dtype dtype)
     if (n->n_in > 1) return input_as(s, n, 1, dtype);
     const sp_attr *y = attr(n, "y");
     if (y == NULL) y = &n->attr[0];
-    return sp__save_const_scalar(s, scalar_of(y), dtype);
+    return sp__save_const_scalar(s, sp__attr_to_scalar(y), dtype);
 }
 
 /* Casts around an operator that is all the op does: one or two operands. */
@@ -47,7 +47,7 @@ static sp_status save_add_sub(sp_saver *s, const sp_ir_node *n)
     const sp_attr *alpha = attr(n, "alpha");
     sp_name x = input_as(s, n, 0, dtype), y = second_operand(s, n, dtype);
     if (!scalar_is(alpha, 1))
-        y = temp2(s, "Mul", y, sp__save_const_scalar(s, scalar_of(alpha), dtype));
+        y = temp2(s, "Mul", y, sp__save_const_scalar(s, sp__attr_to_scalar(alpha), dtype));
     emit2(s, strncmp(sp_op_table[n->op].name, "add", 3) == 0 ? "Add" : "Sub", x, y, result(s, n));
     return SP_OK;
 }
@@ -140,8 +140,8 @@ static sp_status save_clamp(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
     sp_name x = input_as(s, n, 0, dtype);
-    sp_name low = sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype);
-    sp_name high = sp__save_const_scalar(s, scalar_of(&n->attr[1]), dtype);
+    sp_name low = sp__save_const_scalar(s, sp__attr_to_scalar(&n->attr[0]), dtype);
+    sp_name high = sp__save_const_scalar(s, sp__attr_to_scalar(&n->attr[1]), dtype);
     sp__save_begin(s, "Clip", "");
     sp__save_in(s, x), sp__save_in(s, low), sp__save_in(s, high);
     sp__save_end(s, result(s, n));
@@ -209,9 +209,9 @@ static sp_status save_where_numbers(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
     sp_name cond = input_as(s, n, 0, SP_BOOL);
-    sp_name x = sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype);
+    sp_name x = sp__save_const_scalar(s, sp__attr_to_scalar(&n->attr[0]), dtype);
     sp_name y = n->n_in > 1 ? input_as(s, n, 1, dtype)
-                            : sp__save_const_scalar(s, scalar_of(&n->attr[1]), dtype);
+                            : sp__save_const_scalar(s, sp__attr_to_scalar(&n->attr[1]), dtype);
     emit_where(s, n, cond, x, y);
     return SP_OK;
 }
@@ -221,7 +221,7 @@ static sp_status save_masked_fill(sp_saver *s, const sp_ir_node *n)
     sp_dtype dtype = result_type(s, n)->dtype;
     sp_name mask = input_as(s, n, 1, SP_BOOL);
     sp_name value = n->n_in > 2 ? input_as(s, n, 2, dtype)
-                                : sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype);
+                                : sp__save_const_scalar(s, sp__attr_to_scalar(&n->attr[0]), dtype);
     emit_where(s, n, mask, value, input_as(s, n, 0, dtype));
     return SP_OK;
 }
@@ -229,7 +229,7 @@ static sp_status save_masked_fill(sp_saver *s, const sp_ir_node *n)
 static sp_status save_threshold_backward(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
-    sp_name bound = sp__save_const_scalar(s, scalar_of(&n->attr[0]), dtype),
+    sp_name bound = sp__save_const_scalar(s, sp__attr_to_scalar(&n->attr[0]), dtype),
             zero = sp__save_const_scalar(s, SP_INT(0), dtype),
             above = temp2(s, "Greater", input_as(s, n, 1, dtype), bound);
     emit_where(s, n, above, input_as(s, n, 0, dtype), zero);
@@ -278,7 +278,7 @@ static sp_status save_where_scalar(sp_saver *s, const sp_ir_node *n)
 {
     sp_dtype dtype = result_type(s, n)->dtype;
     sp_name cond = input_as(s, n, 0, SP_BOOL), x = input_as(s, n, 1, dtype);
-    emit_where(s, n, cond, x, sp__save_const_scalar(s, scalar_of(attr(n, "y")), dtype));
+    emit_where(s, n, cond, x, sp__save_const_scalar(s, sp__attr_to_scalar(attr(n, "y")), dtype));
     return SP_OK;
 }
 

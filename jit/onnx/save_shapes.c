@@ -91,17 +91,10 @@ static sp_status save_select(sp_saver *s, const sp_ir_node *n)
 static sp_status place_list(sp_saver *s, const sp_meta *m, sp_name *out)
 {
     size_t bytes = (size_t)m->numel * sizeof(int64_t);
-    int64_t *places = sp__alloc(bytes), at[SP_MAX_RANK] = {0}, place = m->offset;
+    int64_t *places = sp__alloc(bytes);
     if (places == NULL)
         return sp_fail(SP_EMEMORY, "onnx.save: no memory for %lld indices", (long long)m->numel);
-    for (int64_t i = 0; i < m->numel; i++) {
-        places[i] = place;
-        for (int d = m->rank - 1; d >= 0; d--) {
-            place += m->stride[d];
-            if (++at[d] < m->shape[d]) break;
-            place -= m->stride[d] * m->shape[d], at[d] = 0;
-        }
-    }
+    sp__meta_places(m, 0, places);
     *out = sp__save_const_ints(s, places, (int)m->numel);
     sp__free(places, bytes);
     return SP_OK;
@@ -267,7 +260,8 @@ static sp_status save_index_add(sp_saver *s, const sp_ir_node *n)
             values = input_as(s, n, 2, x->dtype);
     index = temp2(s, "Expand", index, sp__save_const_ints(s, src->shape, src->rank));
     if (!scalar_is(alpha, 1))
-        values = temp2(s, "Mul", values, sp__save_const_scalar(s, scalar_of(alpha), x->dtype));
+        values =
+            temp2(s, "Mul", values, sp__save_const_scalar(s, sp__attr_to_scalar(alpha), x->dtype));
     emit_scatter_add(s, n, index, values, axis);
     return SP_OK;
 }

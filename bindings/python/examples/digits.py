@@ -100,6 +100,24 @@ def network_of(options, nn):
     return importlib.import_module(options.example).network(nn)
 
 
+def prepared(lib, options):
+    """The network in training mode with its initial weights, its optimizer, and a step: loss of (images, labels)."""
+    model = network_of(options, lib.nn)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    weights = initial_weights(shapes, options.seed)
+    model.load_state_dict({k: lib.tensor(v) for k, v in weights.items()}, strict=False)
+    optimizer = lib.optim.SGD(model.parameters(), lr=options.rate, momentum=0.9)
+
+    def step(x, y):
+        loss = lib.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return model, optimizer, step
+
+
 def run_spool(mode, options):
     if mode == "eager":
         os.environ["SPOOL_HOT"] = "0"  # else the loop is found hot and runs in plans after 16 steps
@@ -107,19 +125,7 @@ def run_spool(mode, options):
 
     spool.set_num_threads(options.threads)
     images, labels = images_and_labels(True)
-    model = network_of(options, spool.nn)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    weights = initial_weights(shapes, options.seed)
-    model.load_state_dict({k: spool.tensor(v) for k, v in weights.items()}, strict=False)
-    optimizer = spool.optim.SGD(model.parameters(), lr=options.rate, momentum=0.9)
-
-    def step(x, y):
-        loss = spool.nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
-
+    model, optimizer, step = prepared(spool, options)
     if mode == "jit":
         step = spool.jit(step)
     counts = []
@@ -163,20 +169,15 @@ def run_torch(options):
 
     torch.set_num_threads(options.threads)
     images, labels = images_and_labels(True)
-    model = network_of(options, torch.nn)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    weights = initial_weights(shapes, options.seed)
-    model.load_state_dict({k: torch.tensor(v) for k, v in weights.items()}, strict=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=options.rate, momentum=0.9)
-
-    def step(x, y):
-        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
-
-    losses, seconds = train("PyTorch", step, images, labels, options, optimizer)
+    model, optimizer, step = prepared(torch, options)
+    losses, seconds = train(
+        "PyTorch",
+        lambda x, y: step(torch.from_numpy(x), torch.from_numpy(y)),
+        images,
+        labels,
+        options,
+        optimizer,
+    )
     model.eval()
     with torch.no_grad():
         predictions = model(torch.from_numpy(images_and_labels(False)[0])).numpy().argmax(1)

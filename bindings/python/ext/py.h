@@ -117,6 +117,22 @@ PyObject *sp__py_from_element(const void *at, int dtype);
 /* A Python bool, int or float. */
 PyObject *sp__py_from_scalar(sp_scalar value);
 
+/* ---- tables of functions with keywords ----- */
+
+/* The same function serves spool.name(x, ...), where `self` is the module, and x.name(...). */
+#define SP_PY_BOTH(name)                                                                           \
+    static PyObject *name##_function(PyObject *module, PyObject *const *args, Py_ssize_t n,        \
+                                     PyObject *names)                                              \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return name##_call(NULL, args, n, names);                                                  \
+    }
+
+#define SP_PY_ROW(name, function, doc)                                                             \
+    {                                                                                              \
+        name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc                    \
+    }
+
 /* ---- what the generated file provides (python_gen.c) ----- */
 
 extern PyMethodDef sp__py_functions[]; /* spool.matmul(...), ...; ends with {NULL} */

@@ -169,24 +169,12 @@ static PyObject *allclose_call(PyObject *self, PyObject *const *args, Py_ssize_t
 
 /* ---- tables ----- */
 
-/* The same function serves spool.name(x, ...), where `self` is the module, and x.name(...). */
-#define BOTH(name)                                                                                 \
-    static PyObject *name##_function(PyObject *module, PyObject *const *args, Py_ssize_t n,        \
-                                     PyObject *names)                                              \
-    {                                                                                              \
-        (void)module;                                                                              \
-        return name##_call(NULL, args, n, names);                                                  \
-    }
-BOTH(nonzero)
-BOTH(unique)
-BOTH(unique_consecutive)
-BOTH(equal)
-BOTH(allclose)
+SP_PY_BOTH(nonzero)
+SP_PY_BOTH(unique)
+SP_PY_BOTH(unique_consecutive)
+SP_PY_BOTH(equal)
+SP_PY_BOTH(allclose)
 
-#define ROW(name, function, doc)                                                                   \
-    {                                                                                              \
-        name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc                    \
-    }
 #define NONZERO_DOC                                                                                \
     "as_tuple=False)\n--\n\nThe places of x's elements that are not 0, in row-major order: "       \
     "(places, "                                                                                    \
@@ -210,21 +198,21 @@ BOTH(allclose)
     "along dim, of which each differs from the one before; see unique()."
 
 PyMethodDef sp__py_counted_methods[] = {
-    ROW("nonzero", nonzero_call, "nonzero($self, " NONZERO_DOC),
-    ROW("unique", unique_call, "unique($self, " UNIQUE_DOC),
-    ROW("unique_consecutive", unique_consecutive_call,
-        "unique_consecutive($self, " CONSECUTIVE_DOC),
-    ROW("equal", equal_call, "equal($self, " EQUAL_DOC),
-    ROW("allclose", allclose_call, "allclose($self, " ALLCLOSE_DOC),
+    SP_PY_ROW("nonzero", nonzero_call, "nonzero($self, " NONZERO_DOC),
+    SP_PY_ROW("unique", unique_call, "unique($self, " UNIQUE_DOC),
+    SP_PY_ROW("unique_consecutive", unique_consecutive_call,
+              "unique_consecutive($self, " CONSECUTIVE_DOC),
+    SP_PY_ROW("equal", equal_call, "equal($self, " EQUAL_DOC),
+    SP_PY_ROW("allclose", allclose_call, "allclose($self, " ALLCLOSE_DOC),
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef sp__py_counted_functions[] = {
-    ROW("nonzero", nonzero_function, "nonzero(x, " NONZERO_DOC),
-    ROW("unique", unique_function, "unique(x, " UNIQUE_DOC),
-    ROW("unique_consecutive", unique_consecutive_function,
-        "unique_consecutive(x, " CONSECUTIVE_DOC),
-    ROW("equal", equal_function, "equal(x, " EQUAL_DOC),
-    ROW("allclose", allclose_function, "allclose(x, " ALLCLOSE_DOC),
+    SP_PY_ROW("nonzero", nonzero_function, "nonzero(x, " NONZERO_DOC),
+    SP_PY_ROW("unique", unique_function, "unique(x, " UNIQUE_DOC),
+    SP_PY_ROW("unique_consecutive", unique_consecutive_function,
+              "unique_consecutive(x, " CONSECUTIVE_DOC),
+    SP_PY_ROW("equal", equal_function, "equal(x, " EQUAL_DOC),
+    SP_PY_ROW("allclose", allclose_function, "allclose(x, " ALLCLOSE_DOC),
     {NULL, NULL, 0, NULL},
 };

@@ -264,25 +264,25 @@ static PyObject *new_tensor(PyObject *self, PyObject *const *args, Py_ssize_t n,
 
 /* ---- tables ----- */
 
-#define ROW(name, function, doc)                                                                   \
-    {                                                                                              \
-        name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc                    \
-    }
-
 PyMethodDef sp__py_new_methods[] = {
-    ROW("new_zeros", new_zeros,
+    SP_PY_ROW(
+        "new_zeros", new_zeros,
         "new_zeros($self, *size, dtype=None, requires_grad=False)\n--\n\nZeros of self's dtype."),
-    ROW("new_ones", new_ones,
+    SP_PY_ROW(
+        "new_ones", new_ones,
         "new_ones($self, *size, dtype=None, requires_grad=False)\n--\n\nOnes of self's dtype."),
-    ROW("new_empty", new_empty,
+    SP_PY_ROW(
+        "new_empty", new_empty,
         "new_empty($self, *size, dtype=None, requires_grad=False)\n--\n\nA tensor of self's dtype "
         "to be "
         "filled."),
-    ROW("new_full", new_full,
+    SP_PY_ROW(
+        "new_full", new_full,
         "new_full($self, size, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number, "
         "in self's "
         "dtype."),
-    ROW("new_tensor", new_tensor,
+    SP_PY_ROW(
+        "new_tensor", new_tensor,
         "new_tensor($self, data, *, dtype=None, requires_grad=False)\n--\n\nA copy of data in "
         "self's "
         "dtype."),
@@ -290,7 +290,8 @@ PyMethodDef sp__py_new_methods[] = {
 };
 
 PyMethodDef sp__py_create_functions[] = {
-    ROW("tensor", tensor,
+    SP_PY_ROW(
+        "tensor", tensor,
         "tensor(data, *, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of a copy "
         "of data.\n\ndata is a number, a "
         "nested sequence of numbers, an array or a tensor. Without a dtype, Python's floats become "
@@ -298,22 +299,28 @@ PyMethodDef sp__py_create_functions[] = {
         "bool, and arrays keep theirs (smaller ints become int64).\n\n>>> spool.tensor([[1, 2], "
         "[3, 4]]).shape\n"
         "spool.Size([2, 2])"),
-    ROW("as_tensor", as_tensor,
+    SP_PY_ROW(
+        "as_tensor", as_tensor,
         "as_tensor(data, *, dtype=None, device=None, requires_grad=False)\n--\n\nLike tensor(), "
         "but without a copy where data is a "
         "tensor or an array that can be shared."),
-    ROW("zeros", zeros,
+    SP_PY_ROW(
+        "zeros", zeros,
         "zeros(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of zeros."),
-    ROW("ones", ones,
-        "ones(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of ones."),
-    ROW("zeros_like", zeros_like,
+    SP_PY_ROW("ones", ones,
+              "ones(*size, dtype=None, device=None, requires_grad=False)\n--\n\nA tensor of ones."),
+    SP_PY_ROW(
+        "zeros_like", zeros_like,
         "zeros_like(x, *, dtype=None, requires_grad=False)\n--\n\nZeros of x's shape and dtype."),
-    ROW("ones_like", ones_like,
+    SP_PY_ROW(
+        "ones_like", ones_like,
         "ones_like(x, *, dtype=None, requires_grad=False)\n--\n\nOnes of x's shape and dtype."),
-    ROW("empty_like", empty_like,
+    SP_PY_ROW(
+        "empty_like", empty_like,
         "empty_like(x, *, dtype=None, requires_grad=False)\n--\n\nA tensor of x's shape and dtype "
         "to be filled."),
-    ROW("full_like", full_like,
+    SP_PY_ROW(
+        "full_like", full_like,
         "full_like(x, fill_value, *, dtype=None, requires_grad=False)\n--\n\nOne number in x's "
         "shape and dtype."),
     {NULL, NULL, 0, NULL},

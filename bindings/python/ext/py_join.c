@@ -324,27 +324,15 @@ static PyObject *dsplit_call(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 /* ---- tables ----- */
 
-/* The same function serves spool.name(x, ...), where `self` is the module, and x.name(...). */
-#define BOTH(name)                                                                                 \
-    static PyObject *name##_function(PyObject *module, PyObject *const *args, Py_ssize_t n,        \
-                                     PyObject *names)                                              \
-    {                                                                                              \
-        (void)module;                                                                              \
-        return name##_call(NULL, args, n, names);                                                  \
-    }
-BOTH(split)
-BOTH(chunk)
-BOTH(tensor_split)
-BOTH(unbind)
-BOTH(split_with_sizes)
-BOTH(hsplit)
-BOTH(vsplit)
-BOTH(dsplit)
+SP_PY_BOTH(split)
+SP_PY_BOTH(chunk)
+SP_PY_BOTH(tensor_split)
+SP_PY_BOTH(unbind)
+SP_PY_BOTH(split_with_sizes)
+SP_PY_BOTH(hsplit)
+SP_PY_BOTH(vsplit)
+SP_PY_BOTH(dsplit)
 
-#define ROW(name, function, doc)                                                                   \
-    {                                                                                              \
-        name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc                    \
-    }
 #define SPLIT_DOC                                                                                  \
     "split_size, dim=0)\n--\n\nx in parts of split_size elements along dim, the last one "         \
     "smaller; or "                                                                                 \
@@ -369,25 +357,25 @@ BOTH(dsplit)
 #define UNBIND_DOC "dim=0)\n--\n\nx[0], x[1], ... along dim: a tuple of views."
 
 PyMethodDef sp__py_join_methods[] = {
-    ROW("split", split_call, "split($self, " SPLIT_DOC),
-    ROW("chunk", chunk_call, "chunk($self, " CHUNK_DOC),
-    ROW("tensor_split", tensor_split_call, "tensor_split($self, " TENSOR_SPLIT_DOC),
-    ROW("unbind", unbind_call, "unbind($self, " UNBIND_DOC),
-    ROW("split_with_sizes", split_with_sizes_call, "split_with_sizes($self, " SIZES_DOC),
-    ROW("hsplit", hsplit_call, "hsplit($self, " HSPLIT_DOC),
-    ROW("vsplit", vsplit_call, "vsplit($self, " VSPLIT_DOC),
-    ROW("dsplit", dsplit_call, "dsplit($self, " DSPLIT_DOC),
+    SP_PY_ROW("split", split_call, "split($self, " SPLIT_DOC),
+    SP_PY_ROW("chunk", chunk_call, "chunk($self, " CHUNK_DOC),
+    SP_PY_ROW("tensor_split", tensor_split_call, "tensor_split($self, " TENSOR_SPLIT_DOC),
+    SP_PY_ROW("unbind", unbind_call, "unbind($self, " UNBIND_DOC),
+    SP_PY_ROW("split_with_sizes", split_with_sizes_call, "split_with_sizes($self, " SIZES_DOC),
+    SP_PY_ROW("hsplit", hsplit_call, "hsplit($self, " HSPLIT_DOC),
+    SP_PY_ROW("vsplit", vsplit_call, "vsplit($self, " VSPLIT_DOC),
+    SP_PY_ROW("dsplit", dsplit_call, "dsplit($self, " DSPLIT_DOC),
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef sp__py_join_functions[] = {
-    ROW("split", split_function, "split(x, " SPLIT_DOC),
-    ROW("chunk", chunk_function, "chunk(x, " CHUNK_DOC),
-    ROW("tensor_split", tensor_split_function, "tensor_split(x, " TENSOR_SPLIT_DOC),
-    ROW("unbind", unbind_function, "unbind(x, " UNBIND_DOC),
-    ROW("split_with_sizes", split_with_sizes_function, "split_with_sizes(x, " SIZES_DOC),
-    ROW("hsplit", hsplit_function, "hsplit(x, " HSPLIT_DOC),
-    ROW("vsplit", vsplit_function, "vsplit(x, " VSPLIT_DOC),
-    ROW("dsplit", dsplit_function, "dsplit(x, " DSPLIT_DOC),
+    SP_PY_ROW("split", split_function, "split(x, " SPLIT_DOC),
+    SP_PY_ROW("chunk", chunk_function, "chunk(x, " CHUNK_DOC),
+    SP_PY_ROW("tensor_split", tensor_split_function, "tensor_split(x, " TENSOR_SPLIT_DOC),
+    SP_PY_ROW("unbind", unbind_function, "unbind(x, " UNBIND_DOC),
+    SP_PY_ROW("split_with_sizes", split_with_sizes_function, "split_with_sizes(x, " SIZES_DOC),
+    SP_PY_ROW("hsplit", hsplit_function, "hsplit(x, " HSPLIT_DOC),
+    SP_PY_ROW("vsplit", vsplit_function, "vsplit(x, " VSPLIT_DOC),
+    SP_PY_ROW("dsplit", dsplit_function, "dsplit(x, " DSPLIT_DOC),
     {NULL, NULL, 0, NULL},
 };

@@ -38,6 +38,10 @@ class _Scaled(Module):
             init.zeros_(self.bias)
 
 
+def _shape(sizes):
+    return (sizes,) if isinstance(sizes, numbers.Integral) else tuple(sizes)
+
+
 class LayerNorm(_Scaled):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last dimensions (Ba, Kiros, Hinton, 2016).
 
@@ -65,8 +69,7 @@ class LayerNorm(_Scaled):
         dtype=None,
     ):
         super().__init__()
-        one = isinstance(normalized_shape, numbers.Integral)
-        self.normalized_shape = (normalized_shape,) if one else tuple(normalized_shape)
+        self.normalized_shape = _shape(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         self._add_parameters(
             self.normalized_shape, elementwise_affine, elementwise_affine and bias, dtype
@@ -108,8 +111,7 @@ class RMSNorm(_Scaled):
         dtype=None,
     ):
         super().__init__()
-        one = isinstance(normalized_shape, numbers.Integral)
-        self.normalized_shape = (normalized_shape,) if one else tuple(normalized_shape)
+        self.normalized_shape = _shape(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         value = _C.ones(*self.normalized_shape, dtype=dtype or _C.float32)
         self.register_parameter("weight", Parameter(value) if elementwise_affine else None)

@@ -39,31 +39,33 @@ def _gru_step(x, states, w, b):
     return (n + z * (h - n),)
 
 
-_KINDS = {"RNN": (1, 1), "LSTM": (4, 2), "GRU": (3, 1)}  # gates, states
-
-
 def _check_size(what, x, size):
     if x.shape[-1] != size:
         raise _C.ShapeError(f"{what}: expected a last size of {size}, got shape {tuple(x.shape)}")
 
 
-class _Cell(Module):
-    def __init__(self, input_size, hidden_size, bias, kind, dtype):
-        super().__init__()
-        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self._gates, self._states = _KINDS[kind]
-        rows, options = self._gates * hidden_size, {"dtype": dtype or _C.float32}
-        self.weight_ih = Parameter(_C.empty(rows, input_size, **options))
-        self.weight_hh = Parameter(_C.empty(rows, hidden_size, **options))
-        for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(name, Parameter(_C.empty(rows, **options)) if bias else None)
-        self.reset_parameters()
+class _Gated(Module):
+    """With parameters for `_gates` gates of ``hidden_size``, and `_states` states."""
+
+    _gates = _states = 1
 
     def reset_parameters(self):
         """Draw all parameters from ``[-1 / sqrt(hidden_size), 1 / sqrt(hidden_size)]``."""
         bound = 1 / math.sqrt(self.hidden_size) if self.hidden_size else 0
         for p in self.parameters():
             init.uniform_(p, -bound, bound)
+
+
+class _Cell(_Gated):
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, dtype=None):
+        super().__init__()
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        rows, options = self._gates * hidden_size, {"dtype": dtype or _C.float32}
+        self.weight_ih = Parameter(_C.empty(rows, input_size, **options))
+        self.weight_hh = Parameter(_C.empty(rows, hidden_size, **options))
+        for name in ("bias_ih", "bias_hh"):
+            self.register_parameter(name, Parameter(_C.empty(rows, **options)) if bias else None)
+        self.reset_parameters()
 
     def _step(self, x, states):
         raise NotImplementedError
@@ -107,7 +109,7 @@ class RNNCell(_Cell):
         *,
         dtype=None,
     ):
-        super().__init__(input_size, hidden_size, bias, "RNN", dtype)
+        super().__init__(input_size, hidden_size, bias, dtype=dtype)
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNNCell: nonlinearity is tanh or relu, not {nonlinearity!r}")
         self.nonlinearity = nonlinearity
@@ -135,8 +137,7 @@ class LSTMCell(_Cell):
     dtype : spool.dtype, optional
     """
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, dtype=None):
-        super().__init__(input_size, hidden_size, bias, "LSTM", dtype)
+    _gates, _states = 4, 2
 
     def _step(self, x, states):
         return _lstm_step(x, states, self.weight_hh, self.bias_hh)
@@ -157,8 +158,7 @@ class GRUCell(_Cell):
     dtype : spool.dtype, optional
     """
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, dtype=None):
-        super().__init__(input_size, hidden_size, bias, "GRU", dtype)
+    _gates, _states = 3, 1
 
     def _step(self, x, states):
         return _gru_step(x, states, self.weight_hh, self.bias_hh)
@@ -167,20 +167,21 @@ class GRUCell(_Cell):
         return self._run(input, None if hx is None else (hx,))[0]
 
 
-class _Recurrent(Module):
+class _Recurrent(_Gated):
     def __init__(
         self,
-        kind,
-        input_size,
-        hidden_size,
-        num_layers,
-        bias,
-        batch_first,
-        dropout,
-        bidirectional,
-        dtype,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype=None,
     ):
         super().__init__()
+        kind = type(self).__name__
         if num_layers < 1:
             raise ValueError(f"{kind}: num_layers must be at least 1, got {num_layers}")
         if not 0 <= dropout <= 1:
@@ -188,7 +189,6 @@ class _Recurrent(Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.bidirectional = bidirectional
-        self._gates, self._states = _KINDS[kind]
         self._ways = ["", "_reverse"] if bidirectional else [""]
         options = {"dtype": dtype or _C.float32}
         for layer in range(num_layers):
@@ -202,12 +202,6 @@ class _Recurrent(Module):
                     value = Parameter(_C.empty(*shape, **options))
                     self.register_parameter(f"{name}_l{layer}{way}", value)
         self.reset_parameters()
-
-    def reset_parameters(self):
-        """Draw all parameters from ``[-1 / sqrt(hidden_size), 1 / sqrt(hidden_size)]``."""
-        bound = 1 / math.sqrt(self.hidden_size) if self.hidden_size else 0
-        for p in self.parameters():
-            init.uniform_(p, -bound, bound)
 
     def flatten_parameters(self):
         """Nothing: parameters need not lie together here."""
@@ -329,7 +323,6 @@ class RNN(_Recurrent):
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity is tanh or relu, not {nonlinearity!r}")
         super().__init__(
-            "RNN",
             input_size,
             hidden_size,
             num_layers,
@@ -337,7 +330,7 @@ class RNN(_Recurrent):
             batch_first,
             dropout,
             bidirectional,
-            dtype,
+            dtype=dtype,
         )
         self.nonlinearity = nonlinearity
 
@@ -356,29 +349,7 @@ class LSTM(_Recurrent):
         more="",
     )
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        dtype=None,
-    ):
-        super().__init__(
-            "LSTM",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            dtype,
-        )
+    _gates, _states = 4, 2
 
     def _step(self, x, states, w, b):
         return _lstm_step(x, states, w, b)
@@ -394,29 +365,7 @@ class GRU(_Recurrent):
         more="",
     )
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        dtype=None,
-    ):
-        super().__init__(
-            "GRU",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            dtype,
-        )
+    _gates, _states = 3, 1
 
     def _step(self, x, states, w, b):
         return _gru_step(x, states, w, b)
