@@ -3,6 +3,8 @@
  *      runs      gathered or scattered in row-major order
  *      blocks    another dimension is denser in the source (a transposed matrix): 32 x 32 at a
  *                time, so that lines read and lines written all stay in the first-level cache
+ *      slivers   the innermost dimension is short: one of its positions after the other, each for
+ *                many places of the dimension outside it
  */
 #include "backends/cpu/copy.h"
 
@@ -15,13 +17,14 @@
 #include "backends/cpu/tile.h"
 #include "ops/op.h"
 
-enum { BLOCK = 32, CHUNK = 16384, PIECE = 1024 };
+enum { BLOCK = 32, CHUNK = 16384, PIECE = 1024, SHORT = 16, SLIVERS = 4096 /* elements */ };
 
 typedef struct copy_job {
     sp_operand to, from; /* coalesced alike */
     int64_t size, outer; /* bytes an element; combinations of the outer dimensions */
-    int row, column; /* dimensions of the blocks; column is innermost in `to`. runs: row is -1 */
-    int64_t pieces;  /* of each outer combination */
+    int row, column;     /* dimensions of the blocks; column is walked innermost. runs: row is -1 */
+    int64_t pieces;      /* of each outer combination */
+    int64_t length, together; /* slivers: columns of a piece; outer combinations a chunk */
 } copy_job;
 
 /* Offsets of one combination of all dimensions but the job's own. */
@@ -100,6 +103,25 @@ static void copy_blocks(void *ctx, int64_t chunk)
               rows < BLOCK ? rows : BLOCK);
 }
 
+static void copy_sliver(const copy_job *j, int64_t outer, int64_t start)
+{
+    int64_t to, from, columns = j->to.shape[j->column] - start;
+    outer_offsets(j, outer, &to, &from);
+    to += start * j->to.stride[j->column], from += start * j->from.stride[j->column];
+    copy_block(j, j->to.data + to * j->size, j->from.data + from * j->size, j->to.shape[j->row],
+               columns < j->length ? columns : j->length);
+}
+
+static void copy_slivers(void *ctx, int64_t chunk)
+{
+    const copy_job *j = ctx;
+    int64_t i = chunk / j->pieces * j->together,
+            end = i + j->together < j->outer ? i + j->together : j->outer;
+    for (; i < end; i++) copy_sliver(j, i, chunk % j->pieces * j->length);
+}
+
+/* ---- which of them ----- */
+
 /* The dimension of the source's smallest stride, if it is not the innermost of the target: -1
  * otherwise. */
 static int block_dim(const sp_operand *to, const sp_operand *from)
@@ -109,6 +131,32 @@ static int block_dim(const sp_operand *to, const sp_operand *from)
         if (from->stride[d] != 0 && llabs(from->stride[d]) < llabs(from->stride[best])) best = d;
     }
     return best == last ? -1 : best;
+}
+
+/* Rows so short that each costs more than its elements, and many of them. */
+static bool has_slivers(const sp_operand *to)
+{
+    int last = to->rank - 1;
+    return last > 0 && to->shape[last] < SHORT && to->shape[last - 1] > to->shape[last];
+}
+
+static void run_slivers(copy_job *j, double us)
+{
+    j->row = j->to.rank - 1, j->column = j->row - 1;
+    int64_t width = j->to.shape[j->row], columns = j->to.shape[j->column];
+    j->length = SLIVERS / width;
+    j->pieces = (columns + j->length - 1) / j->length;
+    j->together = CHUNK / (width * columns) + 1;
+    for (int d = 0; d < j->column; d++) j->outer *= j->to.shape[d];
+    sp__pool_for((j->outer + j->together - 1) / j->together * j->pieces, us, copy_slivers, j);
+}
+
+static void run_blocks(copy_job *j, double us)
+{
+    j->pieces = (j->to.shape[j->row] + BLOCK - 1) / BLOCK;
+    for (int d = 0; d < j->to.rank; d++)
+        j->outer *= d == j->row || d == j->column ? 1 : j->to.shape[d];
+    sp__pool_for(j->outer * j->pieces, us, copy_blocks, j);
 }
 
 void sp__copy_strided(const sp_operand *to, const sp_operand *from)
@@ -123,15 +171,14 @@ void sp__copy_strided(const sp_operand *to, const sp_operand *from)
         return;
     }
     copy_job j = {.to = pair[0], .from = pair[1], .size = size, .outer = 1};
+    double us = (double)(to->numel * size) * 0.1e-3;
     j.column = j.to.rank - 1, j.row = block_dim(&j.to, &j.from);
-    if (j.row < 0) {
-        sp__pool_for((to->numel + CHUNK - 1) / CHUNK, (double)(to->numel * size) * 0.1e-3, copy_run,
-                     &j);
-        return;
-    }
-    j.pieces = (j.to.shape[j.row] + BLOCK - 1) / BLOCK;
-    for (int d = 0; d < j.to.rank; d++) j.outer *= d == j.row || d == j.column ? 1 : j.to.shape[d];
-    sp__pool_for(j.outer * j.pieces, (double)(to->numel * size) * 0.25e-3, copy_blocks, &j);
+    if (has_slivers(&j.to))
+        run_slivers(&j, 2.5 * us);
+    else if (j.row >= 0)
+        run_blocks(&j, 2.5 * us);
+    else
+        sp__pool_for((to->numel + CHUNK - 1) / CHUNK, us, copy_run, &j);
 }
 
 /* ---- ops ----- */

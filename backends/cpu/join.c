@@ -1,6 +1,7 @@
 /* cat and stack: each input is copied into its place in the result.
  *
- *     runs      result dense, input dense: `outer` runs of consecutive bytes, whatever the dtype
+ *     runs      everything dense, of one dtype: rows of the result, each made of a run of every
+ *               input; all inputs at once, so that what is written stays in the cache
  *     strided   one input at a time by the copy kernel
  *     cast      an input of another dtype than the result's, by cast's own vector functions
  */
@@ -15,42 +16,88 @@
 #include "backends/cpu/tile.h"
 #include "ops/attr.h"
 #include "ops_gen.h"
+#include "tensor/memory.h"
 
 enum { CHUNK_BYTES = 1 << 16 };
 
 /* ---- runs ----- */
 
+typedef struct part { /* an input: `outer` runs of `run` bytes, dense */
+    const char *from;
+    int64_t at, run; /* at: where they begin in each row of the result */
+} part;
+
 typedef struct runs_job {
     char *to;
-    const char *from;
-    int64_t outer, run, step; /* runs of `run` bytes; they begin `step` bytes apart in the result */
-    int64_t rows;             /* of them a chunk */
+    const part *parts;
+    int n;
+    int64_t outer, row; /* rows of the result, and their bytes */
+    int64_t rows;       /* of them a chunk */
+    int64_t pieces;     /* or chunks a row */
 } runs_job;
+
+#define RUNS_LOOP(bytes)                                                                           \
+    for (int64_t i = 0; i < n; i++) memcpy(to + i * step, from + i * (bytes), bytes)
+
+/* n runs one behind the other to places `step` bytes apart. */
+static void copy_runs(char *to, int64_t step, const char *from, int64_t run, int64_t n)
+{
+    switch (run) {
+    case 1: RUNS_LOOP(1); break;
+    case 2: RUNS_LOOP(2); break;
+    case 4: RUNS_LOOP(4); break;
+    case 8: RUNS_LOOP(8); break;
+    case 16: RUNS_LOOP(16); break;
+    default:
+        for (int64_t i = 0; i < n; i++) sp__copy_bytes(to + i * step, from + i * run, run);
+    }
+}
 
 static void copy_rows(void *ctx, int64_t chunk)
 {
     const runs_job *j = ctx;
-    int64_t row = chunk * j->rows, end = row + j->rows < j->outer ? row + j->rows : j->outer;
-    for (; row < end; row++) sp__copy_bytes(j->to + row * j->step, j->from + row * j->run, j->run);
+    int64_t row = chunk * j->rows, n = j->outer - row < j->rows ? j->outer - row : j->rows;
+    for (int i = 0; i < j->n; i++) {
+        const part *p = &j->parts[i];
+        copy_runs(j->to + row * j->row + p->at, j->row, p->from + row * p->run, p->run, n);
+    }
 }
 
-/* One long run is cut by bytes. */
+/* The part that holds the byte `at` of a row. */
+static const part *part_at(const runs_job *j, int64_t at)
+{
+    int low = 0, high = j->n - 1;
+    while (low < high) {
+        int middle = low + (high - low + 1) / 2;
+        low = j->parts[middle].at <= at ? middle : low;
+        high = j->parts[middle].at <= at ? high : middle - 1;
+    }
+    return &j->parts[low];
+}
+
+/* A piece of a long row. */
 static void copy_piece(void *ctx, int64_t chunk)
 {
     const runs_job *j = ctx;
-    int64_t at = chunk * CHUNK_BYTES, n = j->run - at < CHUNK_BYTES ? j->run - at : CHUNK_BYTES;
-    sp__copy_bytes(j->to + at, j->from + at, n);
+    int64_t row = chunk / j->pieces, at = chunk % j->pieces * CHUNK_BYTES,
+            end = at + CHUNK_BYTES < j->row ? at + CHUNK_BYTES : j->row;
+    for (const part *p = part_at(j, at); at < end; p++) {
+        int64_t start = at - p->at, n = (end - p->at < p->run ? end - p->at : p->run) - start;
+        sp__copy_bytes(j->to + row * j->row + at, p->from + row * p->run + start, n);
+        at += n;
+    }
 }
 
-static void copy_runs(runs_job j)
+static void join_runs(runs_job *j)
 {
-    double us = (double)(j.outer * j.run) * 0.1e-3;
-    if (j.outer == 1) {
-        sp__pool_for((j.run + CHUNK_BYTES - 1) / CHUNK_BYTES, us, copy_piece, &j);
+    double us = (double)(j->outer * j->row) * 0.1e-3;
+    if (j->row > CHUNK_BYTES) {
+        j->pieces = (j->row + CHUNK_BYTES - 1) / CHUNK_BYTES;
+        sp__pool_for(j->outer * j->pieces, us, copy_piece, j);
         return;
     }
-    j.rows = j.run < CHUNK_BYTES ? CHUNK_BYTES / (j.run > 0 ? j.run : 1) : 1;
-    sp__pool_for((j.outer + j.rows - 1) / j.rows, us, copy_rows, &j);
+    j->rows = CHUNK_BYTES / j->row;
+    sp__pool_for((j->outer + j->rows - 1) / j->rows, us, copy_rows, j);
 }
 
 /* ---- any layout, any dtype ----- */
@@ -68,32 +115,19 @@ static sp_status copy_cast(const sp_operand *to, const sp_operand *from)
 /* x into the places start .. of dim in out; x has out's dimensions. */
 static sp_status put(const sp_operand *out, const sp_operand *x, int dim, int64_t start)
 {
-    int64_t size = sp__size_of(out->dtype), inner = size;
-    sp_operand part = *out;
-    part.data += start * out->stride[dim] * size;
-    part.shape[dim] = x->shape[dim], part.numel = x->numel;
-    part.contiguous = sp__is_dense(&part);
+    sp_operand to = *out;
+    to.data += start * out->stride[dim] * sp__size_of(out->dtype);
+    to.shape[dim] = x->shape[dim], to.numel = x->numel;
+    to.contiguous = sp__is_dense(&to);
     if (x->numel == 0) return SP_OK;
-    if (x->dtype != out->dtype) return copy_cast(&part, x);
-    if (!sp__is_dense(out) || !sp__is_dense(x)) {
-        sp__copy_strided(&part, x);
-        return SP_OK;
-    }
-    for (int d = dim + 1; d < out->rank; d++) inner *= out->shape[d];
-    runs_job j = {.to = part.data, .from = x->data, .outer = 1};
-    for (int d = 0; d < dim; d++) j.outer *= out->shape[d];
-    j.run = x->shape[dim] * inner, j.step = out->shape[dim] * inner;
-    copy_runs(j);
+    if (x->dtype != out->dtype) return copy_cast(&to, x);
+    sp__copy_strided(&to, x);
     return SP_OK;
 }
 
-/* ---- ops ----- */
-
-/* attributes: dim */
-sp_status sp__cpu_cat(const sp_kargs *args)
+static sp_status put_each(const sp_kargs *args, int dim)
 {
     const sp_operand *out = &args->arg[0];
-    int dim = (int)(args->attr[0].v.i < 0 ? args->attr[0].v.i + out->rank : args->attr[0].v.i);
     int64_t at = 0;
     for (int i = 1; i < args->n_arg; i++) {
         const sp_operand *x = &args->arg[i];
@@ -104,11 +138,59 @@ sp_status sp__cpu_cat(const sp_kargs *args)
     return SP_OK;
 }
 
+/* ---- ops ----- */
+
+static int dim_of(const sp_kargs *args)
+{
+    int64_t dim = args->attr[0].v.i;
+    return (int)(dim < 0 ? dim + args->arg[0].rank : dim);
+}
+
+static bool all_dense(const sp_kargs *args)
+{
+    for (int i = 0; i < args->n_arg; i++)
+        if (args->arg[i].dtype != args->arg[0].dtype || !sp__is_dense(&args->arg[i])) return false;
+    return true;
+}
+
+/* Everything dense and of one dtype. */
+static sp_status join_dense(const sp_kargs *args, int dim)
+{
+    enum { ROOM = 16 };
+    const sp_operand *out = &args->arg[0];
+    part room[ROOM], *parts = room;
+    size_t bytes = (size_t)args->n_arg * sizeof(part);
+    runs_job j = {.to = out->data, .outer = 1};
+    if (args->n_arg > ROOM && !(parts = sp__alloc(bytes)))
+        return sp_fail(SP_EMEMORY, "%s: no memory to list %d inputs", sp_op_table[args->op].name,
+                       args->n_arg - 1);
+    for (int d = 0; d < dim; d++) j.outer *= out->shape[d];
+    for (int i = 1; i < args->n_arg; i++) {
+        const sp_operand *x = &args->arg[i];
+        if (x->numel == 0) continue;
+        int64_t run = x->numel / j.outer * sp__size_of(x->dtype);
+        parts[j.n++] = (part){x->data, j.row, run}, j.row += run;
+    }
+    j.parts = parts;
+    join_runs(&j);
+    if (parts != room) sp__free(parts, bytes);
+    return SP_OK;
+}
+
+/* attributes: dim */
+sp_status sp__cpu_cat(const sp_kargs *args)
+{
+    if (args->arg[0].numel == 0) return SP_OK;
+    return all_dense(args) ? join_dense(args, dim_of(args)) : put_each(args, dim_of(args));
+}
+
 /* attributes: dim */
 sp_status sp__cpu_stack(const sp_kargs *args)
 {
     const sp_operand *out = &args->arg[0];
-    int dim = (int)(args->attr[0].v.i < 0 ? args->attr[0].v.i + out->rank : args->attr[0].v.i);
+    int dim = dim_of(args);
+    if (out->numel == 0) return SP_OK;
+    if (all_dense(args)) return join_dense(args, dim);
     for (int i = 1; i < args->n_arg; i++) {
         sp_operand x = args->arg[i];
         for (int d = x.rank; d > dim; d--)

@@ -48,6 +48,16 @@ def test_many_inputs_in_every_mode(name):
     np.testing.assert_array_equal(tangent.numpy(), wanted)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32", "int64", "complex128"])
+@pytest.mark.parametrize("widths", [(1, 1), (1, 2, 1), (3, 0, 16, 5), (9000, 1, 40000)])
+def test_runs_of_any_length(dtype, widths):
+    """Rows made of runs of each element size; rows longer than a thread's share."""
+    pairs = [pair((30_000 // max(widths) + 2, n), i, dtype) for i, n in enumerate(widths)]
+    same(spool.cat([x for x, _ in pairs], 1), torch.cat([y for _, y in pairs], 1))
+    same(spool.cat([x.t() for x, _ in pairs]), torch.cat([y.t() for _, y in pairs]))
+    same(spool.stack([pairs[0][0]] * 3, -1), torch.stack([pairs[0][1]] * 3, -1))
+
+
 def test_behind_the_queue():
     a = spool.randn(600, 600)
     product = a @ a

@@ -105,6 +105,26 @@ def test_any_dtype(dtype):
         np.testing.assert_array_equal(function(x).numpy(), function(theirs).numpy())
 
 
+@pytest.mark.parametrize("dtype", ["bool", "float16", "float32", "int64", "complex128"])
+@pytest.mark.parametrize("shape", [(70_000, 2), (2, 5000, 3), (300, 40, 3), (3, 7, 5, 15, 2)])
+def test_copies_with_short_rows(shape, dtype):
+    """Rows of few elements, many of them: repeated, permuted, cut out of longer ones, written to."""
+    array = (np.random.default_rng(0).integers(0, 100, shape) % 7).astype(dtype)
+    x, y = spool.tensor(array), torch.from_numpy(array)
+
+    def check(ours, theirs):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+    check(spool.repeat_interleave(x, 2, -1), torch.repeat_interleave(y, 2, -1))
+    check(x.movedim(-1, 0).contiguous(), y.movedim(-1, 0).contiguous())
+    check(x.movedim(0, -1)[..., :5].contiguous(), y.movedim(0, -1)[..., :5].contiguous())
+    check(x[..., 1:].contiguous(), y[..., 1:].contiguous())
+    wide, torchs = spool.zeros(*shape[:-1], 9, dtype=x.dtype), torch.zeros(*shape[:-1], 9).to(y)
+    wide[..., ::4] = x[..., :1]
+    torchs[..., ::4] = y[..., :1]
+    check(wide, torchs)
+
+
 def test_triangles_in_place():
     for name in ("tril_", "triu_"):
         x, theirs = pair(5, 7)
