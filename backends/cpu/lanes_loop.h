@@ -87,6 +87,37 @@ DEFINE_LOOPS(i32, B_i32, PUT_BYTES, i32_bool)
 DEFINE_LOOPS(i64, B_i64, PUT_BYTES, i64_bool)
 DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
 
+#define DEFINE_LOOP3(T)                                                                            \
+    ALWAYS_INLINE void loop3_##T(void *dst, const void *a, const void *b, const void *c,           \
+                                 int64_t n, unsigned splat, V_##T (*f)(V_##T, V_##T, V_##T))       \
+    {                                                                                              \
+        enum { SIZE = sizeof(E_##T) };                                                             \
+        char *d = dst;                                                                             \
+        if (n < N_##T) {                                                                           \
+            V_##T r = f(splat & 1 ? splat_at_##T(a) : pad_##T(a, n),                               \
+                        splat & 2 ? splat_at_##T(b) : pad_##T(b, n),                               \
+                        splat & 4 ? splat_at_##T(c) : pad_##T(c, n));                              \
+            store_some_##T(d, r, n);                                                               \
+            return;                                                                                \
+        }                                                                                          \
+        CURSOR(T, x, a, 1, one_a);                                                                 \
+        CURSOR(T, y, b, 2, one_b);                                                                 \
+        CURSOR(T, z, c, 4, one_c);                                                                 \
+        V_##T last = {0};                                                                          \
+        int64_t rest = n % N_##T;                                                                  \
+        if (rest) last = f(load_##T(x.last), load_##T(y.last), load_##T(z.last));                  \
+        for (int64_t i = n / N_##T; i > 0; i--) {                                                  \
+            store_##T(d, f(load_##T(x.at), load_##T(y.at), load_##T(z.at)));                       \
+            x.at += x.step, y.at += y.step, z.at += z.step, d += VB;                               \
+        }                                                                                          \
+        if (rest) store_##T(d - (N_##T - rest) * SIZE, last);                                      \
+    }
+DEFINE_LOOP3(f32)
+DEFINE_LOOP3(f64)
+DEFINE_LOOP3(i32)
+DEFINE_LOOP3(i64)
+DEFINE_LOOP3(b8)
+
 /* ---- one function of one dtype ----- */
 /* C: the type operands are computed as, unsigned where integers shall wrap. */
 
@@ -175,22 +206,19 @@ DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
 
 /* name(x, alpha * y): two roundings. alpha, operand 2, is a number and most often 1. */
 #define LANE_ALPHA(T, name)                                                                        \
+    ALWAYS_INLINE V_##T f_##name##_alpha_##T(V_##T x, V_##T y, V_##T alpha)                        \
+    {                                                                                              \
+        return f_##name##_##T(x, f_mul_##T(alpha, y));                                             \
+    }                                                                                              \
     static void lane_##name##_alpha_##T(void *d, const void *a, const void *b, const void *c,      \
                                         int64_t n, unsigned splat)                                 \
     {                                                                                              \
-        enum { BLOCK = 4 * VB };                                                                   \
-        E_##T alpha, scaled[BLOCK], *to = d;                                                       \
-        const E_##T *x = a, *y = b;                                                                \
+        E_##T alpha;                                                                               \
         memcpy(&alpha, c, sizeof alpha);                                                           \
-        if (alpha == 1) {                                                                          \
-            lane_##name##_##T(d, a, b, NULL, n, splat & 3);                                        \
-            return;                                                                                \
-        }                                                                                          \
-        for (int64_t i = 0; i < n; i += BLOCK) {                                                   \
-            int64_t length = n - i < BLOCK ? n - i : BLOCK;                                        \
-            lane_mul_##T(scaled, splat & 2 ? y : y + i, c, NULL, length, (splat >> 1 & 1) | 2);    \
-            lane_##name##_##T(to + i, splat & 1 ? x : x + i, scaled, NULL, length, splat & 1);     \
-        }                                                                                          \
+        if (alpha == 1)                                                                            \
+            loop2_##T(d, a, b, n, splat & 3, f_##name##_##T);                                      \
+        else                                                                                       \
+            loop3_##T(d, a, b, c, n, splat, f_##name##_alpha_##T);                                 \
     }
 #define FN_NUMBER_ALPHA(name) FN_NUMBER(name##_alpha)
 #define FN_ANY_ALPHA(name)    FN_ANY(name##_alpha)

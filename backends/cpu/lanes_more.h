@@ -9,36 +9,6 @@
 
 /* ---- three operands of one dtype ----- */
 
-#define DEFINE_LOOP3(T)                                                                            \
-    ALWAYS_INLINE void loop3_##T(void *dst, const void *a, const void *b, const void *c,           \
-                                 int64_t n, unsigned splat, V_##T (*f)(V_##T, V_##T, V_##T))       \
-    {                                                                                              \
-        enum { SIZE = sizeof(E_##T) };                                                             \
-        char *d = dst;                                                                             \
-        if (n < N_##T) {                                                                           \
-            V_##T r = f(splat & 1 ? splat_at_##T(a) : pad_##T(a, n),                               \
-                        splat & 2 ? splat_at_##T(b) : pad_##T(b, n),                               \
-                        splat & 4 ? splat_at_##T(c) : pad_##T(c, n));                              \
-            store_some_##T(d, r, n);                                                               \
-            return;                                                                                \
-        }                                                                                          \
-        CURSOR(T, x, a, 1, one_a);                                                                 \
-        CURSOR(T, y, b, 2, one_b);                                                                 \
-        CURSOR(T, z, c, 4, one_c);                                                                 \
-        V_##T last = {0};                                                                          \
-        int64_t rest = n % N_##T;                                                                  \
-        if (rest) last = f(load_##T(x.last), load_##T(y.last), load_##T(z.last));                  \
-        for (int64_t i = n / N_##T; i > 0; i--) {                                                  \
-            store_##T(d, f(load_##T(x.at), load_##T(y.at), load_##T(z.at)));                       \
-            x.at += x.step, y.at += y.step, z.at += z.step, d += VB;                               \
-        }                                                                                          \
-        if (rest) store_##T(d - (N_##T - rest) * SIZE, last);                                      \
-    }
-DEFINE_LOOP3(f32)
-DEFINE_LOOP3(f64)
-DEFINE_LOOP3(i32)
-DEFINE_LOOP3(i64)
-
 #define LANE3(T, name, expr)                                                                       \
     ALWAYS_INLINE V_##T f_##name##_##T(V_##T x, V_##T y, V_##T z)                                  \
     {                                                                                              \

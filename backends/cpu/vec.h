@@ -117,10 +117,6 @@ typedef VECTOR(int8_t, VB) B_b8;
         memcpy(&e, p, sizeof e);                                                                   \
         return splat_##T(e);                                                                       \
     }                                                                                              \
-    ALWAYS_INLINE B_##T mask_bytes_##T(M_##T m)                                                    \
-    {                                                                                              \
-        return __builtin_convertvector(m, B_##T) & 1;                                              \
-    }                                                                                              \
     ALWAYS_INLINE M_##T bytes_mask_##T(const void *p, int64_t n)                                   \
     {                                                                                              \
         B_##T b = {0};                                                                             \
@@ -133,6 +129,42 @@ DEFINE_MEMORY(i16, SET1(epi16))
 DEFINE_MEMORY(i32, SET1(epi32))
 DEFINE_MEMORY(i64, SET1_I64)
 DEFINE_MEMORY(b8, SET1(epi8))
+
+/* A mask as bools. Packed with saturation: the conversion that the language has takes the lanes
+ * apart, one by one. */
+#define DEFINE_MASK_CONVERTED(T)                                                                   \
+    ALWAYS_INLINE B_##T mask_bytes_##T(M_##T m)                                                    \
+    {                                                                                              \
+        return __builtin_convertvector(m, B_##T) & 1;                                              \
+    }
+#define DEFINE_MASK_PACKED(T, WORDS)                                                               \
+    ALWAYS_INLINE B_##T mask_bytes_##T(M_##T m)                                                    \
+    {                                                                                              \
+        B_##T bytes;                                                                               \
+        __m128i words = WORDS, packed = _mm_packs_epi16(words, words);                             \
+        packed = _mm_and_si128(packed, _mm_set1_epi8(1));                                          \
+        memcpy(&bytes, &packed, sizeof bytes);                                                     \
+        return bytes;                                                                              \
+    }
+DEFINE_MASK_CONVERTED(i16)
+DEFINE_MASK_CONVERTED(b8)
+#if VB == 64
+DEFINE_MASK_CONVERTED(f32)
+DEFINE_MASK_CONVERTED(f64)
+#else
+#if VB == 32
+#define LOW(m)  _mm256_castsi256_si128((__m256i)(m))
+#define HIGH(m) _mm256_extracti128_si256((__m256i)(m), 1)
+#else
+#define LOW(m)  ((__m128i)(m))
+#define HIGH(m) LOW(m)
+#endif
+#define EVENS(m) (__m128i) _mm_shuffle_ps((__m128)LOW(m), (__m128)HIGH(m), 0x88)
+DEFINE_MASK_PACKED(f32, _mm_packs_epi32(LOW(m), HIGH(m)))
+DEFINE_MASK_PACKED(f64, _mm_packs_epi32(EVENS(m), EVENS(m)))
+#endif
+#define mask_bytes_i32(m) mask_bytes_f32(m)
+#define mask_bytes_i64(m) mask_bytes_f64(m)
 
 /* pad reads only n < N elements, and leaves zeros in the other lanes; store_some writes only n.
  * Masked where the hardware can: going through memory costs a stall. */
