@@ -377,24 +377,22 @@ out:
 
 /* ---- values ----- */
 
-enum { LANES = 8 }; /* indices looked at together */
-typedef int64_t lanes __attribute__((vector_size(LANES * 8), aligned(8), may_alias));
-
 /* Whether x is outside, as a sign: an overflow of either difference is outside, too. */
 #define OUTSIDE(x) (((x) - (uint64_t)low) | ((uint64_t)high - 1 - (x)))
 
 static bool run_within(const int64_t *p, int64_t n, int64_t step, int64_t low, int64_t high)
 {
-    typedef uint64_t unsigned_lanes __attribute__((vector_size(LANES * 8)));
-    unsigned_lanes outside = {0};
+    enum { LANES = 2, TOGETHER = 4 }; /* vectors that every processor has, several at a time */
+    typedef uint64_t lanes __attribute__((vector_size(LANES * 8), aligned(8), may_alias));
+    lanes outside[TOGETHER] = {{0}};
     uint64_t any = 0;
     int64_t i = 0;
-    for (; step == 1 && i + LANES <= n; i += LANES) {
-        unsigned_lanes x = (unsigned_lanes) * (const lanes *)(const void *)(p + i);
-        outside |= OUTSIDE(x);
+    for (; step == 1 && i + LANES * TOGETHER <= n; i += LANES * TOGETHER) {
+        const lanes *x = (const lanes *)(const void *)(p + i);
+        for (int k = 0; k < TOGETHER; k++) outside[k] |= OUTSIDE(x[k]);
     }
     for (; i < n; i++) any |= OUTSIDE((uint64_t)p[i * step]);
-    for (int k = 0; k < LANES; k++) any |= outside[k];
+    for (int k = 0; k < TOGETHER; k++) any |= outside[k][0] | outside[k][1];
     return !(any >> 63);
 }
 

@@ -58,21 +58,33 @@ static inline int64_t place_at(const e_i64 *index, int64_t places)
     return *index + (*index >> 63 & places);
 }
 
+/* A row of a plane; apart from the plane, so that steps may be known. */
 #define DEFINE_PLANE(name, T, to, value)                                                           \
+    static inline __attribute__((always_inline)) void name##_row(                                  \
+        const e_i64 *index, int64_t index_step, T *dense, int64_t y_step, T *indexed,              \
+        int64_t x_step, int64_t place_step, int64_t places, int64_t columns)                       \
+    {                                                                                              \
+        for (int64_t c = 0; c < columns; c++) {                                                    \
+            T *x = indexed + place_at(index + c * index_step, places) * place_step + c * x_step;   \
+            T *y = dense + c * y_step;                                                             \
+            *(to) = (value);                                                                       \
+        }                                                                                          \
+    }                                                                                              \
     static void name(const plane *p)                                                               \
     {                                                                                              \
-        int64_t columns = p->columns, places = p->places, place_step = p->place_step;              \
-        int64_t index_step = p->index.column, y_step = p->dense.column,                            \
-                x_step = p->indexed.column;                                                        \
+        int64_t columns = p->columns, places = p->places, step = p->place_step;                    \
+        bool dense = p->index.column == 1 && p->dense.column == 1;                                 \
         for (int64_t r = 0; r < p->rows; r++) {                                                    \
-            const e_i64 *index = (const e_i64 *)(void *)p->index.data + r * p->index.row;          \
-            T *dense = (T *)(void *)p->dense.data + r * p->dense.row;                              \
-            T *indexed = (T *)(void *)p->indexed.data + r * p->indexed.row;                        \
-            for (int64_t c = 0; c < columns; c++) {                                                \
-                T *x = indexed + place_at(index, places) * place_step, *y = dense;                 \
-                *(to) = (value);                                                                   \
-                index += index_step, dense += y_step, indexed += x_step;                           \
-            }                                                                                      \
+            const e_i64 *i = (const e_i64 *)(void *)p->index.data + r * p->index.row;              \
+            T *y = (T *)(void *)p->dense.data + r * p->dense.row;                                  \
+            T *x = (T *)(void *)p->indexed.data + r * p->indexed.row;                              \
+            if (dense && p->indexed.column == 0 && step == 1)                                      \
+                name##_row(i, 1, y, 1, x, 0, 1, places, columns);                                  \
+            else if (dense && p->indexed.column == 1)                                              \
+                name##_row(i, 1, y, 1, x, 1, step, places, columns);                               \
+            else                                                                                   \
+                name##_row(i, p->index.column, y, p->dense.column, x, p->indexed.column, step,     \
+                           places, columns);                                                       \
         }                                                                                          \
     }
 
