@@ -18,6 +18,7 @@
 #include "backends/cpu/lanes_resample.h"
 #include "backends/cpu/lanes_special.h"
 #include "backends/cpu/reduce_lanes.h"
+#include "backends/cpu/reduce_pairs.h"
 #include "backends/cpu/update_lanes.h"
 #include "ops_gen.h"
 
@@ -198,10 +199,10 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .pointwise = pointwise,
     .complex = complex_rows,
     .cast = CASTS,
-    .reduce = {[SP_TREE_SUM] = REDUCE_ROWS(sum),
+    .reduce = {[SP_TREE_SUM] = REDUCE_ROWS_PAIRS(sum),
                [SP_TREE_MAX] = REDUCE_ROWS(max),
                [SP_TREE_MIN] = REDUCE_ROWS(min),
-               [SP_TREE_PROD] = REDUCE_ROWS(prod),
+               [SP_TREE_PROD] = REDUCE_ROWS_PAIRS(prod),
                [SP_TREE_NANSUM] = REDUCE_ROWS_NANSUM,
                [SP_TREE_COUNT] = REDUCE_ROWS_COUNT},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},

@@ -32,6 +32,7 @@ typedef struct sp_lanes {
     bool to_bool;     /* yields bool; otherwise the dtype computed in, or ... */
     bool to_real;     /* ... the dtype of its parts */
     bool bool_first;  /* operand 0 is bool, whatever the op computes in */
+    bool of_real;     /* operands are of the dtype of its parts */
     float ns;         /* an element, about; for predictions */
 } sp_lanes;
 
@@ -162,7 +163,13 @@ static inline const sp_lanes *sp__lanes_of(int op, int compute)
     return row ? row : sp__isa->pointwise[op];
 }
 
-/* The dtype that the row's functions yield. */
+/* The dtype that the row's functions take as operand k. */
+static inline int sp__lanes_take(const sp_lanes *l, int k, int compute)
+{
+    return k == 0 && l->bool_first ? SP_BOOL : l->of_real ? sp__dtypes[compute].real : compute;
+}
+
+/* The dtype that they yield. */
 static inline int sp__lanes_yield(const sp_lanes *l, int compute)
 {
     return l->to_bool ? SP_BOOL : l->to_real ? sp__dtypes[compute].real : compute;

@@ -35,6 +35,11 @@ typedef double _Complex E_c128;
             return;                                                                                \
         }                                                                                          \
         memcpy(one, a, n > 0 ? size : 0);                                                          \
+        if (n >= 64 / (size)) {                                                                    \
+            char many[64];                                                                         \
+            for (int i = 0; i < 64; i += (size)) memcpy(many + i, one, size);                      \
+            for (; n >= 64 / (size); n -= 64 / (size), d += 64) memcpy(d, many, 64);               \
+        }                                                                                          \
         for (int64_t i = 0; i < n; i++) memcpy(d + i * (size), one, size);                         \
     }
 DEFINE_COPY(1)
@@ -55,10 +60,8 @@ DEFINE_COPY(16)
 #define FROM_bf16(x) sp__bfloat_to_float(x)
 #define FROM_f32(x)  (x)
 #define FROM_f64(x)  (x)
-#define FROM_c64(x)  (x)
-#define FROM_c128(x) (x)
 
-/* Of integers, of float and double, and of complex numbers. */
+/* Of integers, and of float and double. */
 #define INT_TO_b8(x)    ((x) != 0)
 #define INT_TO_u8(x)    (x)
 #define INT_TO_i8(x)    (x)
@@ -80,23 +83,6 @@ DEFINE_COPY(16)
 #define REAL_TO_bf16(x) sp__float_to_bfloat((float)(x))
 #define REAL_TO_f32(x)  (x)
 #define REAL_TO_f64(x)  (x)
-#define INT_TO_c64(x)   (x)
-#define INT_TO_c128(x)  (x)
-#define REAL_TO_c64(x)  (x)
-#define REAL_TO_c128(x) (x)
-
-#define COMPLEX_TO_b8(x)   ((x) != 0)
-#define COMPLEX_TO_u8(x)   REAL_TO_u8(__real__(x))
-#define COMPLEX_TO_i8(x)   REAL_TO_i8(__real__(x))
-#define COMPLEX_TO_i16(x)  REAL_TO_i16(__real__(x))
-#define COMPLEX_TO_i32(x)  REAL_TO_i32(__real__(x))
-#define COMPLEX_TO_i64(x)  REAL_TO_i64(__real__(x))
-#define COMPLEX_TO_f16(x)  REAL_TO_f16(__real__(x))
-#define COMPLEX_TO_bf16(x) REAL_TO_bf16(__real__(x))
-#define COMPLEX_TO_f32(x)  __real__(x)
-#define COMPLEX_TO_f64(x)  __real__(x)
-#define COMPLEX_TO_c64(x)  (x)
-#define COMPLEX_TO_c128(x) (x)
 
 /* ---- loops ----- */
 
@@ -217,7 +203,55 @@ TO_b8(u8, INT) TO_i8(u8, INT) TO_i16(u8, INT) TO_i32(u8, INT) TO_i64(u8, INT) TO
                                             TO_b8(f64, REAL) TO_INTS(f64, REAL) TO_f16(f64, REAL)
                                                 TO_bf16(f64, REAL) TO_f32(f64, REAL)
 
-#define TO_COMPLEX(from, CLASS) LANE_CAST(from, c64, CLASS) LANE_CAST(from, c128, CLASS)
+/* From and to complex numbers, by their parts: what the compiler sees as one element of two parts,
+ * it moves by way of memory. S: dtype of the parts. */
+#define LANE_MADE(from, to, S, CLASS)                                                              \
+    static void cast_##from##_##to(void *dst, const void *a, const void *b, const void *c,         \
+                                   int64_t n, unsigned splat)                                      \
+    {                                                                                              \
+        E_##S one[2] = {0}, *restrict d = splat & 1 ? one : dst;                                   \
+        const char *restrict s = a;                                                                \
+        E_##from x;                                                                                \
+        for (int64_t i = 0; i < (splat & 1 ? n > 0 : n); i++) {                                    \
+            memcpy(&x, s + i * (int64_t)sizeof x, sizeof x);                                       \
+            d[2 * i] = (E_##S)CLASS##_TO_##S(FROM_##from(x)), d[2 * i + 1] = 0;                    \
+        }                                                                                          \
+        if (splat & 1) SAME_##to(dst, one, b, c, n, 1);                                            \
+    }
+#define LANE_TAKEN(from, S, to, value)                                                             \
+    static void cast_##from##_##to(void *dst, const void *a, const void *b, const void *c,         \
+                                   int64_t n, unsigned splat)                                      \
+    {                                                                                              \
+        E_##to one = 0;                                                                            \
+        char *restrict d = splat & 1 ? (char *)&one : dst;                                         \
+        const E_##S *restrict s = a;                                                               \
+        for (int64_t i = 0; i < (splat & 1 ? n > 0 : n); i++) {                                    \
+            E_##S re = s[2 * i], im __attribute__((unused)) = s[2 * i + 1];                        \
+            E_##to y = (E_##to)(value);                                                            \
+            memcpy(d + i * (int64_t)sizeof y, &y, sizeof y);                                       \
+        }                                                                                          \
+        if (splat & 1) SAME_##to(dst, &one, b, c, n, 1);                                           \
+    }
+#define LANE_BOTH(from, to, by_part)                                                               \
+    static void cast_##from##_##to(void *d, const void *a, const void *b, const void *c,           \
+                                   int64_t n, unsigned splat)                                      \
+    {                                                                                              \
+        E_##to one;                                                                                \
+        by_part(splat & 1 ? (void *)&one : d, a, b, c, splat & 1 ? (n > 0) * 2 : 2 * n, 0);        \
+        if (splat & 1) SAME_##to(d, &one, b, c, n, 1);                                             \
+    }
+#define TO_COMPLEX(from, CLASS) LANE_MADE(from, c64, f32, CLASS) LANE_MADE(from, c128, f64, CLASS)
+#define FROM_COMPLEX(from, S)                                                                      \
+    LANE_TAKEN(from, S, b8, (re != 0) | (im != 0))                                                 \
+    LANE_TAKEN(from, S, u8, REAL_TO_u8(re))                                                        \
+    LANE_TAKEN(from, S, i8, REAL_TO_i8(re))                                                        \
+    LANE_TAKEN(from, S, i16, REAL_TO_i16(re))                                                      \
+    LANE_TAKEN(from, S, i32, REAL_TO_i32(re))                                                      \
+    LANE_TAKEN(from, S, i64, REAL_TO_i64(re))                                                      \
+    LANE_TAKEN(from, S, f16, REAL_TO_f16(re))                                                      \
+    LANE_TAKEN(from, S, bf16, REAL_TO_bf16(re))                                                    \
+    LANE_TAKEN(from, S, f32, REAL_TO_f32(re))                                                      \
+    LANE_TAKEN(from, S, f64, REAL_TO_f64(re))
     /* clang-format off */
 TO_COMPLEX(b8, INT)
 TO_COMPLEX(u8, INT)
@@ -229,8 +263,10 @@ TO_COMPLEX(f16, REAL)
 TO_COMPLEX(bf16, REAL)
 TO_COMPLEX(f32, REAL)
 TO_COMPLEX(f64, REAL)
-TO_b8(c64, COMPLEX) TO_INTS(c64, COMPLEX) TO_FLOATS(c64, COMPLEX) LANE_CAST(c64, c128, COMPLEX)
-TO_b8(c128, COMPLEX) TO_INTS(c128, COMPLEX) TO_FLOATS(c128, COMPLEX) LANE_CAST(c128, c64, COMPLEX)
+FROM_COMPLEX(c64, f32)
+FROM_COMPLEX(c128, f64)
+LANE_BOTH(c64, c128, cast_f32_f64)
+LANE_BOTH(c128, c64, cast_f64_f32)
 /* clang-format on */
 
 #define cast_b8_b8     copy_1

@@ -1,9 +1,8 @@
 /* Pointwise ops on complex numbers, and the table of their rows.
  *
- * One function an element; sums and negation are those of the parts. Sources: products and squares
- * by their definition, as PyTorch's; quotients by Smith's algorithm (CACM 5, 1962), which does not
- * overflow where the result does not; exp, log, sqrt and the like are the C library's, with the
- * branch cuts and infinities of C's Annex G.
+ * Lines are written with vectors of parts (lanes_pairs.h, lanes_complex_math.h). exp, log, sqrt and
+ * the like are the C library's, an element at a time, with the branch cuts and infinities of C's
+ * Annex G.
  */
 #ifndef SP_CPU_LANES_COMPLEX_H
 #define SP_CPU_LANES_COMPLEX_H
@@ -13,9 +12,7 @@
 #undef I /* <complex.h>'s words for the imaginary unit and for _Complex */
 #undef complex
 
-#include "backends/cpu/lanes_cast.h"
-#include "backends/cpu/lanes_loop.h"
-#include "backends/cpu/lanes_special.h"
+#include "backends/cpu/lanes_complex_math.h"
 
 #define RE(x) __real__(x)
 #define IM(x) __imag__(x)
@@ -38,7 +35,7 @@
                                   unsigned splat)                                                  \
     {                                                                                              \
         typedef E_##T C __attribute__((unused));                                                   \
-        typedef P_##T P __attribute__((unused));                                                   \
+        typedef R_##T P __attribute__((unused));                                                   \
         (void)b, (void)c;                                                                          \
         for (int64_t i = 0; i < n; i++) {                                                          \
             LOADS                                                                                  \
@@ -51,41 +48,27 @@
 #define LOADS2       LOADS1 LOAD_PART(C, y, b, 2, i);
 #define LOADS3       LOADS2 LOAD_PART(C, z, c, 4, i);
 
-typedef float P_c64;
-typedef double P_c128;
+typedef float R_c64;
+typedef double R_c128;
 
 #define FN_COMPLEX(name)                                                                           \
     {                                                                                              \
         [SP_COMPLEX64] = lane_##name##_c64, [SP_COMPLEX128] = lane_##name##_c128                   \
     }
 
-/* ---- arithmetic ----- */
-
-/* Of the parts, by the vector function for them, where no operand is one element for all. */
-#define COMPLEX_SUM(name, T, S, op)                                                                \
-    COMPLEX_LANE(one_##name, T, C, LOADS2, x op y)                                                 \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        if (splat & 3)                                                                             \
-            lane_one_##name##_##T(d, a, b, c, n, splat);                                           \
-        else                                                                                       \
-            lane_##name##_##S(d, a, b, c, 2 * n, 0);                                               \
-    }                                                                                              \
-    COMPLEX_LANE(name##_scalar, T, C, LOADS2, MADE(RE(x) op RE(y), IM(x)))                         \
-    COMPLEX_LANE(name##_alpha, T, C, LOADS3, x op MADE(RE(y) * RE(z), IM(y) * RE(z)))
+/* ---- one element ----- */
 
 #define DEFINE_COMPLEX(T, S)                                                                       \
-    ALWAYS_INLINE E_##T times_##T(E_##T x, E_##T y)                                                \
+    ALWAYS_INLINE E_##T one_times_##T(E_##T x, E_##T y)                                            \
     {                                                                                              \
         return __builtin_complex(RE(x) * RE(y) - IM(x) * IM(y), RE(x) * IM(y) + IM(x) * RE(y));    \
     }                                                                                              \
-    static E_##T over_##T(E_##T x, E_##T y)                                                        \
+    static E_##T one_over_##T(E_##T x, E_##T y)                                                    \
     {                                                                                              \
-        P_##T a = RE(x), b = IM(x), c = RE(y), d = IM(y);                                          \
-        P_##T large = OF(fabs, c) >= OF(fabs, d) ? c : d, small = large == c ? d : c;              \
+        R_##T a = RE(x), b = IM(x), c = RE(y), d = IM(y);                                          \
+        R_##T large = OF(fabs, c) >= OF(fabs, d) ? c : d, small = large == c ? d : c;              \
         if (large == 0) return __builtin_complex(a / OF(fabs, c), b / OF(fabs, d));                \
-        P_##T ratio = small / large, scale = 1 / (large + small * ratio);                          \
+        R_##T ratio = small / large, scale = 1 / (large + small * ratio);                          \
         if (OF(fabs, c) >= OF(fabs, d))                                                            \
             return __builtin_complex((a + b * ratio) * scale, (b - a * ratio) * scale);            \
         return __builtin_complex((a * ratio + b) * scale, (b * ratio - a) * scale);                \
@@ -95,41 +78,36 @@ typedef double P_c128;
     {                                                                                              \
         E_##T result = 1;                                                                          \
         for (unsigned left = (unsigned)(n < 0 ? -n : n); left; left >>= 1) {                       \
-            if (left & 1) result = result == 1 ? x : times_##T(result, x);                         \
-            if (left > 1) x = times_##T(x, x);                                                     \
+            if (left & 1) result = result == 1 ? x : one_times_##T(result, x);                     \
+            if (left > 1) x = one_times_##T(x, x);                                                 \
         }                                                                                          \
-        return n < 0 ? over_##T(1, result) : result;                                               \
+        return n < 0 ? one_over_##T(1, result) : result;                                           \
     }                                                                                              \
     static E_##T power_##T(E_##T x, E_##T y)                                                       \
     {                                                                                              \
         enum { MOST = 64 };                                                                        \
-        P_##T e = RE(y);                                                                           \
+        R_##T e = RE(y);                                                                           \
         bool real = IM(y) == 0;                                                                    \
-        if (real && e >= -MOST && e <= MOST && e == (P_##T)(int)e)                                 \
+        if (real && e >= -MOST && e <= MOST && e == (R_##T)(int)e)                                 \
             return whole_power_##T(x, (int)e);                                                     \
-        if (real && e == (P_##T)0.5) return OF(csqrt, x);                                          \
+        if (real && e == (R_##T)0.5) return OF(csqrt, x);                                          \
         if (x == 0 && e > 0) return 0;                                                             \
         return OF2(cpow, x, y);                                                                    \
-    }                                                                                              \
-    ALWAYS_INLINE E_##T sign_##T(E_##T x)                                                          \
-    {                                                                                              \
-        P_##T size = OF(cabs, x);                                                                  \
-        return size == 0 ? 0 : __builtin_complex(RE(x) / size, IM(x) / size);                      \
     }                                                                                              \
     /* What cancels in exp(x) - 1 is written as a square. */                                       \
     static E_##T expm1_##T(E_##T x)                                                                \
     {                                                                                              \
-        P_##T half = OF(sin, IM(x) / 2);                                                           \
+        R_##T half = OF(sin, IM(x) / 2);                                                           \
         return __builtin_complex(OF(expm1, RE(x)) * OF(cos, IM(x)) - 2 * half * half,              \
                                  OF(exp, RE(x)) * OF(sin, IM(x)));                                 \
     }                                                                                              \
     /* Near 0, |1 + x| is the root of 1 + re (2 + re) + im im. */                                  \
     static E_##T log1p_##T(E_##T x)                                                                \
     {                                                                                              \
-        P_##T re = RE(x), im = IM(x), one = 1 + re, turn = OF2(atan2, im, one);                    \
-        if (!(OF(cabs, x) < (P_##T)0.5))                                                           \
+        R_##T re = RE(x), im = IM(x), one = 1 + re, turn = OF2(atan2, im, one);                    \
+        if (!(OF(cabs, x) < (R_##T)0.5))                                                           \
             return __builtin_complex(OF(log, OF2(hypot, one, im)), turn);                          \
-        P_##T more = re * (2 + re) + im * im;                                                      \
+        R_##T more = re * (2 + re) + im * im;                                                      \
         return __builtin_complex(more == 0 ? re : OF(log1p, more) / 2, turn);                      \
     }                                                                                              \
     /* Less the larger real part, so that nothing overflows. */                                    \
@@ -141,22 +119,13 @@ typedef double P_c128;
     }                                                                                              \
     static E_##T sigmoid_##T(E_##T x)                                                              \
     {                                                                                              \
-        return over_##T(1, 1 + OF(cexp, __builtin_complex(-RE(x), -IM(x))));                       \
+        return one_over_##T(1, 1 + OF(cexp, __builtin_complex(-RE(x), -IM(x))));                   \
     }                                                                                              \
     static E_##T sinc_##T(E_##T x)                                                                 \
     {                                                                                              \
-        E_##T turn = __builtin_complex(RE(x) * (P_##T)M_PI, IM(x) * (P_##T)M_PI);                  \
-        return x == 0 ? 1 : over_##T(OF(csin, turn), turn);                                        \
-    }                                                                                              \
-    /* From the nearer end. */                                                                     \
-    static E_##T lerp_##T(E_##T x, E_##T y, E_##T weight)                                          \
-    {                                                                                              \
-        E_##T way = y - x;                                                                         \
-        return OF(cabs, weight) < (P_##T)0.5 ? x + times_##T(weight, way)                          \
-                                             : y - times_##T(way, 1 - weight);                     \
-    }                                                                                              \
-    COMPLEX_SUM(add, T, S, +)                                                                      \
-    COMPLEX_SUM(sub, T, S, -)
+        E_##T turn = __builtin_complex(RE(x) * (R_##T)M_PI, IM(x) * (R_##T)M_PI);                  \
+        return x == 0 ? 1 : one_over_##T(OF(csin, turn), turn);                                    \
+    }
 DEFINE_COMPLEX(c64, f32)
 DEFINE_COMPLEX(c128, f64)
 
@@ -175,97 +144,118 @@ DEFINE_COMPLEX(c128, f64)
     COMPLEX_ROW(name##_scalar, FN_COMPLEX(scalar), 2, 0, SP_LANE_SCALAR0, 0, to_bool, false, cost)
 #define COMPLEX_RROW(name, cost)                                                                   \
     COMPLEX_ROW(name##_rscalar, FN_COMPLEX(name), 2, SP_LANE_SCALAR0, 0, 0, false, false, cost)
-#define COMPLEX_ALPHA(name, cost)                                                                  \
-    COMPLEX_ROW(name##_alpha, FN_COMPLEX(name##_alpha), 3, 0, 1, SP_LANE_SCALAR0, false, false,    \
-                cost)
+/* Of operands that are parts. */
+#define COMPLEX_MADE(name, cost)                                                                   \
+    static const sp_lanes complex_##name = {                                                       \
+        .fn = FN_COMPLEX(name), .n_operands = 2, .order = {0, 1}, .of_real = true, .ns = cost};
 
-#define COMPLEX_LANES(name, R, LOADS, expr)                                                        \
-    COMPLEX_LANE(name, c64, R, LOADS, expr)                                                        \
-    COMPLEX_LANE(name, c128, R, LOADS, expr)
+#define PAIR_LANES(KIND, name, expr)                                                               \
+    KIND(c64, f32, name, expr)                                                                     \
+    KIND(c128, f64, name, expr)
 #define COMPLEX1(name, ns, expr)                                                                   \
-    COMPLEX_LANES(name, C, LOADS1, expr)                                                           \
+    PAIR_LANES(PAIR_LANE1, name, expr)                                                             \
     COMPLEX_ROW(name, FN_COMPLEX(name), 1, 0, 0, 0, false, false, ns)
 #define COMPLEX_PART(name, ns, expr)                                                               \
-    COMPLEX_LANES(name, P, LOADS1, expr)                                                           \
+    PAIR_LANES(PAIR_REAL, name, expr)                                                              \
     COMPLEX_ROW(name, FN_COMPLEX(name), 1, 0, 0, 0, false, true, ns)
 #define COMPLEX_TEST(name, ns, expr)                                                               \
-    COMPLEX_LANES(name, uint8_t, LOADS1, expr)                                                     \
+    PAIR_LANES(PAIR_TEST, name, expr)                                                              \
     COMPLEX_ROW(name, FN_COMPLEX(name), 1, 0, 0, 0, true, false, ns)
 #define COMPLEX_COMPARE(name, ns, expr)                                                            \
-    COMPLEX_LANES(name, uint8_t, LOADS2, expr)                                                     \
+    PAIR_LANES(PAIR_COMPARE, name, expr)                                                           \
     COMPLEX_ROWS2(name, name, true, ns)
 #define COMPLEX2(name, ns, expr)                                                                   \
-    COMPLEX_LANES(name, C, LOADS2, expr)                                                           \
+    PAIR_LANES(PAIR_LANE2, name, expr)                                                             \
     COMPLEX_ROWS2(name, name, false, ns)
 /* A number of the signature is real, and so the other operand's parts stay apart. */
 #define COMPLEX2_NUMBER(name, ns, expr, by_number)                                                 \
-    COMPLEX_LANES(name, C, LOADS2, expr)                                                           \
-    COMPLEX_LANES(name##_scalar, C, LOADS2, by_number)                                             \
+    PAIR_LANES(PAIR_LANE2, name, expr)                                                             \
+    PAIR_LANES(PAIR_LANE2, name##_scalar, by_number)                                               \
     COMPLEX_ROWS2(name, name##_scalar, false, ns)
 #define COMPLEX2_ONLY(name, ns, expr)                                                              \
+    PAIR_LANES(PAIR_LANE2, name, expr)                                                             \
+    COMPLEX_ROW(name, FN_COMPLEX(name), 2, 0, 1, 0, false, false, ns)
+#define COMPLEX3(name, ns, o2, expr)                                                               \
+    PAIR_LANES(PAIR_LANE3, name, expr)                                                             \
+    COMPLEX_ROW(name, FN_COMPLEX(name), 3, 0, 1, o2, false, false, ns)
+/* Of the C library, one by one. */
+#define COMPLEX_LANES(name, R, LOADS, expr)                                                        \
+    COMPLEX_LANE(name, c64, R, LOADS, expr)                                                        \
+    COMPLEX_LANE(name, c128, R, LOADS, expr)
+#define ONE1(name, ns, expr)                                                                       \
+    COMPLEX_LANES(name, C, LOADS1, expr)                                                           \
+    COMPLEX_ROW(name, FN_COMPLEX(name), 1, 0, 0, 0, false, false, ns)
+#define ONE2(name, ns, expr)                                                                       \
+    COMPLEX_LANES(name, C, LOADS2, expr)                                                           \
+    COMPLEX_ROWS2(name, name, false, ns)
+#define ONE2_ONLY(name, ns, expr)                                                                  \
     COMPLEX_LANES(name, C, LOADS2, expr)                                                           \
     COMPLEX_ROW(name, FN_COMPLEX(name), 2, 0, 1, 0, false, false, ns)
 
-#define TIMES(x, y)   _Generic((x), float _Complex : times_c64, double _Complex : times_c128)(x, y)
-#define OVER(x, y)    _Generic((x), float _Complex : over_c64, double _Complex : over_c128)(x, y)
-#define POWER(x, y)   _Generic((x), float _Complex : power_c64, double _Complex : power_c128)(x, y)
-#define SGN(x)        _Generic((x), float _Complex : sign_c64, double _Complex : sign_c128)(x)
-#define BY(fn, x)     _Generic((x), float _Complex : fn##_c64, double _Complex : fn##_c128)
-#define SCALED(x, by) MADE(RE(x) * (P)(by), IM(x) * (P)(by))
+#define ONE_TIMES(x, y)                                                                            \
+    _Generic((x), float _Complex : one_times_c64, double _Complex : one_times_c128)(x, y)
+#define ONE_OVER(x, y)                                                                             \
+    _Generic((x), float _Complex : one_over_c64, double _Complex : one_over_c128)(x, y)
+#define ONE_POWER(x, y)                                                                            \
+    _Generic((x), float _Complex : power_c64, double _Complex : power_c128)(x, y)
+#define BY(fn, x)         _Generic((x), float _Complex : fn##_c64, double _Complex : fn##_c128)
+#define ONE_SCALED(x, by) MADE(RE(x) * (P)(by), IM(x) * (P)(by))
 
 /* clang-format off */
 /*               name     ns    result */
-COMPLEX_ROWS2(   add, add_scalar, false, 0.10) COMPLEX_ALPHA(add, 0.5) /* its lanes stand above */
-COMPLEX_ROWS2(   sub, sub_scalar, false, 0.10) COMPLEX_RROW(sub, 0.3) COMPLEX_ALPHA(sub, 0.5)
-COMPLEX2_NUMBER( mul,      0.40, TIMES(x, y), MADE(RE(x) * RE(y), IM(x) * RE(y)))
-COMPLEX2_NUMBER( div,      2.00, OVER(x, y),  MADE(RE(x) / RE(y), IM(x) / RE(y)))  COMPLEX_RROW(div, 2.0)
-COMPLEX2(        pow,     40.00, POWER(x, y))               COMPLEX_RROW(pow, 40.0)
-COMPLEX_COMPARE( eq,       0.40, x == y)
-COMPLEX_COMPARE( ne,       0.40, x != y)
-COMPLEX_TEST(    isnan,    0.40, isnan(RE(x)) || isnan(IM(x)))
-COMPLEX_TEST(    isinf,    0.40, isinf(RE(x)) || isinf(IM(x)))
-COMPLEX_TEST(    isfinite, 0.40, isfinite(RE(x)) && isfinite(IM(x)))
+COMPLEX2_NUMBER( add,        0.12, PLUS(x, y),  PARTS(x.re + y.re, x.im))
+COMPLEX2_NUMBER( sub,        0.12, MINUS(x, y), PARTS(x.re - y.re, x.im))            COMPLEX_RROW(sub, 0.15)
+COMPLEX2_NUMBER( mul,        0.15, TIMES(x, y), SCALED(x, y.re))
+COMPLEX2_NUMBER( div,        0.80, OVER(x, y),  PARTS(x.re / y.re, x.im / y.re))     COMPLEX_RROW(div, 0.8)
+COMPLEX3(        add_alpha,  0.15, SP_LANE_SCALAR0, PLUS(x, SCALED(y, z.re)))
+COMPLEX3(        sub_alpha,  0.15, SP_LANE_SCALAR0, MINUS(x, SCALED(y, z.re)))
+COMPLEX_COMPARE( eq,         0.15, (x.re == y.re) & (x.im == y.im))
+COMPLEX_COMPARE( ne,         0.15, (x.re != y.re) | (x.im != y.im))
+COMPLEX_TEST(    isnan,      0.15, IS_NAN(x.re) | IS_NAN(x.im))
+COMPLEX_TEST(    isinf,      0.15, (ABS(x.re) == INFINITY) | (ABS(x.im) == INFINITY))
+COMPLEX_TEST(    isfinite,   0.15, (ABS(x.re) < INFINITY) & (ABS(x.im) < INFINITY))
 
-COMPLEX1(        neg,        0.20, MADE(-RE(x), -IM(x)))
-COMPLEX1(        square,     0.40, TIMES(x, x))
-COMPLEX1(        reciprocal, 2.00, OVER((C)1, x))
-COMPLEX1(        sqrt,       8.00, OF(csqrt, x))
-COMPLEX1(        rsqrt,     10.00, OVER((C)1, OF(csqrt, x)))
-COMPLEX1(        sgn,        4.00, SGN(x))
-COMPLEX1(        conj_physical, 0.20, MADE(RE(x), -IM(x)))
-COMPLEX_PART(    abs,        3.00, OF(cabs, x))
-COMPLEX_PART(    angle,      8.00, OF2(atan2, IM(x), RE(x)))
-COMPLEX2_ONLY(   complex,    0.20, MADE(RE(x), RE(y)))
+COMPLEX1(        neg,        0.12, NEGATED(x))
+COMPLEX1(        conj_physical, 0.12, PARTS(x.re, -x.im))
+COMPLEX1(        square,     0.15, TIMES(x, x))
+COMPLEX1(        reciprocal, 0.80, OVER(PARTS(ONE, ZERO), x))
+COMPLEX1(        sgn,        1.00, SIGN_OF(x))
+COMPLEX_PART(    abs,        0.80, LENGTH(x))
+COMPLEX_PART(    angle,      2.40, MATH2(atan2, x.im, x.re))
+PAIR_LANES(      PAIR_MADE, complex, PARTS(x, y))
+COMPLEX_MADE(    complex,    0.15)
+COMPLEX3(        lerp,       0.80, 2, LERPED(x, y, z))
+COMPLEX_ROW(     lerp_scalar, FN_COMPLEX(lerp), 3, 0, 1, SP_LANE_SCALAR0, false, false, 0.8f)
+COMPLEX2_ONLY(   sigmoid_backward, 0.25, TIMES(x, TIMES(FROM_ONE(y), y)))
+COMPLEX2_ONLY(   tanh_backward,    0.25, TIMES(x, FROM_ONE(TIMES(y, y))))
 
-COMPLEX1(        exp,     15.00, OF(cexp, x))
-COMPLEX1(        exp2,    15.00, OF(cexp, SCALED(x, M_LN2)))
-COMPLEX1(        log,     15.00, OF(clog, x))
-COMPLEX1(        log2,    15.00, SCALED(OF(clog, x), M_LOG2E))
-COMPLEX1(        log10,   15.00, SCALED(OF(clog, x), M_LOG10E))
-COMPLEX1(        sin,     25.00, OF(csin, x))
-COMPLEX1(        cos,     25.00, OF(ccos, x))
-COMPLEX1(        tan,     25.00, OF(ctan, x))
-COMPLEX1(        asin,    40.00, OF(casin, x))
-COMPLEX1(        acos,    40.00, OF(cacos, x))
-COMPLEX1(        atan,    40.00, OF(catan, x))
-COMPLEX1(        sinh,    25.00, OF(csinh, x))
-COMPLEX1(        cosh,    25.00, OF(ccosh, x))
-COMPLEX1(        tanh,    25.00, OF(ctanh, x))
-COMPLEX1(        asinh,   40.00, OF(casinh, x))
-COMPLEX1(        acosh,   40.00, OF(cacosh, x))
-COMPLEX1(        atanh,   40.00, OF(catanh, x))
-COMPLEX1(        sigmoid, 20.00, BY(sigmoid, x)(x))
-COMPLEX1(        expm1,   20.00, BY(expm1, x)(x))
-COMPLEX1(        log1p,   20.00, BY(log1p, x)(x))
-COMPLEX1(        sinc,    30.00, BY(sinc, x)(x))
-COMPLEX1(        silu,    20.00, TIMES(x, BY(sigmoid, x)(x)))
-COMPLEX2_ONLY(   silu_backward, 25.00, TIMES(TIMES(x, BY(sigmoid, y)(y)), 1 + TIMES(y, 1 - BY(sigmoid, y)(y))))
-COMPLEX2_ONLY(   logaddexp, 40.00, BY(logaddexp, x)(x, y))
-COMPLEX_LANES(   lerp, C, LOADS3, BY(lerp, x)(x, y, z))
-COMPLEX_ROW(     lerp,        FN_COMPLEX(lerp), 3, 0, 1, 2, false, false, 2.0f)
-COMPLEX_ROW(     lerp_scalar, FN_COMPLEX(lerp), 3, 0, 1, SP_LANE_SCALAR0, false, false, 2.0f)
-COMPLEX2_ONLY(   sigmoid_backward, 1.00, TIMES(x, TIMES(1 - y, y)))
-COMPLEX2_ONLY(   tanh_backward,    1.00, TIMES(x, 1 - TIMES(y, y)))
+ONE2(            pow,     40.00, ONE_POWER(x, y))               COMPLEX_RROW(pow, 40.0)
+ONE1(            sqrt,    8.00, OF(csqrt, x))
+ONE1(            rsqrt,  10.00, ONE_OVER((C)1, OF(csqrt, x)))
+ONE1(        exp,     15.00, OF(cexp, x))
+ONE1(        exp2,    15.00, OF(cexp, ONE_SCALED(x, M_LN2)))
+ONE1(        log,     15.00, OF(clog, x))
+ONE1(        log2,    15.00, ONE_SCALED(OF(clog, x), M_LOG2E))
+ONE1(        log10,   15.00, ONE_SCALED(OF(clog, x), M_LOG10E))
+ONE1(        sin,     25.00, OF(csin, x))
+ONE1(        cos,     25.00, OF(ccos, x))
+ONE1(        tan,     25.00, OF(ctan, x))
+ONE1(        asin,    40.00, OF(casin, x))
+ONE1(        acos,    40.00, OF(cacos, x))
+ONE1(        atan,    40.00, OF(catan, x))
+ONE1(        sinh,    25.00, OF(csinh, x))
+ONE1(        cosh,    25.00, OF(ccosh, x))
+ONE1(        tanh,    25.00, OF(ctanh, x))
+ONE1(        asinh,   40.00, OF(casinh, x))
+ONE1(        acosh,   40.00, OF(cacosh, x))
+ONE1(        atanh,   40.00, OF(catanh, x))
+ONE1(        sigmoid, 20.00, BY(sigmoid, x)(x))
+ONE1(        expm1,   20.00, BY(expm1, x)(x))
+ONE1(        log1p,   20.00, BY(log1p, x)(x))
+ONE1(        sinc,    30.00, BY(sinc, x)(x))
+ONE1(        silu,    20.00, ONE_TIMES(x, BY(sigmoid, x)(x)))
+ONE2_ONLY(   silu_backward, 25.00, ONE_TIMES(ONE_TIMES(x, BY(sigmoid, y)(y)), 1 + ONE_TIMES(y, 1 - BY(sigmoid, y)(y))))
+ONE2_ONLY(   logaddexp, 40.00, BY(logaddexp, x)(x, y))
 
 /* Ops that only move elements have their functions among those of their size (lanes_special.h). */
 #define ROW_OF(op, name) [SP_OP_##op] = &complex_##name

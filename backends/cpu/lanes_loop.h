@@ -22,7 +22,8 @@ typedef struct cursor {
 /* With a splat, `one` becomes a vector of the element and the cursor stays on it. */
 #define CURSOR(T, c, operand, bit, one)                                                            \
     V_##T one;                                                                                     \
-    cursor c = {operand, (const char *)(operand) + (n - N_##T) * (int64_t)sizeof(E_##T), VB};      \
+    cursor c = {operand, (const char *)(operand) + (n - N_##T) * (int64_t)sizeof(E_##T),           \
+                sizeof one};                                                                       \
     if (splat & (bit)) one = splat_at_##T(operand), c = (cursor)                                   \
         {                                                                                          \
             (const char *)&one, (const char *)&one, 0                                              \
@@ -108,7 +109,7 @@ DEFINE_LOOPS(b8, B_b8, PUT_BYTES, b8_bool)
         if (rest) last = f(load_##T(x.last), load_##T(y.last), load_##T(z.last));                  \
         for (int64_t i = n / N_##T; i > 0; i--) {                                                  \
             store_##T(d, f(load_##T(x.at), load_##T(y.at), load_##T(z.at)));                       \
-            x.at += x.step, y.at += y.step, z.at += z.step, d += VB;                               \
+            x.at += x.step, y.at += y.step, z.at += z.step, d += sizeof one_a;                     \
         }                                                                                          \
         if (rest) store_##T(d - (N_##T - rest) * SIZE, last);                                      \
     }

@@ -5,9 +5,7 @@
 
 #include <string.h>
 
-#include "backends/cpu/parts.h"
 #include "backends/cpu/pool.h"
-#include "backends/cpu/scan_complex.h"
 #include "backends/cpu/strided.h"
 #include "ops/op.h"
 #include "tensor/memory.h"
@@ -15,7 +13,7 @@
 enum {
     LEVELS = 56,
     SUPER_BLOCKS = 64,      /* a power of two: where a sequence may be cut for threads */
-    COLUMNS_MAX = 512,      /* a tile of columns, at most ... */
+    COLUMNS_MAX = 512,      /* a tile of columns of 8 bytes, at most ... */
     LEVEL_BYTES = 64 * 1024 /* ... and as many as leave room for a cascade on the stack */
 };
 
@@ -108,8 +106,9 @@ static void canonicalize(reduction *r, const sp_kargs *args)
         r->columns = r->kept[r->n_kept - 1].size, r->groups /= r->columns;
         int levels = 3;
         while (levels < LEVELS && (r->n / SP_REDUCE_ROWS) >> (levels - 2) > 0) levels++;
-        r->tile = LEVEL_BYTES / (levels * 8) / 16 * 16;
-        if (r->tile > COLUMNS_MAX) r->tile = COLUMNS_MAX;
+        int64_t widest = r->acc_size > 8 ? r->acc_size : 8, most = COLUMNS_MAX * 8 / widest;
+        r->tile = LEVEL_BYTES / (levels * widest) / 16 * 16;
+        if (r->tile > most) r->tile = most;
         if (r->tile > r->columns) r->tile = r->columns;
     }
     r->supers = (r->n + r->block * SUPER_BLOCKS - 1) / (r->block * SUPER_BLOCKS);
@@ -203,7 +202,7 @@ static void row_part(const reduction *r, const char *base, int64_t from, int64_t
         r->f->tree(base + from * r->in_size, count, lane);
         return;
     }
-    double level[LEVELS][SP_REDUCE_LANES], raw[2 * SP_REDUCE_BLOCK], block[SP_REDUCE_BLOCK];
+    sp_element level[LEVELS][SP_REDUCE_LANES], raw[SP_REDUCE_BLOCK], block[SP_REDUCE_BLOCK];
     cascade c = {.r = r, .level = (char *)level, .width = SP_REDUCE_LANES};
     sp_operand x = sequence(r, base);
     int64_t at = from;
@@ -292,9 +291,10 @@ static void unit_part(const reduction *r, const unit *u, int64_t super, void *ac
 
 static void unit_store(const reduction *r, const unit *u, const void *acc)
 {
-    double one[1], converted[COLUMNS_MAX];
+    sp_element one;
+    double converted[COLUMNS_MAX];
     int64_t n = u->width;
-    if (r->rows) r->f->finish(acc, one), acc = one, n = 1;
+    if (r->rows) r->f->finish(acc, &one), acc = &one, n = 1;
     if (r->acc_dtype != r->out_dtype) {
         sp__isa->cast[r->acc_dtype][r->out_dtype](converted, acc, NULL, NULL, n, 0),
             acc = converted;
@@ -341,7 +341,7 @@ static void plain_rows(const reduction *r, int64_t from, int64_t to)
 {
     const dim *row = &r->kept[0];
     for (int64_t i = from; i < to; i++) {
-        double lane[SP_REDUCE_LANES];
+        sp_element lane[SP_REDUCE_LANES];
         r->f->tree(r->in + i * row->stride * r->in_size, r->n, lane);
         r->f->finish(lane, r->out + i * row->out_stride * r->out_size);
     }
@@ -402,7 +402,6 @@ static sp_status reduce(const sp_kargs *args, sp_reduce_kind kind)
 
 sp_status sp__cpu_sum(const sp_kargs *args)
 {
-    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_by_parts(sp__cpu_sum, args);
     return reduce(args, SP_TREE_SUM);
 }
 
@@ -418,7 +417,6 @@ sp_status sp__cpu_amin(const sp_kargs *args)
 
 sp_status sp__cpu_prod(const sp_kargs *args)
 {
-    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_prod_complex(args);
     return reduce(args, SP_TREE_PROD);
 }
 

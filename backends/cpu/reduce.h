@@ -39,7 +39,7 @@ static inline int sp__reduce_dtype(int dtype)
 static inline void sp__reduce_row(sp_reduce_kind kind, int dtype, const void *p, int64_t n,
                                   void *out)
 {
-    double lane[SP_REDUCE_LANES]; /* room for 16 elements of 8 bytes */
+    sp_element lane[SP_REDUCE_LANES];
     const sp_reduce_lanes *f = &sp__isa->reduce[kind][dtype];
     f->tree(p, n, lane);
     f->finish(lane, out);

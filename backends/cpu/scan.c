@@ -2,7 +2,8 @@
  * recurrence that their derivatives are made of.
  *
  * One sequence is one chain in the order of its elements, by one thread; threads share sequences
- * out. Floating dtypes run in float64 and each result is rounded once; integers run in int64. So
+ * out. Floating dtypes run in float64, complex ones in complex128, and each result is rounded once;
+ * integers run in int64. So
  * the bits depend on nothing but the values, and an error does not grow along the way.
  *
  * A chain waits for each of its results, so several are run together, in two ways:
@@ -14,9 +15,7 @@
 #include <stdlib.h>
 
 #include "backends/cpu/kernels.h"
-#include "backends/cpu/parts.h"
 #include "backends/cpu/pool.h"
-#include "backends/cpu/scan_complex.h"
 #include "backends/cpu/strided.h"
 #include "backends/cpu/tile.h"
 #include "ops/op.h"
@@ -109,6 +108,22 @@ DEFINE_RUNNING(prod_f32, float, double, 1, s[k] * X)
 DEFINE_RUNNING(prod_f64, double, double, 1, s[k] * X)
 DEFINE_RUNNING(prod_i64, int64_t, uint64_t, 1, s[k] * X)
 
+/* Complex numbers; a product starts with its first factor, since 1 times an infinity is NaN. */
+typedef float _Complex c64;
+typedef double _Complex c128;
+
+static inline c128 times(c128 x, c128 y)
+{
+    double a = __real__ x, b = __imag__ x, c = __real__ y, d = __imag__ y;
+    return __builtin_complex(a * c - b * d, a * d + b * c);
+}
+DEFINE_RUNNING(sum_c64, c64, c128, 0, s[k] + X)
+DEFINE_RUNNING(sum_c128, c128, c128, 0, s[k] + X)
+#define DEFINE_PRODUCT(name, type)                                                                 \
+    DEFINE_SCAN(name, type, c128, (s[k] = X, OUT = (T)s[k]), (s[k] = times(s[k], X), OUT = (T)s[k]))
+DEFINE_PRODUCT(prod_c64, c64)
+DEFINE_PRODUCT(prod_c128, c128)
+
 static double log_add_exp(double x, double y)
 {
     double low = isnan(y) || y < x ? y : x, high = isnan(y) || y > x ? y : x;
@@ -134,13 +149,16 @@ DEFINE_EXTREMUM(min_b8, uint8_t, <=)
 
 /* out[i] = x[i] + factor[i] out[i - 1]; in reverse, x[i] + factor[i + 1] out[i + 1], walked from
  * the end: the state is the second summand. The first factor is not looked at. */
-#define DEFINE_LINEAR(name, type)                                                                  \
-    DEFINE_SCAN(name, type, double, (s[k] = X, OUT = (T)s[k]),                                     \
-                (s[k] = X + FACTOR * s[k], OUT = (T)s[k]))                                         \
-    DEFINE_SCAN(name##_back, type, double, (s[k] = X, OUT = (T)s[k], s[k] = FACTOR * s[k]),        \
-                (s[k] = X + s[k], OUT = (T)s[k], s[k] = FACTOR * s[k]))
-DEFINE_LINEAR(linear_f32, float)
-DEFINE_LINEAR(linear_f64, double)
+#define DEFINE_LINEAR(name, type, acc, TIMES)                                                      \
+    DEFINE_SCAN(name, type, acc, (s[k] = X, OUT = (T)s[k]),                                        \
+                (s[k] = X + TIMES(FACTOR, s[k]), OUT = (T)s[k]))                                   \
+    DEFINE_SCAN(name##_back, type, acc, (s[k] = X, OUT = (T)s[k], s[k] = TIMES(FACTOR, s[k])),     \
+                (s[k] = X + s[k], OUT = (T)s[k], s[k] = TIMES(FACTOR, s[k])))
+#define REAL_TIMES(x, y) ((x) * (y))
+DEFINE_LINEAR(linear_f32, float, double, REAL_TIMES)
+DEFINE_LINEAR(linear_f64, double, double, REAL_TIMES)
+DEFINE_LINEAR(linear_c64, c64, c128, times)
+DEFINE_LINEAR(linear_c128, c128, c128, times)
 
 /* ---- sequences ----- */
 
@@ -220,34 +238,37 @@ static sp_status converted(const sp_kargs *args, sp_operand *x)
     return sp__cpu_pointwise(&cast);
 }
 
-static sp_status running(const sp_kargs *args, const scan_kind *f32, const scan_kind *f64,
-                         const scan_kind *i64, double ns)
+/* Kinds by dtype of the result. */
+static sp_status running(const sp_kargs *args, const scan_kind *const *by_dtype, double ns)
 {
-    int dtype = args->arg[0].dtype;
-    scan_job j = {.out = args->arg[0],
-                  .kind = dtype == SP_FLOAT32   ? f32
-                          : dtype == SP_FLOAT64 ? f64
-                                                : i64,
-                  .ns = ns};
+    scan_job j = {.out = args->arg[0], .kind = by_dtype[args->arg[0].dtype], .ns = ns};
     SP_RETURN_IF(converted(args, &j.x));
     return scan(&j, &args->attr[0]);
 }
 
 sp_status sp__cpu_cumsum(const sp_kargs *args)
 {
-    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_by_parts(sp__cpu_cumsum, args);
-    return running(args, &sum_f32, &sum_f64, &sum_i64, 1);
+    static const scan_kind *const kinds[SP_DTYPE_COUNT] = {
+        [SP_FLOAT32] = &sum_f32,   [SP_FLOAT64] = &sum_f64,     [SP_INT64] = &sum_i64,
+        [SP_COMPLEX64] = &sum_c64, [SP_COMPLEX128] = &sum_c128,
+    };
+    return running(args, kinds, 1);
 }
 
 sp_status sp__cpu_cumprod(const sp_kargs *args)
 {
-    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_cumprod_complex(args);
-    return running(args, &prod_f32, &prod_f64, &prod_i64, 1);
+    static const scan_kind *const kinds[SP_DTYPE_COUNT] = {
+        [SP_FLOAT32] = &prod_f32,   [SP_FLOAT64] = &prod_f64,     [SP_INT64] = &prod_i64,
+        [SP_COMPLEX64] = &prod_c64, [SP_COMPLEX128] = &prod_c128,
+    };
+    return running(args, kinds, 1);
 }
 
 sp_status sp__cpu_logcumsumexp(const sp_kargs *args)
 {
-    return running(args, &log_sum_f32, &log_sum_f64, NULL, 20);
+    static const scan_kind *const kinds[SP_DTYPE_COUNT] = {
+        [SP_FLOAT32] = &log_sum_f32, [SP_FLOAT64] = &log_sum_f64};
+    return running(args, kinds, 20);
 }
 
 static sp_status extremum(const sp_kargs *args, const scan_kind *const *by_dtype)
@@ -278,13 +299,21 @@ sp_status sp__cpu_cummin(const sp_kargs *args)
 /* attributes: dim, reverse */
 sp_status sp__cpu_linear_scan(const sp_kargs *args)
 {
-    if (sp__dtype_is_complex(args->arg[0].dtype)) return sp__cpu_linear_scan_complex(args);
-    bool back = args->attr[1].v.i != 0, narrow = args->arg[0].dtype == SP_FLOAT32;
+    static const scan_kind *const kinds[2][SP_DTYPE_COUNT] = {
+        {[SP_FLOAT32] = &linear_f32,
+         [SP_FLOAT64] = &linear_f64,
+         [SP_COMPLEX64] = &linear_c64,
+         [SP_COMPLEX128] = &linear_c128},
+        {[SP_FLOAT32] = &linear_f32_back,
+         [SP_FLOAT64] = &linear_f64_back,
+         [SP_COMPLEX64] = &linear_c64_back,
+         [SP_COMPLEX128] = &linear_c128_back},
+    };
+    bool back = args->attr[1].v.i != 0;
     scan_job j = {.out = args->arg[0],
                   .x = args->arg[1],
                   .factor = args->arg[2],
-                  .kind = narrow ? (back ? &linear_f32_back : &linear_f32)
-                                 : (back ? &linear_f64_back : &linear_f64),
+                  .kind = kinds[back][args->arg[0].dtype],
                   .reverse = back,
                   .ns = 1.5};
     return scan(&j, &args->attr[0]);

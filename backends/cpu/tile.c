@@ -277,7 +277,7 @@ static inline void number_to(const sp_attr *a, int dtype, sp_element *out)
 
 static inline int operand_dtype(const sp_lanes *l, int k, const sp_kargs *args)
 {
-    return k == 0 && l->bool_first ? SP_BOOL : args->compute;
+    return sp__lanes_take(l, k, args->compute);
 }
 
 /* Operands as they lie in memory, numbers in `number`. False: some dtype would have to be

@@ -73,7 +73,7 @@ static sp_status add_instr(sp_tile_prog *p, const sp_tile_instr *instr, const in
     }
     sp_tile_step step = {.fn = l->fn[instr->compute], .n_src = l->n_operands, .convert_from = -1};
     for (int k = 0; k < l->n_operands; k++) {
-        int from = l->order[k], dtype = k == 0 && l->bool_first ? SP_BOOL : instr->compute;
+        int from = l->order[k], dtype = sp__lanes_take(l, k, instr->compute);
         if (from >= SP_LANE_SCALAR0)
             step.src[k] = (int16_t)add_number(p, instr->scalar[from - SP_LANE_SCALAR0], dtype);
         else
