@@ -8,24 +8,18 @@
 #ifndef SP_CPU_LANES_ERF_H
 #define SP_CPU_LANES_ERF_H
 
+#include "backends/cpu/lanes_exact.h"
 #include "backends/cpu/vec.h"
 
-/* exp(x + more) without its power of two, which is 2^n: -88 <= x <= 0, more much smaller (Moshier's
- * Cephes). */
+/* exp(x + more) without its power of two, which is 2^n: -88 <= x <= 0, more much smaller. */
 ALWAYS_INLINE V_f32 exp_parts_f32(V_f32 x, V_f32 more, V_f32 *power)
 {
     const V_f32 magic = splat_f32(0x1.8p23f);
     V_f32 steps = MUL_ADD_F32(x, splat_f32(0x1.715476p0f), magic), n = steps - magic;
     V_f32 r = MUL_ADD_F32(n, splat_f32(-0x1.62e4p-1f), x);
     r = MUL_ADD_F32(n, splat_f32(-0x1.7f7d1cp-20f), r) + more;
-    V_f32 p = splat_f32(1.9875691500e-4f);
-    p = MUL_ADD_F32(p, r, splat_f32(1.3981999507e-3f));
-    p = MUL_ADD_F32(p, r, splat_f32(8.3334519073e-3f));
-    p = MUL_ADD_F32(p, r, splat_f32(4.1665795894e-2f));
-    p = MUL_ADD_F32(p, r, splat_f32(1.6666665459e-1f));
-    p = MUL_ADD_F32(p, r, splat_f32(5.0000001201e-1f));
     *power = (V_f32)(((M_f32)steps - (M_f32)magic + 127) << 23);
-    return MUL_ADD_F32(p, r * r, r) + 1;
+    return MUL_ADD_F32(exp_rest_f32(r), r * r, r) + 1;
 }
 
 /* exp(x) for x <= 0; 0 below log(2^-127). */

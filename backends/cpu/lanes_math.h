@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "backends/cpu/lanes_erf.h"
+#include "backends/cpu/lanes_exact.h"
 #include "backends/cpu/lanes_wide.h"
 #include "backends/cpu/vec.h"
 
@@ -264,20 +265,45 @@ DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.21016171044789693
 
 /* ---- activations ----- */
 
-/* Far below 0, exp(x) is less than a normal number long before x exp(x) is: there it is
- * exp(x + shift), which is exact to add, and times scale at the end. */
-#define DEFINE_FAR_BELOW(T, BELOW, SHIFT, SCALE)                                                   \
-    ALWAYS_INLINE V_##T far_shift_of_##T(V_##T x)                                                  \
+/* x / (1 + exp(-x)) and x tanh(log(1 + exp(x))), which is x (1 + 2 v) / (1 + 2 v + 2 v v) with v =
+ * exp(-x) and so x / v FAR below 0. There v may be too large for a number where the result is not
+ * too small: x and v, and 1, are taken 2^-SHIFT times. */
+#define DEFINE_SELF_GATED(T, FAR, SHIFT)                                                           \
+    ALWAYS_INLINE V_##T shifted_exp_##T(V_##T x, M_##T far, V_##T *rest)                           \
     {                                                                                              \
-        return (V_##T)((M_##T)(x < BELOW) & (M_##T)splat_##T(SHIFT));                              \
+        V_##T n, p = exp_pair_##T(x, rest, &n);                                                    \
+        V_##T power = power_of_two_##T(n - (V_##T)(far & (M_##T)splat_##T(SHIFT)));                \
+        *rest *= power;                                                                            \
+        return p * power;                                                                          \
     }                                                                                              \
-    ALWAYS_INLINE V_##T far_scale_of_##T(V_##T x)                                                  \
+    ALWAYS_INLINE V_##T silu_of_##T(V_##T x)                                                       \
     {                                                                                              \
-        M_##T far = x < BELOW;                                                                     \
-        return (V_##T)((far & (M_##T)splat_##T(SCALE)) | (~far & (M_##T)splat_##T(1)));            \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        M far = x < -SHIFT;                                                                        \
+        V one = SELECT(far, power_of_two_##T(splat_##T(-SHIFT)), splat_##T(1)), e_rest, rest;      \
+        V e = shifted_exp_##T(-x, far, &e_rest), below = sum_of_sizes_##T(e, one, &rest);          \
+        return quotient_by_pair_##T(x * one, below, rest + e_rest);                                \
+    }                                                                                              \
+    ALWAYS_INLINE V_##T mish_of_##T(V_##T x)                                                       \
+    {                                                                                              \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        M far = x < FAR;                                                                           \
+        V v_rest, rest, sum_rest, v = shifted_exp_##T(-x, far, &v_rest), w = v + v;                \
+        V sum = sum_of_sizes_##T(w, splat_##T(1), &sum_rest);                                      \
+        sum_rest += v_rest + v_rest;                                                               \
+        V square = product_of_pair_##T(w, v, &rest);                                               \
+        rest += 2 * w * v_rest + sum_rest;                                                         \
+        V more, below = sum_of_sizes_##T(square, sum, &more), top_rest;                            \
+        V top = product_of_pair_##T(x, sum, &top_rest);                                            \
+        top_rest += x * sum_rest;                                                                  \
+        top = SELECT(far, x * power_of_two_##T(splat_##T(-SHIFT)), top);                           \
+        return quotient_of_pairs_##T(top, SELECT(far, (V){0}, top_rest), SELECT(far, v, below),    \
+                                     SELECT(far, v_rest, rest + more));                            \
     }
-DEFINE_FAR_BELOW(f32, -64, 32, (float)1.2664165549094176e-14)
-DEFINE_FAR_BELOW(f64, -512, 256, 6.616261056709485e-112)
+DEFINE_SELF_GATED(f32, -20, 64)
+DEFINE_SELF_GATED(f64, -40, 512)
 
 #define DEFINE_ACTIVATIONS(T)                                                                      \
     ALWAYS_INLINE V_##T sigmoid_of_##T(V_##T x)                                                    \
@@ -289,18 +315,6 @@ DEFINE_FAR_BELOW(f64, -512, 256, 6.616261056709485e-112)
     {                                                                                              \
         V_##T above = (V_##T)(~(x < 0) & (M_##T)x);                                                \
         return above + log1p_of_##T(exp_of_##T(-abs_of_##T(x)));                                   \
-    }                                                                                              \
-    ALWAYS_INLINE V_##T silu_of_##T(V_##T x)                                                       \
-    {                                                                                              \
-        return x / (exp_of_##T(-x - far_shift_of_##T(x)) + 1) * far_scale_of_##T(x);               \
-    }                                                                                              \
-    /* x tanh(log(1 + exp(x))) by w = exp(x); x from 20 on. */                                     \
-    ALWAYS_INLINE V_##T mish_of_##T(V_##T x)                                                       \
-    {                                                                                              \
-        V_##T w = exp_of_##T(x + far_shift_of_##T(x)), n = w * (w + 2), one = splat_##T(1);        \
-        M_##T far = x > 20;                                                                        \
-        V_##T factor = (V_##T)((far & (M_##T)one) | (~far & (M_##T)(n / (n + 2))));                \
-        return x * factor * far_scale_of_##T(x);                                                   \
     }                                                                                              \
     /* (1 + tanh(u)) / 2 is sigmoid(2 u); u is sqrt(2 / pi) (x + 0.044715 x ** 3). */              \
     ALWAYS_INLINE V_##T gelu_tanh_##T(V_##T x)                                                     \
@@ -317,6 +331,22 @@ DEFINE_FAR_BELOW(f64, -512, 256, 6.616261056709485e-112)
     }
 DEFINE_ACTIVATIONS(f32)
 DEFINE_ACTIVATIONS(f64)
+
+/* sin(pi x) / (pi x): x less the even number next to it, which is exact, has the same sine. Near
+ * 0, where it is 1, the divisor's inverse would overflow. */
+#define DEFINE_SINC(T, NEAR, PI_REST)                                                              \
+    ALWAYS_INLINE V_##T sinc_of_##T(V_##T x)                                                       \
+    {                                                                                              \
+        V_##T turns = round_of_##T(x * (E_##T)0.5), rest;                                          \
+        V_##T below = product_of_pair_##T(x, splat_##T((E_##T)M_PI), &rest);                       \
+        V_##T sine = sinpi_of_##T(x - (turns + turns));                                            \
+        rest += x * (E_##T)(PI_REST);                                                              \
+        V_##T part = quotient_by_pair_##T(sine, below, rest);                                      \
+        M_##T near = abs_of_##T(x) < (E_##T)(NEAR);                                                \
+        return (V_##T)((near & (M_##T)splat_##T(1)) | (~near & (M_##T)part));                      \
+    }
+DEFINE_SINC(f32, 1e-4, -8.742278000372485e-8)
+DEFINE_SINC(f64, 4e-9, 1.2246467991473532e-16)
 
 ALWAYS_INLINE V_f64 quick_erf_of_f64(V_f64 x)
 {
