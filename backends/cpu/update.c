@@ -58,6 +58,66 @@ static void adam_numbers(const sp_kargs *args, sp_update *u)
     u->maximize = args->attr[SP_ADAM_STEP_MAXIMIZE].v.i;
 }
 
+static void adamax_numbers(const sp_kargs *args, sp_update *u)
+{
+    u->keep = number(args, SP_ADAMAX_STEP_BETA1);
+    u->keep_square = number(args, SP_ADAMAX_STEP_BETA2);
+    u->lr = number(args, SP_ADAMAX_STEP_LR) / (1 - pow(u->keep, number(args, SP_ADAMAX_STEP_STEP)));
+    u->eps = number(args, SP_ADAMAX_STEP_EPS);
+    u->weight_decay = number(args, SP_ADAMAX_STEP_WEIGHT_DECAY);
+    u->maximize = args->attr[SP_ADAMAX_STEP_MAXIMIZE].v.i;
+}
+
+static void nadam_numbers(const sp_kargs *args, sp_update *u)
+{
+    u->lr = number(args, SP_NADAM_STEP_LR);
+    u->lr_grad = number(args, SP_NADAM_STEP_LR_GRAD);
+    u->keep = number(args, SP_NADAM_STEP_BETA1);
+    u->keep_square = number(args, SP_NADAM_STEP_BETA2);
+    u->root_scale = 1 / sqrt(1 - pow(u->keep_square, number(args, SP_NADAM_STEP_STEP)));
+    u->eps = number(args, SP_NADAM_STEP_EPS);
+    u->maximize = args->attr[SP_NADAM_STEP_MAXIMIZE].v.i;
+    if (args->op == SP_OP_NADAM_STEP)
+        u->weight_decay = number(args, SP_NADAM_STEP_WEIGHT_DECAY);
+    else
+        u->shrink = number(args, SP_NADAM_STEP_DECOUPLED_SHRINK);
+}
+
+/* What RAdam's mean over a root is multiplied with; 0 while the root is not known well enough. */
+static double radam_factor(double beta2, double step)
+{
+    double power = pow(beta2, step), most = 2 / (1 - beta2) - 1;
+    double rho = most - 2 * step * power / (1 - power);
+    if (!(rho > 5)) return 0;
+    double rect = (rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho);
+    return sqrt(rect) * sqrt(1 - power);
+}
+
+static void radam_numbers(const sp_kargs *args, sp_update *u)
+{
+    double step = number(args, SP_RADAM_STEP_STEP), lr = number(args, SP_RADAM_STEP_LR);
+    double decay = number(args, SP_RADAM_STEP_WEIGHT_DECAY);
+    bool decoupled = args->attr[SP_RADAM_STEP_DECOUPLED].v.i;
+    u->keep = number(args, SP_RADAM_STEP_BETA1);
+    u->keep_square = number(args, SP_RADAM_STEP_BETA2);
+    u->eps = number(args, SP_RADAM_STEP_EPS);
+    u->weight_decay = decoupled ? 0 : decay;
+    u->shrink = decoupled ? 1 - lr * decay : 1;
+    double factor = radam_factor(u->keep_square, step);
+    u->rootless = factor == 0;
+    u->lr = lr / (1 - pow(u->keep, step)) * (u->rootless ? 1 : factor);
+    u->maximize = args->attr[SP_RADAM_STEP_MAXIMIZE].v.i;
+}
+
+static void adadelta_numbers(const sp_kargs *args, sp_update *u)
+{
+    u->lr = number(args, SP_ADADELTA_STEP_LR);
+    u->keep_square = number(args, SP_ADADELTA_STEP_RHO);
+    u->eps = number(args, SP_ADADELTA_STEP_EPS);
+    u->weight_decay = number(args, SP_ADADELTA_STEP_WEIGHT_DECAY);
+    u->maximize = args->attr[SP_ADADELTA_STEP_MAXIMIZE].v.i;
+}
+
 static void adagrad_numbers(const sp_kargs *args, sp_update *u)
 {
     double step = number(args, SP_ADAGRAD_STEP_STEP);
@@ -105,6 +165,11 @@ static const struct method {
     {SP_OP_RMSPROP_STEP_CENTERED, SP_UPDATE_RMSPROP_CENTERED, rmsprop_numbers},
     {SP_OP_RMSPROP_STEP_CENTERED_MOMENTUM, SP_UPDATE_RMSPROP_CENTERED_MOMENTUM, rmsprop_numbers},
     {SP_OP_ADAGRAD_STEP, SP_UPDATE_ADAGRAD, adagrad_numbers},
+    {SP_OP_ADAMAX_STEP, SP_UPDATE_ADAMAX, adamax_numbers},
+    {SP_OP_NADAM_STEP, SP_UPDATE_NADAM, nadam_numbers},
+    {SP_OP_NADAM_STEP_DECOUPLED, SP_UPDATE_NADAM, nadam_numbers},
+    {SP_OP_RADAM_STEP, SP_UPDATE_RADAM, radam_numbers},
+    {SP_OP_ADADELTA_STEP, SP_UPDATE_ADADELTA, adadelta_numbers},
 };
 
 static const struct method *method_of(int op)

@@ -8,12 +8,14 @@
 
 typedef struct sp_update {
     double lr;                     /* with the corrections for means that start at zero */
+    double lr_grad;                /* of the gradient itself, beside its mean's */
     double weight_decay;           /* added to the gradient, times the parameter */
     double shrink;                 /* the parameter is multiplied with it first */
     double keep, keep_square, eps; /* how much of means, and of mean squares, is kept */
     double root_scale;             /* a root is multiplied with it */
     double momentum, dampening;
     bool maximize, nesterov, first;
+    bool rootless; /* the mean is divided by nothing */
 } sp_update;
 
 #define SP_UPDATE(kind, step, n_states) kind,

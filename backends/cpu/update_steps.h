@@ -112,6 +112,38 @@ ALWAYS_INLINE void NAME(adagrad)(V *s, V g, const sp_update *u)
     s[0] -= SPLAT(u->lr) * (g / (SQRT(s[1]) + SPLAT(u->eps)));
 }
 
+ALWAYS_INLINE void NAME(adamax)(V *s, V g, const sp_update *u)
+{
+    g = NAME(slope)(s[0], g, u);
+    s[1] = NAME(mean)(s[1], g, u->keep);
+    V kept = SPLAT(u->keep_square) * s[2], size = ABS(g) + SPLAT(u->eps);
+    s[2] = LARGER(kept, size);
+    s[0] -= SPLAT(u->lr) * (s[1] / s[2]);
+}
+
+ALWAYS_INLINE void NAME(nadam)(V *s, V g, const sp_update *u)
+{
+    V slope = NAME(slope)(s[0], g, u);
+    NAME(adam_means)(s, g, u);
+    V root = SQRT(s[2]) * SPLAT(u->root_scale) + SPLAT(u->eps);
+    s[0] -= (SPLAT(u->lr) * s[1] + SPLAT(u->lr_grad) * slope) / root;
+}
+
+ALWAYS_INLINE void NAME(radam)(V *s, V g, const sp_update *u)
+{
+    NAME(adam_means)(s, g, u);
+    s[0] -= SPLAT(u->lr) * (u->rootless ? s[1] : s[1] / (SQRT(s[2]) + SPLAT(u->eps)));
+}
+
+ALWAYS_INLINE void NAME(adadelta)(V *s, V g, const sp_update *u)
+{
+    g = NAME(slope)(s[0], g, u);
+    s[1] = NAME(mean_square)(s[1], g, u->keep_square);
+    V change = SQRT(s[2] + SPLAT(u->eps)) / SQRT(s[1] + SPLAT(u->eps)) * g;
+    s[2] = NAME(mean_square)(s[2], change, u->keep_square);
+    s[0] -= SPLAT(u->lr) * change;
+}
+
 #undef V
 #undef M
 #undef NAME

@@ -134,6 +134,10 @@ TORCH = {
     "adam_step": lambda *args, **kwargs: stepped(torch.optim.Adam, *args, **kwargs),
     "rmsprop_step": lambda *args, **kwargs: stepped(torch.optim.RMSprop, *args, **kwargs),
     "adagrad_step": lambda *args, **kwargs: stepped(torch.optim.Adagrad, *args, **kwargs),
+    "adamax_step": lambda *args, **kwargs: stepped(torch.optim.Adamax, *args, **kwargs),
+    "nadam_step": lambda *args, **kwargs: nadam_stepped(*args, **kwargs),
+    "radam_step": lambda *args, **kwargs: stepped(torch.optim.RAdam, *args, **kwargs),
+    "adadelta_step": lambda *args, **kwargs: stepped(torch.optim.Adadelta, *args, **kwargs),
     "all_finite": lambda xs: torch.stack([x.isfinite().all() for x in xs]).all(),
     "view_as_complex": lambda x: torch.complex(x[..., 0], x[..., 1]),
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
@@ -149,7 +153,20 @@ STATES = {
         5: ["square_avg", "grad_avg", "momentum_buffer"],
     },
     "Adagrad": {3: ["sum"]},
+    "Adamax": {4: ["exp_avg", "exp_inf"]},
+    "RAdam": {4: ["exp_avg", "exp_avg_sq"]},
+    "Adadelta": {4: ["square_avg", "acc_delta"]},
 }
+
+
+def nadam_stepped(param, exp_avg, exp_avg_sq, grad, **kwargs):
+    """By PyTorch's Adam, which has the means, and by what NAdam's move is made of."""
+    rates, shrink = (kwargs.pop("lr"), kwargs.pop("lr_grad")), kwargs.pop("shrink", 1.0)
+    step, beta2 = kwargs["step"], kwargs.get("beta2", 0.999)
+    slope = grad * (-1 if kwargs.get("maximize") else 1) + kwargs.get("weight_decay", 0) * param
+    _, m, v = stepped(torch.optim.Adam, param, exp_avg, exp_avg_sq, grad, lr=0.0, **kwargs)
+    root = (v / (1 - beta2**step)).sqrt() + kwargs.get("eps", 1e-8)
+    return param * shrink - (rates[0] * m + rates[1] * slope) / root, m, v
 
 
 def stepped(kind, *tensors, **kwargs):

@@ -470,6 +470,9 @@ def test_made_of_one_number(name):
         ("AdamW", {"lr": 0.1}),
         ("RMSprop", {"lr": 0.1, "centered": True, "momentum": 0.5}),
         ("Adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5}),
+        ("Adamax", {"lr": 0.1}),
+        ("RAdam", {"lr": 0.1, "betas": (0.5, 0.9)}),
+        ("Adadelta", {"lr": 0.5}),
     ],
 )
 def test_optimizers_step_as_torchs(kind, options):

@@ -30,6 +30,23 @@ OPTIMIZERS = {
     "rmsprop momentum": ("RMSprop", {"lr": 0.01, "momentum": 0.7, "weight_decay": 0.1}),
     "rmsprop centered": ("RMSprop", {"lr": 0.01, "centered": True, "momentum": 0.3}),
     "rmsprop up": ("RMSprop", {"lr": 0.001, "maximize": True}),
+    "adamax": ("Adamax", {"lr": 0.03}),
+    "adamax decay": ("Adamax", {"lr": 0.03, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    "adamax up": ("Adamax", {"lr": 0.003, "maximize": True}),
+    "nadam": ("NAdam", {"lr": 0.03}),
+    "nadam decay": (
+        "NAdam",
+        {"lr": 0.03, "weight_decay": 0.1, "momentum_decay": 0.1, "betas": (0.7, 0.9)},
+    ),
+    "nadamw": ("NAdam", {"lr": 0.03, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "nadam up": ("NAdam", {"lr": 0.003, "maximize": True, "eps": 1e-4}),
+    "radam": ("RAdam", {"lr": 0.03}),
+    "radam decay": ("RAdam", {"lr": 0.03, "weight_decay": 0.1, "betas": (0.7, 0.99), "eps": 1e-4}),
+    "radamw": ("RAdam", {"lr": 0.03, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "radam up": ("RAdam", {"lr": 0.003, "maximize": True}),
+    "adadelta": ("Adadelta", {"lr": 1.0}),
+    "adadelta decay": ("Adadelta", {"lr": 0.5, "rho": 0.7, "eps": 1e-3, "weight_decay": 0.1}),
+    "adadelta up": ("Adadelta", {"lr": 0.1, "maximize": True}),
     "adagrad": ("Adagrad", {"lr": 0.1}),
     "adagrad decay": ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.05}),
     "adagrad start": ("Adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3}),
@@ -68,9 +85,17 @@ def run(library, optimizers, name, dtype, steps):
     return [p.detach().numpy() for p in params], opt
 
 
+@pytest.fixture
+def wide_numbers():
+    """PyTorch keeps what NAdam counts in its default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-11), (np.float32, 1e-4)])
-def test_trajectories(name, dtype, tolerance):
+def test_trajectories(name, dtype, tolerance, wide_numbers):
     ours, our_opt = run(nn, optim, name, dtype, 100)
     theirs, their_opt = run(torch.nn, torch.optim, name, dtype, 100)
     for a, b in zip(ours, theirs):
@@ -247,6 +272,91 @@ def test_closure():
         return opt.step(closure)
 
     assert outer().item() == 5.0 and seen == [5.0] and w.tolist() == [0.5, -1.0]
+
+
+LBFGS = {
+    "fixed": {"lr": 0.1},
+    "one by one": {"lr": 0.2, "max_iter": 1},
+    "short memory": {"lr": 0.1, "history_size": 2, "max_iter": 7},
+    "few evaluations": {"lr": 0.1, "max_eval": 4},
+    "search": {"line_search_fn": "strong_wolfe"},
+    "short search": {"line_search_fn": "strong_wolfe", "max_iter": 4, "max_eval": 6, "lr": 3.0},
+    "cautious search": {"line_search_fn": "strong_wolfe", "max_iter": 3, "lr": 1e-3},
+}
+
+
+def valley(params):
+    """Rosenbrock's function of the first parameter, and a bowl of the second; the third is left out."""
+    x, y = params[0], params[1]
+    ahead, behind = x[1:], x[:-1]
+    return (100.0 * (ahead - behind**2) ** 2 + (1.0 - behind) ** 2).sum() + (y * y).sum()
+
+
+def lbfgs_run(library, optimizers, options, steps, restart=None):
+    tensor = spool.tensor if library is nn else torch.tensor
+    values = [[-1.2, 1.0, 0.5], [[2.0], [-3.0]], [4.0]]
+    params = [library.Parameter(tensor(np.array(v))) for v in values]
+    opt, losses = optimizers.LBFGS(params, **options), []
+
+    def closure():
+        opt.zero_grad()
+        loss = valley(params)
+        loss.backward()
+        return loss
+
+    for i in range(steps):
+        if i == restart:
+            state = pickle.loads(pickle.dumps(opt.state_dict()))
+            opt = optimizers.LBFGS(params, lr=123.0)
+            opt.load_state_dict(state)
+        losses.append(opt.step(closure).item())
+    return losses, [p.detach().numpy() for p in params], opt
+
+
+@pytest.mark.parametrize("name", LBFGS)
+def test_lbfgs_takes_pytorchs_steps(name):
+    losses, params, opt = lbfgs_run(nn, optim, LBFGS[name], 6)
+    wanted, their_params, their_opt = lbfgs_run(torch.nn, torch.optim, LBFGS[name], 6)
+    np.testing.assert_allclose(losses, wanted, 1e-6, 1e-12)
+    for a, b in zip(params, their_params):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-9)
+    mine, theirs = opt.state_dict()["state"][0], their_opt.state_dict()["state"][0]
+    assert {k: mine[k] for k in ("func_evals", "n_iter")} == {
+        k: theirs[k] for k in ("func_evals", "n_iter")
+    }
+
+
+def test_lbfgs_resumes_and_finds_minima():
+    options = {"line_search_fn": "strong_wolfe", "max_iter": 5, "max_eval": 10}
+    whole, halves = (lbfgs_run(nn, optim, options, 40, restart)[0] for restart in (None, 3))
+    assert whole == halves
+    assert whole[-1] < 1e-9
+
+
+def test_lbfgs_of_complex_parameters_and_of_several_dtypes():
+    z = nn.Parameter(spool.tensor([1 + 2j, -3j]))
+    x = nn.Parameter(spool.tensor([1.0, 5.0], dtype=spool.float64))
+    opt = optim.LBFGS([z, x], line_search_fn="strong_wolfe")
+
+    def closure():
+        opt.zero_grad()
+        loss = ((z - (2 - 1j)).abs() ** 2).sum() + ((x - 3.0) ** 2).sum()
+        loss.backward()
+        return loss
+
+    opt.step(closure)
+    np.testing.assert_allclose(z.detach().numpy(), [2 - 1j] * 2, 1e-5)
+    np.testing.assert_allclose(x.detach().numpy(), [3.0, 3.0], 1e-5)
+
+
+def test_lbfgs_errors():
+    w = nn.Parameter(spool.ones(2))
+    with pytest.raises(ValueError, match="parameter groups"):
+        optim.LBFGS([{"params": [w]}, {"params": [nn.Parameter(spool.ones(1))]}])
+    with pytest.raises(ValueError, match="line_search_fn is 'armijo'"):
+        optim.LBFGS([w], line_search_fn="armijo")
+    with pytest.raises(TypeError, match="needs a closure"):
+        optim.LBFGS([w]).step(None)
 
 
 def test_groups():

@@ -8,6 +8,12 @@ from .optimizer import Optimizer
 __all__ = ["Adam", "AdamW"]
 
 
+def _check_betas(group):
+    for i, beta in enumerate(group["betas"]):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+
+
 class Adam(Optimizer):
     """Steps of moment estimates: ``lr * m / (sqrt(v) + eps)``, both corrected for their start at zero.
 
@@ -61,9 +67,7 @@ class Adam(Optimizer):
 
     def _check_options(self, group):
         super()._check_options(group)
-        for i, beta in enumerate(group["betas"]):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+        _check_betas(group)
 
     def _update(self, group, params, grads):
         names, op = ("exp_avg", "exp_avg_sq"), "adam_step"

@@ -75,6 +75,8 @@ class Optimizer:
         There are no parameters, one is no leaf, or stands in two groups.
     """
 
+    _states_like_params = True
+
     def __init__(self, params: Iterable[Any], defaults: Dict[str, Any]):
         if isinstance(params, Tensor):
             raise TypeError(
@@ -140,7 +142,7 @@ class Optimizer:
 
     def _check_options(self, group: Dict[str, Any]) -> None:
         """Raises ValueError for an option that makes no sense."""
-        for name in ("lr", "eps", "weight_decay", "momentum", "lr_decay"):
+        for name in ("lr", "eps", "weight_decay", "momentum", "lr_decay", "momentum_decay"):
             if name in group and not group[name] >= 0.0:
                 raise ValueError(f"Invalid {name} value: {group[name]}")
 
@@ -197,18 +199,22 @@ class Optimizer:
         """
         for hook in tuple(self._before.values()):
             hook(self, (closure,), {})
+        with _C.no_grad():
+            loss = self._take_step(closure)
+        self._steps_taken += 1
+        for hook in tuple(self._after.values()):
+            hook(self, (closure,), {})
+        return loss
+
+    def _take_step(self, closure):
         loss = None
         if closure is not None:
             with _C.enable_grad():
                 loss = closure()
-        with _C.no_grad():
-            for group in self.param_groups:
-                params = [p for p in group["params"] if p.grad is not None]
-                if params:
-                    self._update(group, params, [p.grad for p in params])
-        self._steps_taken += 1
-        for hook in tuple(self._after.values()):
-            hook(self, (closure,), {})
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(group, params, [p.grad for p in params])
         return loss
 
     def _add_hook(self, hooks, hook):
@@ -270,7 +276,8 @@ class Optimizer:
         for key, param in zip(keys, params):
             if key in state_dict["state"]:
                 entries = state_dict["state"][key]
-                state[param] = {k: _adopted(k, v, param) for k, v in entries.items()}
+                adopt = _adopted if self._states_like_params else _copied
+                state[param] = {k: adopt(k, v, param) for k, v in entries.items()}
         self.state = state
         self.param_groups = [
             {
@@ -289,6 +296,12 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return f"{type(self).__name__} (\n" + "\n".join(lines) + "\n)"
+
+
+def _copied(key, value, param):
+    if isinstance(value, list):
+        return [_copied(key, v, param) for v in value]
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def _adopted(key, value, param):

@@ -1,0 +1,76 @@
+"""RAdam (Liu et al.: On the variance of the adaptive learning rate and beyond, ICLR 2020)."""
+
+from __future__ import annotations
+
+from .. import _C
+from .adam import _check_betas
+from .optimizer import Optimizer
+
+__all__ = ["RAdam"]
+
+
+class RAdam(Optimizer):
+    """Adam whose first steps leave the root out, until enough gradients were seen to trust it.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+    lr : float
+        Learning rate.
+    betas : (float, float)
+        How much of the means of gradients and of their squares is kept.
+    eps : float
+    weight_decay : float
+        This times the parameter is added to the gradient.
+    decoupled_weight_decay : bool
+        Instead, ``lr`` times ``weight_decay`` times the parameter is subtracted from it.
+    maximize : bool
+        Go up.
+
+    Raises
+    ------
+    ValueError
+        An option is out of its range.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        betas: tuple = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
+            },
+        )
+
+    def _check_options(self, group):
+        super()._check_options(group)
+        _check_betas(group)
+
+    def _update(self, group, params, grads):
+        names = ("exp_avg", "exp_avg_sq")
+        for step, tensors in self._advance(params, grads, names).items():
+            _C._update_each(
+                "radam_step",
+                tensors,
+                group["lr"],
+                step,
+                *group["betas"],
+                group["eps"],
+                group["weight_decay"],
+                group["decoupled_weight_decay"],
+                group["maximize"],
+            )
