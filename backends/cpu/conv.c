@@ -19,23 +19,11 @@
 
 enum { PARTS = 16 }; /* that the gradient of w is summed in, at most */
 
-typedef struct job {
-    columns c;
-    int64_t examples, groups, outs; /* outs: channels of the result, of one group */
-    int64_t tiles;                  /* of an example and group */
-    int64_t parts, examples_a_part;
-    char *x, *w, *y; /* dense */
-    const char *b;
-    char *sums; /* parts of w's gradient, part after part */
-    sp_lane_fn add;
-    _Atomic bool failed;
-} job;
-
 /* ---- jobs ----- */
 
-static sp_status job_for(const sp_conv *g, int dtype, const sp_kargs *args, job *j)
+static sp_status job_for(const sp_conv *g, int dtype, const sp_kargs *args, conv_job *j)
 {
-    *j = (job){.examples = g->x[0], .groups = g->groups, .outs = g->w[0] / g->groups};
+    *j = (conv_job){.examples = g->x[0], .groups = g->groups, .outs = g->w[0] / g->groups};
     sp__columns_of(g, dtype, &j->c);
     j->tiles = j->c.rows > 0 ? (j->c.rows + j->c.rows_a_tile - 1) / j->c.rows_a_tile : 0;
     j->add = sp__isa->pointwise[SP_OP_ADD_SCALAR]->fn[dtype];
@@ -47,7 +35,7 @@ static sp_status job_for(const sp_conv *g, int dtype, const sp_kargs *args, job 
 }
 
 static sp_status job_of(const sp_kargs *args, const sp_operand *x, const sp_operand *w,
-                        const sp_attr *attr, job *j)
+                        const sp_attr *attr, conv_job *j)
 {
     const sp_call call = {.op = args->op};
     sp_conv g;
@@ -55,7 +43,7 @@ static sp_status job_of(const sp_kargs *args, const sp_operand *x, const sp_oper
     return job_for(&g, x->dtype, args, j);
 }
 
-static double predict_us(const job *j)
+static double predict_us(const conv_job *j)
 {
     double one = (double)j->outs * (double)j->c.k * (double)j->c.positions;
     return (double)(j->examples * j->groups) *
@@ -63,7 +51,7 @@ static double predict_us(const job *j)
             (double)(j->c.k * j->c.positions * j->c.size) * 0.1e-3);
 }
 
-static sp_status end_of(const job *j, const sp_kargs *args)
+static sp_status end_of(const conv_job *j, const sp_kargs *args)
 {
     return j->failed ? sp_fail(SP_EMEMORY, "%s: no memory to work in", sp_op_table[args->op].name)
                      : SP_OK;
@@ -77,7 +65,7 @@ typedef struct tile {
     size_t bytes; /* of columns, and of whatever else the caller asked for behind them */
 } tile;
 
-static bool tile_new(const job *j, int64_t index, size_t more, tile *t)
+static bool tile_new(const conv_job *j, int64_t index, size_t more, tile *t)
 {
     const columns *c = &j->c;
     t->row = index * c->rows_a_tile;
@@ -101,17 +89,7 @@ static sp_blas_matrix columns_of(const columns *c, const char *x, tile *t)
     return (sp_blas_matrix){t->columns, (int)t->n, false};
 }
 
-static char *x_at(const job *j, int64_t unit)
-{
-    return j->x + unit * j->c.channels * j->c.in_positions * j->c.size;
-}
-
-static char *y_at(const job *j, int64_t unit)
-{
-    return j->y + unit * j->outs * j->c.positions * j->c.size;
-}
-
-static char *w_at(const job *j, int64_t group)
+static char *w_at(const conv_job *j, int64_t group)
 {
     return j->w + group * j->outs * j->c.k * j->c.size;
 }
@@ -120,7 +98,7 @@ static char *w_at(const job *j, int64_t group)
 
 static void forward_chunk(void *ctx, int64_t chunk)
 {
-    job *j = ctx;
+    conv_job *j = ctx;
     const columns *c = &j->c;
     int64_t unit = chunk / j->tiles, group = unit % j->groups;
     tile t;
@@ -128,8 +106,9 @@ static void forward_chunk(void *ctx, int64_t chunk)
         atomic_store(&j->failed, true);
         return;
     }
-    sp_blas_matrix w = {w_at(j, group), (int)c->k, false}, x = columns_of(c, x_at(j, unit), &t);
-    char *y = y_at(j, unit) + t.first * c->size;
+    sp_blas_matrix w = {w_at(j, group), (int)c->k, false},
+                   x = columns_of(c, sp__conv_x_at(j, unit), &t);
+    char *y = sp__conv_y_at(j, unit) + t.first * c->size;
     if (!sp__blas_gemm(c->dtype, (int)j->outs, (int)t.n, (int)c->k, w, x, y, (int)c->positions))
         atomic_store(&j->failed, true);
     tile_free(&t);
@@ -138,7 +117,7 @@ static void forward_chunk(void *ctx, int64_t chunk)
 }
 
 /* A convolution over no channels: the bias alone. */
-static void fill_bias(const job *j)
+static void fill_bias(const conv_job *j)
 {
     int64_t n = j->c.positions, channels = j->outs * j->groups;
     memset(j->y, 0, (size_t)(j->examples * channels * n * j->c.size));
@@ -148,10 +127,17 @@ static void fill_bias(const job *j)
     }
 }
 
+static sp_status run_result(conv_job *j, const char *op)
+{
+    if (sp__direct_suits_result(&j->c, j->outs)) return sp__direct_result(j, predict_us(j), op);
+    sp__blas_for(j->examples * j->groups * j->tiles, predict_us(j), forward_chunk, j);
+    return SP_OK;
+}
+
 sp_status sp__cpu_convolution(const sp_kargs *args)
 {
     sp_dense d[4];
-    job j;
+    conv_job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
     SP_TRY(sp__dense_begin(args, d));
@@ -160,7 +146,7 @@ sp_status sp__cpu_convolution(const sp_kargs *args)
     if (j.c.k == 0)
         fill_bias(&j);
     else
-        sp__blas_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
+        SP_TRY(run_result(&j, "convolution"));
     SP_TRY(end_of(&j, args));
 out:
     return sp__dense_end(args, d, status);
@@ -168,14 +154,14 @@ out:
 
 /* ---- with respect to x ----- */
 
-static bool input_tile(const job *j, int64_t unit, int64_t index)
+static bool input_tile(const conv_job *j, int64_t unit, int64_t index)
 {
     const columns *c = &j->c;
     tile t;
     if (!tile_new(j, index, 0, &t)) return false;
     sp_blas_matrix w = {w_at(j, unit % j->groups), (int)c->k, true},
-                   y = {y_at(j, unit) + t.first * c->size, (int)c->positions, false};
-    char *x = x_at(j, unit), *to = c->plain ? x + t.first * c->size : t.columns;
+                   y = {sp__conv_y_at(j, unit) + t.first * c->size, (int)c->positions, false};
+    char *x = sp__conv_x_at(j, unit), *to = c->plain ? x + t.first * c->size : t.columns;
     bool done = sp__blas_gemm(c->dtype, (int)c->k, (int)t.n, (int)j->outs, w, y, to,
                               (int)(c->plain ? c->positions : t.n));
     if (done && !c->plain) sp__columns_add(c, t.columns, t.row, t.rows, x);
@@ -185,23 +171,11 @@ static bool input_tile(const job *j, int64_t unit, int64_t index)
 
 static void input_chunk(void *ctx, int64_t unit)
 {
-    job *j = ctx;
+    conv_job *j = ctx;
     if (!j->c.plain)
-        memset(x_at(j, unit), 0, (size_t)(j->c.channels * j->c.in_positions * j->c.size));
+        memset(sp__conv_x_at(j, unit), 0, (size_t)(j->c.channels * j->c.in_positions * j->c.size));
     for (int64_t i = 0; i < j->tiles; i++)
         if (!input_tile(j, unit, i)) atomic_store(&j->failed, true);
-}
-
-/* With steps of 1 the transpose is a convolution of y by the kernel turned around, whose columns
- * are copied rather than added. It is the faster one unless it has many more columns. */
-static bool turns(const sp_conv *g)
-{
-    bool single = true;
-    for (int i = 0; i < g->n_dims; i++) {
-        if (g->stride[i] != 1 || g->dilation[i] * (g->w[i + 2] - 1) < g->padding[i]) return false;
-        single &= g->w[i + 2] == 1;
-    }
-    return !single && g->w[0] <= 2 * g->x[1] && g->x[1] >= 8 * g->groups;
 }
 
 static sp_conv turned(const sp_conv *g)
@@ -212,6 +186,24 @@ static sp_conv turned(const sp_conv *g)
     for (int i = 0; i < g->n_dims; i++)
         t.padding[i] = g->dilation[i] * (g->w[i + 2] - 1) - g->padding[i];
     return t;
+}
+
+/* With steps of 1 the transpose is a convolution of y by the kernel turned around: the faster one
+ * where that runs directly, or where its columns, which are copied rather than added, are not many
+ * more. */
+static bool turns(const sp_conv *g, int dtype)
+{
+    bool single = true;
+    for (int i = 0; i < g->n_dims; i++) {
+        if (g->stride[i] != 1 || g->dilation[i] * (g->w[i + 2] - 1) < g->padding[i]) return false;
+        single &= g->w[i + 2] == 1;
+    }
+    if (single) return false;
+    const sp_conv t = turned(g);
+    columns c;
+    sp__columns_of(&t, dtype, &c);
+    return sp__direct_suits_result(&c, g->x[1] / g->groups) ||
+           (g->w[0] <= 2 * g->x[1] && g->x[1] >= 8 * g->groups);
 }
 
 /* w [groups][outs][channels][k] as [groups][channels][outs][k], each kernel from its end. */
@@ -230,16 +222,16 @@ static void turn_weights(const sp_conv *g, int64_t size, const char *w, char *to
 static sp_status input_turned(const sp_kargs *args, const sp_conv *g, const sp_dense *d)
 {
     sp_conv t = turned(g);
-    job j;
+    conv_job j;
     SP_RETURN_IF(job_for(&t, args->arg[0].dtype, args, &j));
     size_t bytes = (size_t)(args->arg[2].numel * j.c.size);
     j.w = sp__alloc(bytes);
     if (!j.w) return sp_fail(SP_EMEMORY, "convolution_input: no memory for %zu bytes", bytes);
     turn_weights(g, j.c.size, d[2].data, j.w);
     j.y = d[0].data, j.x = d[1].data;
-    sp__blas_for(j.examples * j.groups * j.tiles, predict_us(&j), forward_chunk, &j);
+    sp_status status = run_result(&j, "convolution_input");
     sp__free(j.w, bytes);
-    return end_of(&j, args);
+    return status ? status : end_of(&j, args);
 }
 
 sp_status sp__cpu_convolution_input(const sp_kargs *args)
@@ -247,13 +239,14 @@ sp_status sp__cpu_convolution_input(const sp_kargs *args)
     sp_dense d[4];
     const sp_call call = {.op = args->op};
     sp_conv g;
-    job j;
+    conv_job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
     SP_TRY(sp__dense_begin(args, d));
     SP_TRY(sp__conv_of(&call, args->arg[0].rank - 2, args->arg[0].shape, args->arg[2].shape,
                        args->attr + 1, &g));
-    if (g.w[0] > 0 && turns(&g)) return sp__dense_end(args, d, input_turned(args, &g, d));
+    if (g.w[0] > 0 && turns(&g, args->arg[0].dtype))
+        return sp__dense_end(args, d, input_turned(args, &g, d));
     SP_TRY(job_for(&g, args->arg[0].dtype, args, &j));
     j.x = d[0].data, j.y = d[1].data, j.w = d[2].data;
     if (j.outs == 0)
@@ -268,15 +261,15 @@ out:
 /* ---- with respect to w ----- */
 
 /* One tile's share of w's gradient, added to `sum`, or put there if it is the first. */
-static bool weight_tile(const job *j, int64_t unit, int64_t index, char *sum, bool first)
+static bool weight_tile(const conv_job *j, int64_t unit, int64_t index, char *sum, bool first)
 {
     const columns *c = &j->c;
     int64_t n = j->outs * c->k;
     tile t;
     if (!tile_new(j, index, first ? 0 : (size_t)(n * c->size), &t)) return false;
     char *share = first ? sum : t.columns + t.bytes - n * c->size;
-    sp_blas_matrix y = {y_at(j, unit) + t.first * c->size, (int)c->positions, false},
-                   x = columns_of(c, x_at(j, unit), &t);
+    sp_blas_matrix y = {sp__conv_y_at(j, unit) + t.first * c->size, (int)c->positions, false},
+                   x = columns_of(c, sp__conv_x_at(j, unit), &t);
     x.transposed = true;
     bool done = sp__blas_gemm(c->dtype, (int)j->outs, (int)c->k, (int)t.n, y, x, share, (int)c->k);
     if (done && !first) j->add(sum, sum, share, NULL, n, 0);
@@ -286,7 +279,7 @@ static bool weight_tile(const job *j, int64_t unit, int64_t index, char *sum, bo
 
 static void weight_chunk(void *ctx, int64_t chunk)
 {
-    job *j = ctx;
+    conv_job *j = ctx;
     int64_t part = chunk / j->groups, group = chunk % j->groups,
             end = (part + 1) * j->examples_a_part;
     char *sum = j->sums + chunk * j->outs * j->c.k * j->c.size;
@@ -298,20 +291,22 @@ static void weight_chunk(void *ctx, int64_t chunk)
     }
 }
 
-static void plan_parts(job *j)
+static void plan_parts(conv_job *j, int64_t multiple)
 {
-    int64_t parts = j->examples < PARTS ? j->examples : PARTS;
-    j->examples_a_part = (j->examples + parts - 1) / parts;
+    int64_t size = (j->examples + PARTS - 1) / PARTS;
+    j->examples_a_part = (size + multiple - 1) / multiple * multiple;
     j->parts = (j->examples + j->examples_a_part - 1) / j->examples_a_part;
 }
 
-static sp_status sum_parts(job *j, const char *op)
+sp_status sp__conv_sum_parts(conv_job *j, int64_t multiple, double predicted_us, sp_chunk_fn chunk,
+                             void *ctx, const char *op)
 {
     int64_t n = j->groups * j->outs * j->c.k;
+    plan_parts(j, multiple);
     size_t bytes = (size_t)(j->parts * n * j->c.size);
     j->sums = j->parts == 1 ? j->w : sp__alloc(bytes);
     if (!j->sums) return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of sums", op, bytes);
-    sp__blas_for(j->parts * j->groups, predict_us(j), weight_chunk, j);
+    sp__blas_for(j->parts * j->groups, predicted_us, chunk, ctx);
     if (j->parts == 1) return SP_OK;
     j->add(j->w, j->sums, j->sums + n * j->c.size, NULL, n, 0);
     for (int64_t p = 2; p < j->parts; p++)
@@ -320,10 +315,16 @@ static sp_status sum_parts(job *j, const char *op)
     return SP_OK;
 }
 
+static sp_status sum_weight(conv_job *j, const char *op)
+{
+    if (sp__direct_suits_weight(&j->c, j->outs)) return sp__direct_weight(j, predict_us(j), op);
+    return sp__conv_sum_parts(j, 1, predict_us(j), weight_chunk, j, op);
+}
+
 sp_status sp__cpu_convolution_weight(const sp_kargs *args)
 {
     sp_dense d[4];
-    job j;
+    conv_job j;
     sp_status status = SP_OK;
     if (args->arg[0].numel == 0) return SP_OK;
     SP_TRY(sp__dense_begin(args, d));
@@ -332,8 +333,7 @@ sp_status sp__cpu_convolution_weight(const sp_kargs *args)
     if (j.examples == 0 || j.tiles == 0) {
         memset(j.w, 0, (size_t)(args->arg[0].numel * j.c.size));
     } else {
-        plan_parts(&j);
-        SP_TRY(sum_parts(&j, "convolution_weight"));
+        SP_TRY(sum_weight(&j, "convolution_weight"));
     }
     SP_TRY(end_of(&j, args));
 out:

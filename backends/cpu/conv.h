@@ -1,4 +1,7 @@
-/* Convolutions as products of matrices, piece by piece.
+/* Convolutions, in one of two ways.
+ *
+ * Directly (conv_direct.c), where a row of the result is about as long as some vectors and the
+ * kernel has several elements. Elsewhere as products of matrices, piece by piece (conv.c):
  *
  *     y[n, g] [O/G x P]  =  w[g] [O/G x K]  columns(x[n, g]) [K x P]
  *
@@ -15,6 +18,10 @@
 #ifndef SP_CPU_CONV_H
 #define SP_CPU_CONV_H
 
+#include <stdatomic.h>
+
+#include "backends/cpu/lanes.h"
+#include "backends/cpu/pool.h"
 #include "ops/conv.h"
 #include "tensor/backend.h"
 
@@ -32,8 +39,49 @@ typedef struct columns {
 
 void sp__columns_of(const sp_conv *g, int dtype, columns *c);
 
+/* Positions of a run of `out` at which start + position * step lies in [0, in): the first, how
+ * many. */
+void sp__conv_inside(int64_t start, int64_t step, int64_t in, int64_t out, int64_t *first,
+                     int64_t *n);
+
 /* Columns of rows [row, row + n): c->k rows of n * out[2] elements, from x and back into it. */
 void sp__columns_take(const columns *c, const char *x, int64_t row, int64_t n, char *to);
 void sp__columns_add(const columns *c, const char *from, int64_t row, int64_t n, char *x);
+
+/* A convolution or one of its transposes, its operands dense. */
+typedef struct conv_job {
+    columns c;
+    int64_t examples, groups, outs; /* outs: channels of the result, of one group */
+    int64_t tiles;                  /* of an example and group, by columns */
+    int64_t parts, examples_a_part; /* that the gradient of w is summed in */
+    char *x, *w, *y;
+    const char *b;
+    char *sums; /* parts of w's gradient, part after part */
+    sp_lane_fn add;
+    _Atomic bool failed; /* no memory */
+} conv_job;
+
+/* unit: an example and group, groups fastest. */
+static inline char *sp__conv_x_at(const conv_job *j, int64_t unit)
+{
+    return j->x + unit * j->c.channels * j->c.in_positions * j->c.size;
+}
+
+static inline char *sp__conv_y_at(const conv_job *j, int64_t unit)
+{
+    return j->y + unit * j->outs * j->c.positions * j->c.size;
+}
+
+/* Sums w's gradient in parts of a multiple of `multiple` examples: chunk p * groups + g puts group
+ * g of part p at j->sums. */
+SP_MUST_USE sp_status sp__conv_sum_parts(conv_job *j, int64_t multiple, double predicted_us,
+                                         sp_chunk_fn chunk, void *ctx, const char *op);
+
+/* y, or w's gradient, the direct way, and whether to go it; outs: channels of the result, of one
+ * group. Where memory is missing, either the status says so or j->failed. */
+bool sp__direct_suits_result(const columns *c, int64_t outs);
+bool sp__direct_suits_weight(const columns *c, int64_t outs);
+SP_MUST_USE sp_status sp__direct_result(conv_job *j, double predicted_us, const char *op);
+SP_MUST_USE sp_status sp__direct_weight(conv_job *j, double predicted_us, const char *op);
 
 #endif

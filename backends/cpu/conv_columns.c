@@ -51,8 +51,8 @@ typedef struct sheet {
     int64_t at;       /* in x's channel, of the first element inside */
 } sheet;
 
-/* Positions of the result whose element is inside: the first of them, and how many. */
-static void inside(int64_t start, int64_t step, int64_t in, int64_t out, int64_t *first, int64_t *n)
+void sp__conv_inside(int64_t start, int64_t step, int64_t in, int64_t out, int64_t *first,
+                     int64_t *n)
 {
     int64_t end = start < in ? (in - 1 - start) / step + 1 : 0;
     *first = start < 0 ? (-start + step - 1) / step : 0;
@@ -67,8 +67,8 @@ static sheet sheet_of(const columns *c, const int64_t *q, int64_t plane, int64_t
     sheet s = {.rows = rows};
     for (int d = 1; d < 3; d++) start[d] = q[d] * c->dilation[d] - c->padding[d];
     start[1] += row * c->stride[1];
-    inside(start[1], c->stride[1], c->in[1], rows, &s.row, &s.n);
-    inside(start[2], c->stride[2], c->in[2], c->out[2], &s.first, &s.m);
+    sp__conv_inside(start[1], c->stride[1], c->in[1], rows, &s.row, &s.n);
+    sp__conv_inside(start[2], c->stride[2], c->in[2], c->out[2], &s.first, &s.m);
     if (depth < 0 || depth >= c->in[0] || s.m == 0) s.n = 0;
     if (s.n == 0) s.row = rows;
     s.at = (depth * c->in[1] + start[1] + s.row * c->stride[1]) * c->in[2] + start[2] +

@@ -9,6 +9,7 @@
 
 #include "backends/cpu/gemm_small.h"
 #include "backends/cpu/lanes_cast.h"
+#include "backends/cpu/lanes_conv.h"
 #include "backends/cpu/lanes_distance.h"
 #include "backends/cpu/lanes_gather.h"
 #include "backends/cpu/lanes_loop.h"
@@ -212,6 +213,7 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
     .random_words = random_words,
     .random = RANDOM_ROWS,
     .pool = POOL_ROWS,
+    .conv = CONV_ROWS,
     .resample = RESAMPLE_ROWS,
     .gather4 = gather_f32,
     .gather8 = gather_i64,

@@ -127,6 +127,27 @@ typedef struct sp_resample_lanes {
                   int64_t n);
 } sp_resample_lanes;
 
+/* A run of a convolution's positions: of up to a vector's. x: of its first element in the frame,
+ * for the kernel element at 0; y: of its first element in a channel of the result. */
+typedef struct sp_conv_spot {
+    int64_t x, y, n;
+} sp_conv_spot;
+
+/* Inner loops of direct convolutions, in one dtype; rows are channels of the result, y_row elements
+ * apart. NULL: not in this dtype. */
+typedef struct sp_conv_lanes {
+    int64_t width; /* of a vector */
+    /* y[r][s.y + i] = start[r] + the sum over k of w[k][r] x[s.x + offset[k] + i]; start NULL: 0;
+     * more: what y holds instead. w is packed (conv_direct.c). Whole vectors of x are read. */
+    void (*result)(const sp_conv_spot *spot, int64_t n_spots, const void *x, const int64_t *offset,
+                   int64_t k, const void *w, int64_t rows, const void *start, bool more, void *y,
+                   int64_t y_row);
+    /* w[r][k] += the sum over spots and i of y[r][s.y + i] x[s.x + offset[k] + i]; spots are whole
+     * vectors, or all are not. */
+    void (*weight)(const sp_conv_spot *spot, int64_t n_spots, const void *x, const int64_t *offset,
+                   int64_t k, const void *y, int64_t y_row, int64_t rows, void *w, int64_t w_row);
+} sp_conv_lanes;
+
 typedef struct sp_isa {
     const char *name;                 /* "baseline", "avx2", "avx512" */
     const sp_lanes *const *pointwise; /* indexed by opcode; NULL: not pointwise */
@@ -142,6 +163,7 @@ typedef struct sp_isa {
     void (*random_words)(uint64_t seed, uint64_t offset, int64_t blocks, uint32_t *to);
     sp_random_lanes random[SP_DTYPE_COUNT];
     sp_pool_lanes pool[SP_DTYPE_COUNT];
+    sp_conv_lanes conv[SP_DTYPE_COUNT];
     sp_resample_lanes resample[SP_DTYPE_COUNT];
     /* rows x columns elements of 4 (8) bytes, their strides in elements, to a dense run */
     void (*gather4)(void *dst, const void *src, int64_t rows, int64_t columns, int64_t row,

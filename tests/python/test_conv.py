@@ -55,6 +55,86 @@ def test_layers_are_torchs(name, args, kwargs, shape):
         np.testing.assert_allclose(a.numpy(), b.numpy(), 2e-4, 2e-4)
 
 
+# x, w, stride, padding, dilation, groups. Rows of some vectors run directly, others by columns: full, short and missing
+# last vectors; several tiles, blocks of channels, examples in a frame; phases that steps make.
+GEOMETRIES = [
+    ((5, 3, 9, 32), (4, 3, 3, 3), 1, 1, 1, 1),
+    ((9, 4, 14, 14), (6, 2, 3, 3), 1, 1, 1, 2),
+    ((2, 70, 7, 7), (9, 70, 3, 3), 1, 1, 1, 1),
+    ((2, 6, 28, 28), (6, 1, 3, 3), 1, 1, 1, 6),
+    ((2, 6, 28, 29), (12, 1, 3, 3), 2, 1, 1, 6),
+    ((3, 5, 40, 64), (7, 5, 3, 5), (1, 2), (0, 3), (2, 1), 1),
+    ((2, 3, 65, 48), (5, 3, 2, 4), (3, 1), (4, 6), (1, 3), 1),
+    ((1, 2, 3, 130), (3, 2, 3, 3), (1, 3), (2, 4), (1, 2), 1),
+    ((17, 6, 14, 14), (16, 6, 5, 5), 1, 0, 1, 1),
+    ((2, 3, 4, 2000), (4, 3, 1, 7), 1, (0, 3), 1, 1),
+    ((2, 3, 6, 5), (4, 3, 3, 3), 1, 1, 1, 1),
+    ((2, 3, 8, 16), (4, 3, 9, 18), 1, (4, 9), 1, 1),
+]
+
+
+def convolved(library, geometry, dtype, change=lambda x: None):
+    """y and the gradients of x, w and the bias."""
+    x_shape, w_shape, *rest = geometry
+    rng = np.random.default_rng(7)
+    values = [rng.normal(size=s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1])]
+    change(values[0])
+    leaves = [library.tensor(v, requires_grad=True) for v in values]
+    y = library.conv2d(*leaves, *rest)
+    y.backward(library.tensor(rng.normal(size=tuple(y.shape)).astype(dtype)))
+    return [t.detach().numpy() for t in (y, *(leaf.grad for leaf in leaves))]
+
+
+@pytest.mark.parametrize("dtype, digits", [("float32", 1e-4), ("float64", 1e-12)])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_geometries_are_torchs(geometry, dtype, digits):
+    found = [convolved(library, geometry, dtype) for library in (spool, torch)]
+    for got, wanted in zip(*found):
+        np.testing.assert_allclose(got, wanted, digits, digits * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("dtype, digits", [("float32", 1e-4), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    "stride, padding, dilation",
+    [((1, 1, 1),) * 3, ((2, 1, 2), (0, 2, 1), (1, 2, 1)), ((1, 2, 1), (2, 0, 3), (2, 1, 2))],
+)
+def test_three_dimensions_are_torchs(stride, padding, dilation, dtype, digits):
+    rng, found = np.random.default_rng(8), []
+    values = [rng.normal(size=s).astype(dtype) for s in ((3, 4, 5, 7, 16), (6, 2, 3, 2, 3))]
+    for library in (spool, torch):
+        x, w = (library.tensor(v, requires_grad=True) for v in values)
+        if library is spool:
+            y = spool.convolution(x, w, stride, padding, dilation, 2)
+        else:
+            y = torch.conv3d(x, w, None, stride, padding, dilation, 2)
+        (y * y).sum().backward()
+        found.append([t.detach().numpy() for t in (y, x.grad, w.grad)])
+    for got, wanted in zip(*found):
+        np.testing.assert_allclose(got, wanted, digits, digits * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_bits_do_not_depend_on_threads(geometry):
+    threads, found = spool.get_num_threads(), []
+    for n in (1, 2, 5):
+        spool.set_num_threads(n)
+        found.append(convolved(spool, geometry, "float32"))
+    spool.set_num_threads(threads)
+    for got in found[1:]:
+        for a, b in zip(got, found[0]):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_infinity_stays_where_it_is_met(geometry):
+    def spoil(x):
+        x[0, 0, :, -1] = np.inf  # behind the last whole vector, and before the next row
+
+    found = [convolved(library, geometry, "float64", spoil) for library in (spool, torch)]
+    for got, wanted in zip(*found):
+        np.testing.assert_array_equal(np.isfinite(got), np.isfinite(wanted))
+
+
 def test_output_size_of_a_transpose():
     down, up = spool.nn.Conv2d(2, 4, 3, 2, 1), spool.nn.ConvTranspose2d(4, 2, 3, 2, 1)
     for size in (11, 12):
