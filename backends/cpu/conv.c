@@ -200,10 +200,12 @@ static bool turns(const sp_conv *g, int dtype)
     }
     if (single) return false;
     const sp_conv t = turned(g);
-    columns c;
-    sp__columns_of(&t, dtype, &c);
-    return sp__direct_suits_result(&c, g->x[1] / g->groups) ||
-           (g->w[0] <= 2 * g->x[1] && g->x[1] >= 8 * g->groups);
+    columns c, own;
+    sp__columns_of(&t, dtype, &c), sp__columns_of(g, dtype, &own);
+    double outs = (double)(g->w[0] / g->groups), columns_cost = 1.1 + 8 / outs;
+    if (sp__direct_suits_result(&c, g->x[1] / g->groups))
+        return (double)c.positions <= columns_cost * (double)own.positions;
+    return g->w[0] <= 2 * g->x[1] && g->x[1] >= 8 * g->groups;
 }
 
 /* w [groups][outs][channels][k] as [groups][channels][outs][k], each kernel from its end. */

@@ -16,8 +16,9 @@
  *
  * Busy cores. When another process takes a helper's core in the middle of a chunk, the caller waits
  * for a time slice of the scheduler (milliseconds), many times what the loop takes. The caller
- * notices (it waited far longer than its own chunks took) and runs alone for a while, twice as long
- * at each relapse, so that a busy machine costs what one thread less costs, and little more.
+ * notices (it waited far longer than its own chunks took) and runs alone for BACKOFF times what it
+ * lost: so a busy machine costs at most a fifth of one thread's speed, and a core that was busy for
+ * a moment (another library's threads spin for milliseconds after a loop) is used again soon.
  */
 #include "backends/cpu/pool.h"
 
@@ -41,9 +42,7 @@ enum {
     LINGER_SPINS = 50,      /* ... looking so often between offers of its core */
     CALLER_SPINS = 2000,    /* looks for the end of the helpers' last chunks */
     LATE_NS = 250 * 1000,   /* waiting so much longer than own work took: a helper lost its core */
-    BACKOFF_MIN_NS = 4 * 1000 * 1000,
-    BACKOFF_MAX_NS = 512 * 1000 * 1000,
-    GOOD_RUN_NS = 1000 * 1000 * 1000 /* so long without a relapse: forgiven */
+    BACKOFF = 4             /* times as long as was lost, loops run alone */
 };
 
 /* Below these predicted times a loop is not worth sharing: with a helper awake, with none. */
@@ -62,7 +61,7 @@ static struct {
     _Atomic bool quit;
     _Atomic int threads; /* wanted, caller included; 0: not read yet */
     _Atomic int helpers; /* alive */
-    int64_t alone_until_ns, backoff_ns, last_late_ns;
+    int64_t alone_until_ns;
     _Atomic int64_t n_shared, n_backed_off;
 } pool;
 
@@ -273,13 +272,8 @@ static void wait_done(uint32_t n)
 /* waited_ns after work_ns of own chunks: was a helper off its core? */
 static void judge(int64_t now, int64_t work_ns, int64_t waited_ns)
 {
-    if (waited_ns > work_ns + LATE_NS) {
-        bool relapse = now - pool.last_late_ns < GOOD_RUN_NS;
-        pool.backoff_ns = relapse ? 2 * pool.backoff_ns : BACKOFF_MIN_NS;
-        if (pool.backoff_ns > BACKOFF_MAX_NS) pool.backoff_ns = BACKOFF_MAX_NS;
-        pool.alone_until_ns = now + pool.backoff_ns;
-        pool.last_late_ns = pool.alone_until_ns;
-    }
+    int64_t lost = waited_ns - work_ns;
+    if (lost > LATE_NS) pool.alone_until_ns = now + BACKOFF * lost;
 }
 
 static void run_alone(int64_t n_chunks, sp_chunk_fn fn, void *ctx)
