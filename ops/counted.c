@@ -39,7 +39,7 @@ sp_status sp__body_nonzero(sp_call *c)
     if (x->rank > 0) list_coordinates(x, places, n, rows);
     SP_TRY(sp_from_data(rows, SP_INT64, 2, shape, &c->out[0]));
 out:
-    if (places) sp__free(places, (size_t)line->numel * sizeof *places);
+    if (places) sp__free(places, (size_t)n * sizeof *places);
     if (rows) sp__free(rows, room);
     sp_drop(&some), sp_drop(&line);
     return status;
@@ -274,16 +274,19 @@ static sp_status check_bincount(const sp_call *c)
                    (long long)c->attr[SP_BINCOUNT_MINLENGTH].v.i);
 }
 
-/* out[index[i]] += weights[i], from n zeros. */
+/* out[index[i]] += weights[i], from n zeros: one of them, seen n times. */
 static sp_status add_up(const sp_tensor *index, const sp_tensor *weights, int64_t n,
                         sp_tensor **out)
 {
     const sp_full_opt opt = {
         .size = sizeof opt, .has_dtype = true, .dtype = (sp_dtype)weights->dtype};
-    sp_tensor *zeros = NULL;
-    SP_RETURN_IF(sp_full(&n, 1, SP_INT(0), &opt, &zeros));
-    sp_status status = sp_scatter_add(zeros, 0, index, weights, out);
-    sp_drop(&zeros);
+    sp_tensor *zero = NULL, *zeros = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_full(NULL, 0, SP_INT(0), &opt, &zero));
+    SP_TRY(sp_expand(zero, &n, 1, &zeros));
+    SP_TRY(sp_scatter_add(zeros, 0, index, weights, out));
+out:
+    sp_drop(&zero), sp_drop(&zeros);
     return status;
 }
 

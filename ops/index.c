@@ -270,40 +270,67 @@ sp_status sp__read_number(const sp_tensor *t, sp_scalar *out)
     return sp_item(t, out);
 }
 
-/* The positions of bytes that are 1, to where there is room for all of n. */
-static int64_t list_ones(const uint8_t *truth, int64_t n, int64_t *places)
+/* The positions of bytes that are 1, of which there are `room`. Eight at a time without a branch,
+ * as long as what the last of them leave behind finds room. */
+static void list_ones(const uint8_t *truth, int64_t n, int64_t room, int64_t *places)
 {
     int64_t found = 0, i = 0;
-    for (; i + 8 <= n; i += 8) {
+    for (; i + 8 <= n && found + 8 <= room; i += 8) {
         uint64_t eight;
         memcpy(&eight, truth + i, 8);
         for (int k = 0; eight && k < 8; k++) places[found] = i + k, found += truth[i + k];
     }
-    for (; i < n; i++)
+    for (; found < room; i++)
         if (truth[i]) places[found++] = i;
-    return found;
+}
+
+static int64_t count_ones(const uint8_t *truth, int64_t n)
+{
+    int64_t ones = 0;
+    for (int64_t i = 0; i < n; i++) ones += truth[i];
+    return ones;
+}
+
+/* A mask's bytes, outside any transform, and how many of them are 1. */
+static sp_status read_mask(const sp_tensor *mask, uint8_t **truth, int64_t *ones)
+{
+    while (mask->wrap && mask->wrap->kind != SP_LEVEL_VMAP) mask = mask->wrap->inner;
+    size_t bytes = (size_t)mask->numel;
+    *truth = sp__alloc(bytes);
+    if (!*truth) return sp_fail(SP_EMEMORY, "no memory for a copy of a mask");
+    const sp_status status = sp_copy_out(mask, *truth, bytes);
+    if (status == SP_OK)
+        *ones = count_ones(*truth, mask->numel);
+    else
+        sp__free(*truth, bytes);
+    return status;
 }
 
 sp_status sp__mask_list(const sp_tensor *mask, int64_t **places, int64_t *n)
 {
-    while (mask->wrap && mask->wrap->kind != SP_LEVEL_VMAP) mask = mask->wrap->inner;
-    size_t bytes = (size_t)mask->numel, room = bytes * sizeof(int64_t);
-    uint8_t *truth = sp__alloc(bytes);
-    *places = sp__alloc(room);
-    sp_status status = truth && *places ? sp_copy_out(mask, truth, bytes)
-                                        : sp_fail(SP_EMEMORY, "no memory for the places of a mask");
-    if (status == SP_OK) *n = list_ones(truth, mask->numel, *places);
-    if (truth) sp__free(truth, bytes);
-    if (status != SP_OK && *places) sp__free(*places, room), *places = NULL;
+    uint8_t *truth;
+    sp_status status = SP_OK;
+    *places = NULL;
+    SP_RETURN_IF(read_mask(mask, &truth, n));
+    *places = sp__alloc((size_t)*n * sizeof **places);
+    if (*places)
+        list_ones(truth, mask->numel, *n, *places);
+    else
+        status = sp_fail(SP_EMEMORY, "no memory for the places of a mask");
+    sp__free(truth, (size_t)mask->numel);
     return status;
 }
 
 sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out)
 {
-    int64_t *places, n;
-    SP_RETURN_IF(sp__mask_list(mask, &places, &n));
-    sp_status status = sp_from_data(places, SP_INT64, 1, &n, out);
-    sp__free(places, (size_t)mask->numel * sizeof *places);
+    uint8_t *truth;
+    sp_meta m = {.dtype = SP_INT64, .device = SP_DEVICE_CPU, .rank = 1, .view_of = -1};
+    SP_RETURN_IF(read_mask(mask, &truth, &m.shape[0]));
+    sp_status status = sp__meta_dense(&m, "mask");
+    if (status == SP_OK) status = sp__handle_new(&m, NULL, out);
+    if (status == SP_OK && m.numel > 0)
+        list_ones(truth, mask->numel, m.numel, (int64_t *)sp__data(*out));
+    sp__free(truth, (size_t)mask->numel);
     return status;
 }
 

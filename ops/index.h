@@ -13,7 +13,7 @@ bool sp__indices_within(const int64_t *p, int rank, const int64_t *shape, const 
  * mask's values. */
 SP_API SP_MUST_USE sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **out);
 
-/* The same as a list of *n, in memory of mask->numel numbers that the caller frees. */
+/* The same as a list of *n, in memory of so many numbers that the caller frees. */
 SP_MUST_USE sp_status sp__mask_list(const sp_tensor *mask, int64_t **places, int64_t *n);
 
 /* The value of a tensor of one element, also inside jvp and grad, where it is that of the primal.

@@ -284,6 +284,17 @@ static double predict(int device, const sp_kargs *k)
     return b && b->predict_us ? b->predict_us(k) : 1e-3 * (double)k->arg[0].numel;
 }
 
+/* Whether a call whose index must be looked at first may be put off. To look at one number an
+ * element takes about as long as the kernel: that is done only where the call would have to wait.
+ */
+static bool checked_first(const sp_call *c, const sp_kargs *k, bool pending)
+{
+    const sp_op_info *info = &sp_op_table[c->op];
+    if (!(info->flags & SP_OPF_CHECKS_DATA)) return true;
+    const sp_tensor *index = c->in[info->n_in < 0 ? 0 : info->index_in];
+    return (pending || index->numel < k->arg[0].numel / 4) && sp__index_fits(c);
+}
+
 sp_status sp__launch_slow(const sp_call *c, const sp_kargs *k, sp_kernel kernel, int device)
 {
     footprint f;
@@ -292,9 +303,8 @@ sp_status sp__launch_slow(const sp_call *c, const sp_kargs *k, sp_kernel kernel,
     double us = predict(device, k);
     SP_RETURN_IF(take_footprint(&f, c, k->n_tuples, device));
     bool wanted = !f.foreign && !sp__knobs.blocking && (f.pending || us >= sp__knobs.queue_min_us);
-    if (sp_op_table[c->op].flags & SP_OPF_CHECKS_DATA) wanted = wanted && sp__index_fits(c);
-    bool queued =
-        wanted && sp__queue_op(device, kernel, k, f.reads, f.n_reads, f.writes, f.n_writes);
+    bool queued = wanted && checked_first(c, k, f.pending) &&
+                  sp__queue_op(device, kernel, k, f.reads, f.n_reads, f.writes, f.n_writes);
     if (!queued) {
         if (f.pending) SP_TRY(wait_footprint(&f));
         SP_TRY(run_inline(kernel, k, us));

@@ -57,7 +57,7 @@ static sp_status meet(const sp_kargs *args, sp_meeting how, const sp_operand *gi
     at_least_one_dim(&out), at_least_one_dim(&src);
     if (in_place) SP_RETURN_IF(check_indices(args, given, dim, out.shape[dim]));
     sp__copy_unless_same(&args->arg[0], &args->arg[1]);
-    if (src.numel > 0 && sp__places_run(how, index, &src, &out, dim, !in_place)) return SP_OK;
+    if (src.numel > 0 && sp__places_run(how, index, &src, &out, dim)) return SP_OK;
     return check_indices(args, given, dim, out.shape[dim]);
 }
 
@@ -69,7 +69,7 @@ sp_status sp__cpu_gather(const sp_kargs *args)
     sp_operand out = args->arg[0], x = args->arg[1], index = args->arg[2];
     at_least_one_dim(&out), at_least_one_dim(&x), at_least_one_dim(&index);
     int dim = dim_of(args, x.rank);
-    if (out.numel > 0 && sp__places_run(SP_PLACES_READ, &index, &out, &x, dim, true)) return SP_OK;
+    if (out.numel > 0 && sp__places_run(SP_PLACES_READ, &index, &out, &x, dim)) return SP_OK;
     return check_indices(args, &index, dim, x.shape[dim]);
 }
 
@@ -193,7 +193,7 @@ sp_status sp__cpu_index_select(const sp_kargs *args)
     at_least_one_dim(&out), at_least_one_dim(&x);
     int dim = dim_of(args, x.rank);
     sp_operand index = sp__places_of_slices(&list, &out, dim);
-    if (out.numel > 0 && sp__places_run(SP_PLACES_READ, &index, &out, &x, dim, true)) return SP_OK;
+    if (out.numel > 0 && sp__places_run(SP_PLACES_READ, &index, &out, &x, dim)) return SP_OK;
     return check_indices(args, &list, dim, x.shape[dim]);
 }
 

@@ -16,7 +16,6 @@
 #include "backends/cpu/pool.h"
 #include "backends/cpu/strided.h"
 #include "backends/cpu/tile.h"
-#include "ops/index.h"
 #include "ops_gen.h"
 
 enum {
@@ -38,7 +37,7 @@ typedef struct plane {
     sp_lane_fn row; /* a whole row at one place; NULL: copied */
 } plane;
 
-typedef void (*plane_fn)(const plane *p);
+typedef bool (*plane_fn)(const plane *p); /* whether all indices were in range */
 
 /* ---- element by element ----- */
 
@@ -53,39 +52,46 @@ typedef ELEMENT(uint64_t) e_u64;
 typedef ELEMENT(float _Complex) e_c64;
 typedef ELEMENT(double _Complex) e_c128;
 
-static inline int64_t place_at(const e_i64 *index, int64_t places)
+/* Where an index points; the first place, and a note, for one out of range. */
+static inline int64_t place_at(const e_i64 *index, int64_t places, bool *stray)
 {
-    return *index + (*index >> 63 & places);
+    int64_t place = *index + (*index >> 63 & places);
+    bool inside = (uint64_t)place < (uint64_t)places;
+    *stray |= !inside;
+    return inside ? place : 0;
 }
 
 /* A row of a plane; apart from the plane, so that steps may be known. */
 #define DEFINE_PLANE(name, T, to, value)                                                           \
-    static inline __attribute__((always_inline)) void name##_row(                                  \
+    static inline __attribute__((always_inline)) bool name##_row(                                  \
         const e_i64 *index, int64_t index_step, T *dense, int64_t y_step, T *indexed,              \
         int64_t x_step, int64_t place_step, int64_t places, int64_t columns)                       \
     {                                                                                              \
+        bool stray = false;                                                                        \
         for (int64_t c = 0; c < columns; c++) {                                                    \
-            T *x = indexed + place_at(index + c * index_step, places) * place_step + c * x_step;   \
-            T *y = dense + c * y_step;                                                             \
+            int64_t place = place_at(index + c * index_step, places, &stray);                      \
+            T *x = indexed + place * place_step + c * x_step, *y = dense + c * y_step;             \
             *(to) = (value);                                                                       \
         }                                                                                          \
+        return !stray;                                                                             \
     }                                                                                              \
-    static void name(const plane *p)                                                               \
+    static bool name(const plane *p)                                                               \
     {                                                                                              \
         int64_t columns = p->columns, places = p->places, step = p->place_step;                    \
-        bool dense = p->index.column == 1 && p->dense.column == 1;                                 \
+        bool dense = p->index.column == 1 && p->dense.column == 1, fits = true;                    \
         for (int64_t r = 0; r < p->rows; r++) {                                                    \
             const e_i64 *i = (const e_i64 *)(void *)p->index.data + r * p->index.row;              \
             T *y = (T *)(void *)p->dense.data + r * p->dense.row;                                  \
             T *x = (T *)(void *)p->indexed.data + r * p->indexed.row;                              \
             if (dense && p->indexed.column == 0 && step == 1)                                      \
-                name##_row(i, 1, y, 1, x, 0, 1, places, columns);                                  \
+                fits &= name##_row(i, 1, y, 1, x, 0, 1, places, columns);                          \
             else if (dense && p->indexed.column == 1)                                              \
-                name##_row(i, 1, y, 1, x, 1, step, places, columns);                               \
+                fits &= name##_row(i, 1, y, 1, x, 1, step, places, columns);                       \
             else                                                                                   \
-                name##_row(i, p->index.column, y, p->dense.column, x, p->indexed.column, step,     \
-                           places, columns);                                                       \
+                fits &= name##_row(i, p->index.column, y, p->dense.column, x, p->indexed.column,   \
+                                   step, places, columns);                                         \
         }                                                                                          \
+        return fits;                                                                               \
     }
 
 #define LARGER(x, y)  ((x) > (y) || (x) != (x) ? (x) : (y))
@@ -153,36 +159,42 @@ typedef struct row_pair {
     char *indexed, *dense;
 } row_pair;
 
-static inline row_pair row_at(const plane *p, int64_t r)
+static inline row_pair row_at(const plane *p, int64_t r, bool *stray)
 {
     const e_i64 *index = (const e_i64 *)(void *)p->index.data + r * p->index.row;
-    int64_t place = place_at(index, p->places);
+    int64_t place = place_at(index, p->places, stray);
     return (row_pair){p->indexed.data + (r * p->indexed.row + place * p->place_step) * p->size,
                       p->dense.data + r * p->dense.row * p->size};
 }
 
-static void read_rows(const plane *p)
+static bool read_rows(const plane *p)
 {
+    bool stray = false;
     for (int64_t r = 0; r < p->rows; r++) {
-        row_pair at = row_at(p, r);
+        row_pair at = row_at(p, r, &stray);
         sp__copy_bytes(at.dense, at.indexed, p->columns * p->size);
     }
+    return !stray;
 }
 
-static void write_rows(const plane *p)
+static bool write_rows(const plane *p)
 {
+    bool stray = false;
     for (int64_t r = 0; r < p->rows; r++) {
-        row_pair at = row_at(p, r);
+        row_pair at = row_at(p, r, &stray);
         sp__copy_bytes(at.indexed, at.dense, p->columns * p->size);
     }
+    return !stray;
 }
 
-static void meet_rows(const plane *p)
+static bool meet_rows(const plane *p)
 {
+    bool stray = false;
     for (int64_t r = 0; r < p->rows; r++) {
-        row_pair at = row_at(p, r);
+        row_pair at = row_at(p, r, &stray);
         p->row(at.indexed, at.indexed, at.dense, NULL, p->columns, 0);
     }
+    return !stray;
 }
 
 /* Rows that are slices: one place each, dense on both sides. */
@@ -209,7 +221,7 @@ typedef struct places_job {
     int rank; /* of the outer dimensions */
     int64_t shape[SP_MAX_RANK], step[3][SP_MAX_RANK];
     int64_t planes, planes_a_chunk, pieces; /* pieces of a plane; then one plane a chunk */
-    bool cut_columns, check;
+    bool cut_columns;
     _Atomic bool strays; /* there are indices out of range */
 } places_job;
 
@@ -235,23 +247,13 @@ static plane plane_at(const places_job *j, int64_t number, int64_t piece)
     return p;
 }
 
-static bool fits(const plane *p)
-{
-    int64_t shape[2] = {p->rows, p->columns}, step[2] = {p->index.row, p->index.column};
-    return sp__indices_within((const int64_t *)(void *)p->index.data, 2, shape, step, -p->places,
-                              p->places, NULL);
-}
-
 static void places_chunk(void *ctx, int64_t chunk)
 {
     places_job *j = ctx;
     int64_t first = chunk / j->pieces * j->planes_a_chunk, end = first + j->planes_a_chunk;
     for (int64_t n = first; n < end && n < j->planes; n++) {
         plane p = plane_at(j, n, chunk % j->pieces);
-        if (j->check && !fits(&p))
-            atomic_store(&j->strays, true);
-        else
-            j->fn(&p);
+        if (!j->fn(&p)) atomic_store(&j->strays, true);
     }
 }
 
@@ -314,14 +316,14 @@ static void cut(places_job *j, bool by_columns, bool whole, double us)
 }
 
 bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
-                    const sp_operand *indexed, int dim, bool check)
+                    const sp_operand *indexed, int dim)
 {
     sp_operand walked[3];
     if (index->numel == 0) return true;
+    if (indexed->shape[dim] == 0) return false;
     int rank = coalesced(index, dense, indexed, dim, walked);
     int ordered = ordered_dim(how, walked, rank), rows = rows_dim(ordered, rank);
-    places_job j = {.check = check,
-                    .plane = {.places = indexed->shape[dim],
+    places_job j = {.plane = {.places = indexed->shape[dim],
                               .place_step = indexed->stride[dim],
                               .size = sp__size_of(indexed->dtype)}};
     lay_out(&j, walked, rank, rows);

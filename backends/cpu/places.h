@@ -4,8 +4,8 @@
  *      indexed[i, index[i, j]]   with   dense[i, j]        one shape for index and dense
  *
  * An index of slices is one whose strides are 0 but along the dimension. Negative ones count from
- * the end. Indices are checked before anything is written to what may be an argument; if all that
- * is written is a new result, piece by piece, so that they come from memory once.
+ * the end. Indices are checked on the way, so that they come from memory once: who writes to what
+ * may be an argument has checked them before.
  *
  * Invariants
  * 1. What meets at one place is dealt with in row-major order of the index, by one thread:
@@ -27,10 +27,10 @@ typedef enum sp_meeting {
     SP_PLACES_MIN
 } sp_meeting;
 
-/* `dim` of `indexed`; index and dense have as many dimensions. False, where `check` says to look:
- * some indices are out of range, and the result is not whole. */
+/* `dim` of `indexed`; index and dense have as many dimensions. False: some indices are out of
+ * range, and the result is not what it should be. */
 bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *dense,
-                    const sp_operand *indexed, int dim, bool check);
+                    const sp_operand *indexed, int dim);
 
 /* A list of indices as one an element of `like`, along dim. */
 sp_operand sp__places_of_slices(const sp_operand *list, const sp_operand *like, int dim);

@@ -94,6 +94,34 @@ def test_empty_slices_have_indices_too():
             call()
 
 
+@pytest.mark.parametrize("strays", [[5], [-6], [0, 2**62], [-(2**63)]])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_stray_index_leaves_arguments_alone(strays, in_place):
+    """Alone or among thousands, at the call or in the queue: the first one is named."""
+    for n in (len(strays), 40_000):
+        index = spool.tensor(np.r_[np.zeros(n - len(strays), "i8"), strays])
+        x, src = spool.arange(5.0), spool.ones(n)
+        for op, args in (("scatter_add", (src,)), ("scatter", (src,)), ("gather", ())):
+            if in_place and not args:
+                continue
+            with pytest.raises(IndexError, match=f"index {strays[-1]} is out of range"):
+                getattr(x, op + "_" * in_place)(0, index, *args).numpy()
+            assert x.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 64, 5000])
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_places_of_masks(n, share):
+    mask = np.random.default_rng(n).random(n) < share
+    x = np.arange(n, dtype="f4")
+    ours, theirs = spool.tensor(x), torch.from_numpy(x)
+    m, tm = spool.tensor(mask), torch.from_numpy(mask)
+    np.testing.assert_array_equal(ours[m].numpy(), theirs[tm].numpy())
+    np.testing.assert_array_equal(spool.nonzero(m).numpy(), torch.nonzero(tm).numpy())
+    got, wanted = ours.masked_scatter(m, -ours), theirs.masked_scatter(tm, -theirs)
+    np.testing.assert_array_equal(got.numpy(), wanted.numpy())
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool", "float16"])
 @pytest.mark.parametrize(
