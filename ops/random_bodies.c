@@ -349,18 +349,35 @@ out:
     return status;
 }
 
-/* Finite and not negative everywhere, and in each row at least `least` of them above 0. */
+/* Finite and not negative everywhere: so are the smallest and the largest of each row, NaN among
+ * them if there is one. */
+static sp_status are_probabilities(const sp_tensor *x, bool *sound)
+{
+    const int64_t last = -1;
+    const sp_amin_opt low = {.size = sizeof low, .dim = &last, .n_dim = 1};
+    const sp_amax_opt high = {.size = sizeof high, .dim = &last, .n_dim = 1};
+    sp_tensor *least = NULL, *most = NULL, *above = NULL, *below = NULL, *fine = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_amin(x, &low, &least));
+    SP_TRY(sp_amax(x, &high, &most));
+    SP_TRY(sp_ge_scalar(least, SP_INT(0), &above));
+    SP_TRY(sp_lt_scalar(most, SP_FLOAT(INFINITY), &below));
+    SP_TRY(sp_logical_and(above, below, &fine));
+    SP_TRY(read_all(fine, sound));
+out:
+    sp_drop(&least), sp_drop(&most), sp_drop(&above), sp_drop(&below), sp_drop(&fine);
+    return status;
+}
+
+/* And in each row at least `least` of them above 0. */
 static sp_status check_probabilities(const sp_call *c, int64_t least)
 {
     const int64_t last = -1;
     const sp_count_nonzero_opt rows = {.size = sizeof rows, .dim = &last, .n_dim = 1};
-    sp_tensor *signs = NULL, *finite = NULL, *fine = NULL, *count = NULL, *enough = NULL;
+    sp_tensor *count = NULL, *enough = NULL;
     bool sound = false, many = false;
     sp_status status = SP_OK;
-    SP_TRY(sp_ge_scalar(c->in[0], SP_INT(0), &signs));
-    SP_TRY(sp_isfinite(c->in[0], &finite));
-    SP_TRY(sp_logical_and(signs, finite, &fine));
-    SP_TRY(read_all(fine, &sound));
+    SP_TRY(are_probabilities(c->in[0], &sound));
     SP_TRY(sp_count_nonzero(c->in[0], &rows, &count));
     SP_TRY(sp_ge_scalar(count, SP_INT(least), &enough));
     SP_TRY(read_all(enough, &many));
@@ -371,7 +388,7 @@ static sp_status check_probabilities(const sp_call *c, int64_t least)
         SP_TRY(sp_fail(SP_EVALUE, "%s: a row of x has fewer than %lld places that are not 0",
                        sp__op_name(c), (long long)least));
 out:
-    sp_drop(&signs), sp_drop(&finite), sp_drop(&fine), sp_drop(&count), sp_drop(&enough);
+    sp_drop(&count), sp_drop(&enough);
     return status;
 }
 

@@ -1,8 +1,9 @@
 /* group_norm, batch_norm_train and channel_affine: normalisation of x (N, C, ...) with a weight and
  * a bias a channel, and the derivatives (rows.h).
  *
- * x is (N, C, S) here, a run being the S elements of one example and channel. Where S is 1,
- * batches are normalised by columns, SP_ROWS_COLUMNS channels at a time. Sums over runs are made in
+ * x is (N, C, S) here, a run being the S elements of one example and channel. Where S is 1, groups
+ * are rows with weights along them, and batches are normalised by columns, SP_ROWS_COLUMNS channels
+ * at a time. Sums over runs are made in
  * order, in float64; a chunk of threads' work is a group, or a channel, or some columns.
  */
 #include <math.h>
@@ -76,17 +77,45 @@ static sp_moments group_moments(const job *j, int64_t example, int64_t channel)
     return j->f->moments(j->x + run_at(j, example, channel), j->channels_a_group * j->run);
 }
 
+/* Of weights or biases, those from a channel on. */
+static const char *from_channel(const job *j, const char *p, int64_t channel)
+{
+    return p ? p + channel * j->size : NULL;
+}
+
 static void group_forward(void *ctx, int64_t chunk)
 {
     const job *j = ctx;
     int64_t example = chunk / j->groups, first = chunk % j->groups * j->channels_a_group;
     sp_moments m = group_moments(j, example, first);
     double rstd = 1 / sqrt(m.m2 / m.n + j->eps);
+    if (j->run == 1) {
+        int64_t at = run_at(j, example, first);
+        j->f->apply_each(j->out + at, j->x + at, j->channels_a_group, m.mean, rstd,
+                         from_channel(j, j->weight, first), from_channel(j, j->bias, first));
+        return;
+    }
     for (int64_t c = first; c < first + j->channels_a_group; c++) {
         int64_t at = run_at(j, example, c);
         j->f->apply(j->out + at, j->x + at, j->run, m.mean, rstd * weight_of(j, c),
                     number(j->bias, c, j->dtype, 0));
     }
+}
+
+/* A group that is a row, a weight an element. */
+static void row_backward(const job *j, int64_t example, int64_t first, sp_moments m, double rstd)
+{
+    int64_t at = run_at(j, example, first);
+    const char *gy = j->gy + at, *x = j->x + at;
+    double *sum = j->sums + (example * j->channels + first) * 2, a = 0, b = 0;
+    for (int64_t i = 0; i < j->channels_a_group; i++, sum += 2) {
+        double w = weight_of(j, first + i);
+        sum[0] = number(gy, i, j->dtype, 0);
+        sum[1] = sum[0] * ((number(x, i, j->dtype, 0) - m.mean) * rstd);
+        a += w * sum[0], b += w * sum[1];
+    }
+    j->f->back_each(j->out + at, gy, x, from_channel(j, j->weight, first), j->channels_a_group,
+                    m.mean, rstd, a / m.n, b / m.n);
 }
 
 static void group_backward(void *ctx, int64_t chunk)
@@ -96,6 +125,10 @@ static void group_backward(void *ctx, int64_t chunk)
             end = first + j->channels_a_group;
     sp_moments m = group_moments(j, example, first);
     double rstd = 1 / sqrt(m.m2 / m.n + j->eps), a = 0, b = 0;
+    if (j->run == 1) {
+        row_backward(j, example, first, m, rstd);
+        return;
+    }
     for (int64_t c = first; c < end; c++) {
         int64_t at = run_at(j, example, c);
         double *sum = j->sums + (example * j->channels + c) * 2;

@@ -23,7 +23,8 @@ enum {
     BLOCK = 256,
     RUN = 16,        /* sorted by insertion */
     RADIX_MIN = 512, /* shorter sequences are merged */
-    FEW = 64         /* so many best ones are kept in order while looking at the others */
+    FEW = 64,        /* so many best ones are kept in order while looking at the others, ... */
+    GROUP = 16       /* ... so many at once */
 };
 
 /* ---- keys ----- */
@@ -67,6 +68,7 @@ static void keys_of(int dtype, const void *p, int64_t n, int64_t first, bool fli
 static const void *comparable(const sp_operand *x, int64_t from, int64_t n, void *raw, void *room)
 {
     int dtype = sp__reduce_dtype(x->dtype);
+    if (x->dtype == dtype && x->contiguous) return x->data + from * sp__size_of(dtype);
     sp__gather(raw, x, from, n);
     if (x->dtype == dtype) return raw;
     sp__isa->cast[x->dtype][dtype](room, raw, NULL, NULL, n, 0);
@@ -162,18 +164,69 @@ static entry select_rank(entry *e, int64_t n, int64_t rank, int bytes)
     return e[rank];
 }
 
-/* The first k of e in order, to the start of e; k <= FEW. */
-static void keep_few(entry *e, int64_t n, int64_t k)
-{
-    entry best[FEW + 1];
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (kept == k && e[i].key >= best[k - 1].key) continue;
-        int64_t at = kept < k ? kept++ : k - 1;
-        for (; at > 0 && best[at - 1].key > e[i].key; at--) best[at] = best[at - 1];
-        best[at] = e[i];
+/* ---- a few of many ----- */
+
+/* Whether any of GROUP elements may stand before `limit`; to what is no number, this says yes. */
+#define DEFINE_ANY_BEFORE(T, element, mask)                                                        \
+    static bool T##_any_before(const void *p, const void *limit, bool descending)                  \
+    {                                                                                              \
+        typedef element lanes                                                                      \
+            __attribute__((vector_size(16), aligned(sizeof(element)), may_alias));                 \
+        typedef mask masks __attribute__((vector_size(16)));                                       \
+        const lanes *x = p;                                                                        \
+        element least = *(const element *)limit;                                                   \
+        masks some = {0};                                                                          \
+        int64_t any[2];                                                                            \
+        for (int i = 0; i < GROUP / (16 / (int)sizeof(element)); i++)                              \
+            some |= descending ? ~(masks)(x[i] <= least) : ~(masks)(x[i] >= least);                \
+        memcpy(any, &some, sizeof any);                                                            \
+        return any[0] | any[1];                                                                    \
     }
-    memcpy(e, best, (size_t)kept * sizeof *e);
+DEFINE_ANY_BEFORE(f32, float, int32_t)
+DEFINE_ANY_BEFORE(f64, double, int64_t)
+DEFINE_ANY_BEFORE(i64, int64_t, int64_t)
+
+typedef struct few {
+    entry best[FEW]; /* in order */
+    int64_t kept, k;
+} few;
+
+/* Whether the last of the best is another one now. */
+static bool few_take(few *f, const entry *e, int64_t n)
+{
+    bool changed = false;
+    for (int64_t i = 0; i < n; i++) {
+        if (f->kept == f->k && e[i].key >= f->best[f->k - 1].key) continue;
+        int64_t at = f->kept < f->k ? f->kept++ : f->k - 1;
+        for (; at > 0 && f->best[at - 1].key > e[i].key; at--) f->best[at] = f->best[at - 1];
+        f->best[at] = e[i], changed = true;
+    }
+    return changed;
+}
+
+/* The first k <= FEW of x, in order, to out. Most groups are seen to hold none of them. */
+static void keep_few(const sp_operand *x, int64_t k, bool descending, entry *out)
+{
+    int dtype = sp__reduce_dtype(x->dtype);
+    bool (*any_before)(const void *, const void *, bool) = dtype == SP_FLOAT32   ? f32_any_before
+                                                           : dtype == SP_FLOAT64 ? f64_any_before
+                                                                                 : i64_any_before;
+    few f = {.k = k};
+    double raw[BLOCK], room[BLOCK], last_raw[1], last_room[1];
+    const void *limit = NULL;
+    for (int64_t from = 0; from < x->numel; from += BLOCK) {
+        int64_t n = x->numel - from < BLOCK ? x->numel - from : BLOCK;
+        const char *p = comparable(x, from, n, raw, room);
+        for (int64_t i = 0; i < n; i += GROUP, p += GROUP * sp__size_of(dtype)) {
+            entry e[GROUP];
+            int64_t here = n - i < GROUP ? n - i : GROUP;
+            if (f.kept == k && here == GROUP && !any_before(p, limit, descending)) continue;
+            keys_of(dtype, p, here, from + i, descending, e);
+            if (few_take(&f, e, here))
+                limit = comparable(x, f.best[f.kept - 1].at, 1, last_raw, last_room);
+        }
+    }
+    memcpy(out, f.best, (size_t)f.kept * sizeof *out);
 }
 
 /* ---- sequences ----- */
@@ -223,12 +276,14 @@ static void sort_row(const sort_job *j, int64_t row, entry *e, entry *room)
     int64_t size = sp__size_of(x.dtype), step = x.rank ? x.stride[0] : 0,
             to = values.rank ? values.stride[0] : 0,
             to_index = indices.rank ? indices.stride[0] : 0;
-    sp__entries_read(&x, 0, x.numel, j->descending, e);
+    bool few = !j->one && j->k <= FEW && j->k < j->n;
+    if (few)
+        keep_few(&x, j->k, j->descending, e);
+    else
+        sp__entries_read(&x, 0, x.numel, j->descending, e);
     if (j->one)
         e[0] = select_rank(e, j->n, j->middle ? middle_rank(j, e) : j->rank, key_bytes(x.dtype));
-    else if (j->k <= FEW && j->k < j->n)
-        keep_few(e, j->n, j->k);
-    else
+    else if (!few)
         e = sp__entries_sort(e, room, j->n, x.dtype);
     for (int64_t i = 0; i < j->k; i++) {
         memcpy(values.data + i * to * size, x.data + e[i].at * step * size, (size_t)size);
