@@ -128,25 +128,33 @@ static void naive_bool(const problem *p, const matrix *a, const matrix *b, char 
 
 enum { DOT_PART = 1 << 15 };
 
-static double dot_part(const problem *p, const matrix *a, const matrix *b, int64_t part)
+static sp_element dot_part(const problem *p, const matrix *a, const matrix *b, int64_t part)
 {
-    double sum[2];
+    sp_element sum = {.part = {0}};
     int64_t from = part * DOT_PART, n = p->k - from < DOT_PART ? p->k - from : DOT_PART;
-    sp__isa->rows[p->dtype]->sums(a->data + from * p->size, b->data + from * p->size, n, 0, sum);
-    return sum[1];
+    const char *x = a->data + from * p->size, *y = b->data + from * p->size;
+    if (sp__dtype_is_complex(p->dtype)) {
+        sp__isa->dot[p->dtype](x, y, n, &sum);
+    } else {
+        double sums[2];
+        sp__isa->rows[p->dtype]->sums(x, y, n, 0, sums);
+        sum.part[0] = sums[1];
+    }
+    return sum;
 }
 
 static void put_dots(const problem *p)
 {
-    const double *part = p->part;
+    const sp_element *part = p->part;
+    int wide = sp__dtype_is_complex(p->dtype) ? SP_COMPLEX128 : SP_FLOAT64;
     for (int64_t batch = 0; batch < p->batches; batch++, part += p->columns) {
         matrix a, b;
         char *c;
-        double sum = part[0];
+        sp_element sum = part[0];
         problem_batch(p, batch, &a, &b, &c);
-        for (int64_t i = 1; i < p->columns; i++) sum += part[i];
-        float narrow = (float)sum;
-        memcpy(c, p->size == 4 ? (void *)&narrow : (void *)&sum, (size_t)p->size);
+        for (int64_t i = 1; i < p->columns; i++)
+            sum.part[0] += part[i].part[0], sum.part[1] += part[i].part[1];
+        sp__isa->cast[wide][p->dtype](c, &sum, NULL, NULL, 1, 0);
         if (p->bias) add_bias(p, c, 1, 0, 1);
     }
 }
@@ -205,11 +213,11 @@ static void choose_way(problem *p)
         p->way = BY_NAIVE;
     } else if (sp__isa->gemm_small[p->dtype] != NULL && is_small(p)) {
         p->way = BY_SMALL;
+    } else if (p->m == 1 && p->n == 1 && p->k > 0) {
+        p->way = BY_DOT, p->columns = (p->k + DOT_PART - 1) / DOT_PART;
     } else if (sp__dtype_is_complex(p->dtype)) {
         p->way = BY_GEMM; /* vectors, too: of all shapes one library function */
         sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);
-    } else if (p->m == 1 && p->n == 1 && p->k > 0) {
-        p->way = BY_DOT, p->columns = (p->k + DOT_PART - 1) / DOT_PART;
     } else {
         p->way = p->m == 1 ? BY_ROW : p->n == 1 ? BY_COLUMN : BY_GEMM;
         sp__gemm_grid(p->m, p->n, p->k, &p->rows, &p->columns);
@@ -228,10 +236,10 @@ static sp_status run(problem *p, const char *op)
     choose_way(p);
     sp_status status = SP_OK;
     int64_t chunks = p->batches * p->rows * p->columns;
-    double room[8];
+    sp_element room[8];
     p->part = room;
     if (p->way != BY_NAIVE && p->way != BY_SMALL) SP_TRY(problem_pack(p, op));
-    if (p->way == BY_DOT && chunks > 8) p->part = sp__alloc((size_t)chunks * sizeof(double));
+    if (p->way == BY_DOT && chunks > 8) p->part = sp__alloc((size_t)chunks * sizeof(sp_element));
     if (p->part == NULL) SP_TRY(sp_fail(SP_EMEMORY, "%s: no memory for partial sums", op));
     double us = sp__gemm_predict_us(p->dtype, (double)p->m * (double)p->n * (double)p->k) *
                 (double)p->batches;
@@ -240,7 +248,7 @@ static sp_status run(problem *p, const char *op)
     if (p->way == BY_DOT) put_dots(p);
     if (p->failed) status = sp_fail(SP_EMEMORY, "%s: no memory for BLAS to work in", op);
 out:
-    if (p->part != NULL && p->part != room) sp__free(p->part, (size_t)chunks * sizeof(double));
+    if (p->part != NULL && p->part != room) sp__free(p->part, (size_t)chunks * sizeof(sp_element));
     problem_unpack(p);
     return status;
 }

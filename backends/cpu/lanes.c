@@ -207,6 +207,7 @@ const sp_isa PASTE(sp__isa_, SP_ISA) = {
                [SP_TREE_NANSUM] = REDUCE_ROWS_NANSUM,
                [SP_TREE_COUNT] = REDUCE_ROWS_COUNT},
     .gemm_small = {[SP_FLOAT32] = gemm_small_f32, [SP_FLOAT64] = gemm_small_f64},
+    .dot = {[SP_COMPLEX64] = dot_c64, [SP_COMPLEX128] = dot_c128},
     .distance = {[SP_FLOAT32] = distance_f32, [SP_FLOAT64] = distance_f64},
     .rows = PASTE(sp__rows_, SP_ISA),
     .update = updates,

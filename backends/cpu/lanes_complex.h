@@ -1,133 +1,18 @@
 /* Pointwise ops on complex numbers, and the table of their rows.
  *
- * Lines are written with vectors of parts (lanes_pairs.h, lanes_complex_math.h). exp, log, sqrt and
- * the like are the C library's, an element at a time, with the branch cuts and infinities of C's
- * Annex G.
+ * Lines are written with vectors of parts (lanes_pairs.h): the functions in them are those of
+ * lanes_complex_math.h and lanes_complex_exp.h.
  */
 #ifndef SP_CPU_LANES_COMPLEX_H
 #define SP_CPU_LANES_COMPLEX_H
 
-#include <complex.h>
-#include <math.h>
-#undef I /* <complex.h>'s words for the imaginary unit and for _Complex */
-#undef complex
-
+#include "backends/cpu/lanes_complex_exp.h"
 #include "backends/cpu/lanes_complex_math.h"
-
-#define RE(x) __real__(x)
-#define IM(x) __imag__(x)
-/* The library's function for x's precision: of complex numbers, and of parts. */
-#define OF(fn, x)                                                                                  \
-    _Generic((x), float _Complex : fn##f, double _Complex : fn, float : fn##f, double : fn)(x)
-#define OF2(fn, x, y)                                                                              \
-    _Generic((x), float _Complex : fn##f, double _Complex : fn, float : fn##f, double : fn)(x, y)
-
-/* Bit k of splat: operand k is one element. */
-#define LOAD_PART(E, x, at, bit, i)                                                                \
-    E x;                                                                                           \
-    memcpy(&x, (const char *)(at) + (splat & (bit) ? 0 : (i)) * (int64_t)sizeof x, sizeof x)
-#define STORE_PART(i, result)                                                                      \
-    memcpy((char *)d + (i) * (int64_t)sizeof result, &result, sizeof result)
-
-/* C: complex numbers, P: their parts, R: results; MADE(re, im) makes a C. */
-#define COMPLEX_LANE(name, T, R, LOADS, expr)                                                      \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        typedef E_##T C __attribute__((unused));                                                   \
-        typedef R_##T P __attribute__((unused));                                                   \
-        (void)b, (void)c;                                                                          \
-        for (int64_t i = 0; i < n; i++) {                                                          \
-            LOADS                                                                                  \
-            R r = (R)(expr);                                                                       \
-            STORE_PART(i, r);                                                                      \
-        }                                                                                          \
-    }
-#define MADE(re, im) __builtin_complex((P)(re), (P)(im))
-#define LOADS1       LOAD_PART(C, x, a, 1, i);
-#define LOADS2       LOADS1 LOAD_PART(C, y, b, 2, i);
-#define LOADS3       LOADS2 LOAD_PART(C, z, c, 4, i);
-
-typedef float R_c64;
-typedef double R_c128;
 
 #define FN_COMPLEX(name)                                                                           \
     {                                                                                              \
         [SP_COMPLEX64] = lane_##name##_c64, [SP_COMPLEX128] = lane_##name##_c128                   \
     }
-
-/* ---- one element ----- */
-
-#define DEFINE_COMPLEX(T, S)                                                                       \
-    ALWAYS_INLINE E_##T one_times_##T(E_##T x, E_##T y)                                            \
-    {                                                                                              \
-        return __builtin_complex(RE(x) * RE(y) - IM(x) * IM(y), RE(x) * IM(y) + IM(x) * RE(y));    \
-    }                                                                                              \
-    static E_##T one_over_##T(E_##T x, E_##T y)                                                    \
-    {                                                                                              \
-        R_##T a = RE(x), b = IM(x), c = RE(y), d = IM(y);                                          \
-        R_##T large = OF(fabs, c) >= OF(fabs, d) ? c : d, small = large == c ? d : c;              \
-        if (large == 0) return __builtin_complex(a / OF(fabs, c), b / OF(fabs, d));                \
-        R_##T ratio = small / large, scale = 1 / (large + small * ratio);                          \
-        if (OF(fabs, c) >= OF(fabs, d))                                                            \
-            return __builtin_complex((a + b * ratio) * scale, (b - a * ratio) * scale);            \
-        return __builtin_complex((a * ratio + b) * scale, (b * ratio - a) * scale);                \
-    }                                                                                              \
-    /* x to a whole number, by squaring. */                                                        \
-    static E_##T whole_power_##T(E_##T x, int n)                                                   \
-    {                                                                                              \
-        E_##T result = 1;                                                                          \
-        for (unsigned left = (unsigned)(n < 0 ? -n : n); left; left >>= 1) {                       \
-            if (left & 1) result = result == 1 ? x : one_times_##T(result, x);                     \
-            if (left > 1) x = one_times_##T(x, x);                                                 \
-        }                                                                                          \
-        return n < 0 ? one_over_##T(1, result) : result;                                           \
-    }                                                                                              \
-    static E_##T power_##T(E_##T x, E_##T y)                                                       \
-    {                                                                                              \
-        enum { MOST = 64 };                                                                        \
-        R_##T e = RE(y);                                                                           \
-        bool real = IM(y) == 0;                                                                    \
-        if (real && e >= -MOST && e <= MOST && e == (R_##T)(int)e)                                 \
-            return whole_power_##T(x, (int)e);                                                     \
-        if (real && e == (R_##T)0.5) return OF(csqrt, x);                                          \
-        if (x == 0 && e > 0) return 0;                                                             \
-        return OF2(cpow, x, y);                                                                    \
-    }                                                                                              \
-    /* What cancels in exp(x) - 1 is written as a square. */                                       \
-    static E_##T expm1_##T(E_##T x)                                                                \
-    {                                                                                              \
-        R_##T half = OF(sin, IM(x) / 2);                                                           \
-        return __builtin_complex(OF(expm1, RE(x)) * OF(cos, IM(x)) - 2 * half * half,              \
-                                 OF(exp, RE(x)) * OF(sin, IM(x)));                                 \
-    }                                                                                              \
-    /* Near 0, |1 + x| is the root of 1 + re (2 + re) + im im. */                                  \
-    static E_##T log1p_##T(E_##T x)                                                                \
-    {                                                                                              \
-        R_##T re = RE(x), im = IM(x), one = 1 + re, turn = OF2(atan2, im, one);                    \
-        if (!(OF(cabs, x) < (R_##T)0.5))                                                           \
-            return __builtin_complex(OF(log, OF2(hypot, one, im)), turn);                          \
-        R_##T more = re * (2 + re) + im * im;                                                      \
-        return __builtin_complex(more == 0 ? re : OF(log1p, more) / 2, turn);                      \
-    }                                                                                              \
-    /* Less the larger real part, so that nothing overflows. */                                    \
-    static E_##T logaddexp_##T(E_##T x, E_##T y)                                                   \
-    {                                                                                              \
-        E_##T most = RE(x) >= RE(y) || isnan(RE(x)) ? x : y, other = most == x ? y : x;            \
-        if (isinf(RE(most))) return RE(x) == RE(y) ? OF(clog, OF(cexp, x) + OF(cexp, y)) : most;   \
-        return most + log1p_##T(OF(cexp, other - most));                                           \
-    }                                                                                              \
-    static E_##T sigmoid_##T(E_##T x)                                                              \
-    {                                                                                              \
-        return one_over_##T(1, 1 + OF(cexp, __builtin_complex(-RE(x), -IM(x))));                   \
-    }                                                                                              \
-    static E_##T sinc_##T(E_##T x)                                                                 \
-    {                                                                                              \
-        E_##T turn = __builtin_complex(RE(x) * (R_##T)M_PI, IM(x) * (R_##T)M_PI);                  \
-        return x == 0 ? 1 : one_over_##T(OF(csin, turn), turn);                                    \
-    }
-DEFINE_COMPLEX(c64, f32)
-DEFINE_COMPLEX(c128, f64)
 
 /* ---- rows ----- */
 
@@ -178,28 +63,7 @@ DEFINE_COMPLEX(c128, f64)
 #define COMPLEX3(name, ns, o2, expr)                                                               \
     PAIR_LANES(PAIR_LANE3, name, expr)                                                             \
     COMPLEX_ROW(name, FN_COMPLEX(name), 3, 0, 1, o2, false, false, ns)
-/* Of the C library, one by one. */
-#define COMPLEX_LANES(name, R, LOADS, expr)                                                        \
-    COMPLEX_LANE(name, c64, R, LOADS, expr)                                                        \
-    COMPLEX_LANE(name, c128, R, LOADS, expr)
-#define ONE1(name, ns, expr)                                                                       \
-    COMPLEX_LANES(name, C, LOADS1, expr)                                                           \
-    COMPLEX_ROW(name, FN_COMPLEX(name), 1, 0, 0, 0, false, false, ns)
-#define ONE2(name, ns, expr)                                                                       \
-    COMPLEX_LANES(name, C, LOADS2, expr)                                                           \
-    COMPLEX_ROWS2(name, name, false, ns)
-#define ONE2_ONLY(name, ns, expr)                                                                  \
-    COMPLEX_LANES(name, C, LOADS2, expr)                                                           \
-    COMPLEX_ROW(name, FN_COMPLEX(name), 2, 0, 1, 0, false, false, ns)
-
-#define ONE_TIMES(x, y)                                                                            \
-    _Generic((x), float _Complex : one_times_c64, double _Complex : one_times_c128)(x, y)
-#define ONE_OVER(x, y)                                                                             \
-    _Generic((x), float _Complex : one_over_c64, double _Complex : one_over_c128)(x, y)
-#define ONE_POWER(x, y)                                                                            \
-    _Generic((x), float _Complex : power_c64, double _Complex : power_c128)(x, y)
-#define BY(fn, x)         _Generic((x), float _Complex : fn##_c64, double _Complex : fn##_c128)
-#define ONE_SCALED(x, by) MADE(RE(x) * (P)(by), IM(x) * (P)(by))
+#define FUNCTION1(name, ns) COMPLEX1(name, ns, OF_PAIRS(name, x)(x))
 
 /* clang-format off */
 /*               name     ns    result */
@@ -229,33 +93,36 @@ COMPLEX_ROW(     lerp_scalar, FN_COMPLEX(lerp), 3, 0, 1, SP_LANE_SCALAR0, false,
 COMPLEX2_ONLY(   sigmoid_backward, 0.25, TIMES(x, TIMES(FROM_ONE(y), y)))
 COMPLEX2_ONLY(   tanh_backward,    0.25, TIMES(x, FROM_ONE(TIMES(y, y))))
 
-ONE2(            pow,     40.00, ONE_POWER(x, y))               COMPLEX_RROW(pow, 40.0)
-ONE1(            sqrt,    8.00, OF(csqrt, x))
-ONE1(            rsqrt,  10.00, ONE_OVER((C)1, OF(csqrt, x)))
-ONE1(        exp,     15.00, OF(cexp, x))
-ONE1(        exp2,    15.00, OF(cexp, ONE_SCALED(x, M_LN2)))
-ONE1(        log,     15.00, OF(clog, x))
-ONE1(        log2,    15.00, ONE_SCALED(OF(clog, x), M_LOG2E))
-ONE1(        log10,   15.00, ONE_SCALED(OF(clog, x), M_LOG10E))
-ONE1(        sin,     25.00, OF(csin, x))
-ONE1(        cos,     25.00, OF(ccos, x))
-ONE1(        tan,     25.00, OF(ctan, x))
-ONE1(        asin,    40.00, OF(casin, x))
-ONE1(        acos,    40.00, OF(cacos, x))
-ONE1(        atan,    40.00, OF(catan, x))
-ONE1(        sinh,    25.00, OF(csinh, x))
-ONE1(        cosh,    25.00, OF(ccosh, x))
-ONE1(        tanh,    25.00, OF(ctanh, x))
-ONE1(        asinh,   40.00, OF(casinh, x))
-ONE1(        acosh,   40.00, OF(cacosh, x))
-ONE1(        atanh,   40.00, OF(catanh, x))
-ONE1(        sigmoid, 20.00, BY(sigmoid, x)(x))
-ONE1(        expm1,   20.00, BY(expm1, x)(x))
-ONE1(        log1p,   20.00, BY(log1p, x)(x))
-ONE1(        sinc,    30.00, BY(sinc, x)(x))
-ONE1(        silu,    20.00, ONE_TIMES(x, BY(sigmoid, x)(x)))
-ONE2_ONLY(   silu_backward, 25.00, ONE_TIMES(ONE_TIMES(x, BY(sigmoid, y)(y)), 1 + ONE_TIMES(y, 1 - BY(sigmoid, y)(y))))
-ONE2_ONLY(   logaddexp, 40.00, BY(logaddexp, x)(x, y))
+FUNCTION1(       sqrt,       4.00)
+FUNCTION1(       rsqrt,      5.00)
+FUNCTION1(       exp,        5.00)
+FUNCTION1(       exp2,       5.00)
+FUNCTION1(       expm1,      8.00)
+FUNCTION1(       log,        8.00)
+FUNCTION1(       log2,       8.00)
+FUNCTION1(       log10,      8.00)
+FUNCTION1(       log1p,     10.00)
+FUNCTION1(       sin,        8.00)
+FUNCTION1(       cos,        8.00)
+FUNCTION1(       tan,        8.00)
+FUNCTION1(       sinh,       8.00)
+FUNCTION1(       cosh,       8.00)
+FUNCTION1(       tanh,       8.00)
+FUNCTION1(       asin,      80.00)
+FUNCTION1(       acos,      80.00)
+FUNCTION1(       atan,      80.00)
+FUNCTION1(       asinh,     80.00)
+FUNCTION1(       acosh,     80.00)
+FUNCTION1(       atanh,     80.00)
+FUNCTION1(       sigmoid,    6.00)
+FUNCTION1(       silu,       6.00)
+FUNCTION1(       sinc,      10.00)
+COMPLEX2_ONLY(   silu_backward, 7.00, OF_PAIRS(silu_backward, x)(x, y))
+COMPLEX2_ONLY(   logaddexp, 20.00, OF_PAIRS(logaddexp, x)(x, y))
+
+DEFINE_POWER(c64, f32)
+DEFINE_POWER(c128, f64)
+COMPLEX_ROWS2(   pow, pow, false, 15.0) COMPLEX_RROW(pow, 15.0)
 
 /* Ops that only move elements have their functions among those of their size (lanes_special.h). */
 #define ROW_OF(op, name) [SP_OP_##op] = &complex_##name

@@ -93,6 +93,48 @@ DEFINE_REDUCE_PAIRS(sum, c128, f64, 0)
 DEFINE_REDUCE_PAIRS(prod, c64, f32, 1)
 DEFINE_REDUCE_PAIRS(prod, c128, f64, 1)
 
+/* ---- dot products ----- */
+
+/* N_c128 numbers in complex128. */
+ALWAYS_INLINE P_c128 wide_parts_c64(const void *p)
+{
+    H_f32 half[2];
+    memcpy(half, p, sizeof half);
+    return parts_c128(
+        (V_c128){__builtin_convertvector(half[0], V_f64), __builtin_convertvector(half[1], V_f64)});
+}
+
+ALWAYS_INLINE P_c128 wide_parts_c128(const void *p)
+{
+    return parts_c128(load_c128(p));
+}
+
+/* The sum of a[i] b[i] in complex128, in as many lanes as sums have: the number of lanes of the
+ * instruction set does not matter. */
+#define DEFINE_DOT(T)                                                                              \
+    static void dot_##T(const void *a, const void *b, int64_t n, void *sum)                        \
+    {                                                                                              \
+        enum { VECTORS = SP_REDUCE_LANES / N_c128, STEP = N_c128 * sizeof(E_##T) };                \
+        P_c128 acc[VECTORS] = {0};                                                                 \
+        E_##T rest[2][SP_REDUCE_LANES] = {0};                                                      \
+        const char *x = a, *y = b;                                                                 \
+        for (; n > 0; n -= SP_REDUCE_LANES) {                                                      \
+            if (n < SP_REDUCE_LANES) {                                                             \
+                memcpy(rest[0], x, (size_t)n * sizeof(E_##T)), x = (const char *)rest[0];          \
+                memcpy(rest[1], y, (size_t)n * sizeof(E_##T)), y = (const char *)rest[1];          \
+            }                                                                                      \
+            for (int j = 0; j < VECTORS; j++, x += STEP, y += STEP) {                              \
+                P_c128 z = times_c128(wide_parts_##T(x), wide_parts_##T(y));                       \
+                acc[j].re += z.re, acc[j].im += z.im;                                              \
+            }                                                                                      \
+        }                                                                                          \
+        V_c128 lane[VECTORS];                                                                      \
+        for (int j = 0; j < VECTORS; j++) lane[j] = pairs_c128(acc[j]);                            \
+        finish_sum_c128(lane, sum);                                                                \
+    }
+DEFINE_DOT(c64)
+DEFINE_DOT(c128)
+
 /* Of all numbers that have sums and products. */
 #define REDUCE_ROWS_PAIRS(name)                                                                    \
     {                                                                                              \

@@ -173,6 +173,76 @@ static void instruction_sets_agree(void)
     sp__isa = before;
 }
 
+/* ---- complex numbers ----- */
+
+typedef struct complex_case {
+    int op, n_in;
+    bool to_bool, to_real;
+} complex_case;
+
+static const complex_case complex_cases[] = {
+    {SP_OP_ADD, 2, false, false},     {SP_OP_SUB, 2, false, false},
+    {SP_OP_MUL, 2, false, false},     {SP_OP_DIV, 2, false, false},
+    {SP_OP_NEG, 1, false, false},     {SP_OP_CONJ_PHYSICAL, 1, false, false},
+    {SP_OP_SQUARE, 1, false, false},  {SP_OP_RECIPROCAL, 1, false, false},
+    {SP_OP_SGN, 1, false, false},     {SP_OP_LERP, 3, false, false},
+    {SP_OP_ABS, 1, false, true},      {SP_OP_EQ, 2, true, false},
+    {SP_OP_ISFINITE, 1, true, false}, {SP_OP_ADD_ALPHA, 2, false, false},
+    {SP_OP_COMPLEX, 2, false, false},
+};
+
+static block random_numbers(int dtype, int64_t n, layout how)
+{
+    block b = make(dtype, 1, &n, how);
+    for (int64_t i = 0; i < n; i++) {
+        double part[2] = {random_int(-9, 9) / 4.0, random_int(0, 9) ? random_unit() : INFINITY};
+        char *at = sp__element_at(&b.x, i);
+        if (dtype == SP_COMPLEX64 || dtype == SP_COMPLEX128)
+            sp__complex_to(part, dtype, at);
+        else
+            sp__ref_set(&b.x, i, part[0]);
+    }
+    return b;
+}
+
+static void run_complex(const complex_case *c, int dtype, block *out, const block *in)
+{
+    block b[4] = {*out};
+    for (int k = 0; k < c->n_in; k++) b[1 + k] = in[k];
+    op_case plain = {.op = c->op, .n_in = c->n_in};
+    run(&plain, dtype, b);
+}
+
+/* Arithmetic on complex numbers has the same bits on every instruction set, for any number of
+ * elements and steps between them. */
+static void complex_numbers_have_one_result(void)
+{
+    const sp_isa *before = sp__isa;
+    for (size_t i = 0; i < 2 * sizeof complex_cases / sizeof *complex_cases; i++) {
+        const complex_case *c = &complex_cases[i / 2];
+        int dtype = i % 2 ? SP_COMPLEX64 : SP_COMPLEX128, part = sp__dtypes[dtype].real;
+        int in_dtype = c->op == SP_OP_COMPLEX ? part : dtype, out_dtype = c->to_bool   ? SP_BOOL
+                                                                          : c->to_real ? part
+                                                                                       : dtype;
+        for (int64_t n = 1; n < 70; n = n * 4 / 3 + 1) {
+            block in[3], first = {0};
+            for (int k = 0; k < 3; k++) in[k] = random_numbers(in_dtype, n, (layout)(n % 2));
+            FOR_EACH_ISA(name)
+            {
+                block out = make(out_dtype, 1, &n, DENSE), odd = make(out_dtype, 1, &n, STEPPED);
+                run_complex(c, dtype, &out, in), run_complex(c, dtype, &odd, in);
+                CHECK(same_bits(&out.x, &odd.x));
+                if (first.memory == NULL) first = out, out.memory = NULL;
+                CHECK(same_bits(&first.x, out.memory ? &out.x : &first.x));
+                drop(&out), drop(&odd);
+            }
+            drop(&first);
+            for (int k = 0; k < 3; k++) drop(&in[k]);
+        }
+    }
+    sp__isa = before;
+}
+
 static void mixed_dtypes_are_converted_first(void)
 {
     static const int dtypes[] = {SP_BOOL, SP_INT64, SP_FLOAT32, SP_FLOAT64};
@@ -331,6 +401,7 @@ int main(void)
         TEST(bits_do_not_depend_on_layout),
         TEST(bits_do_not_depend_on_threads),
         TEST(instruction_sets_agree),
+        TEST(complex_numbers_have_one_result),
         TEST(mixed_dtypes_are_converted_first),
         TEST(nan_propagates),
         TEST(integers_wrap),
