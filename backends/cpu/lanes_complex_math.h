@@ -87,7 +87,8 @@ ALWAYS_INLINE V_f64 length_c128(P_c128 x)
         PAIR_TYPES(T, S);                                                                          \
         P way = MINUS(y, x), rest = PARTS(1 - weight.re, -weight.im);                              \
         P from_x = times_##T(weight, way), from_y = times_##T(way, rest);                          \
-        return EITHER(length_##T(weight) < (E_##S)0.5, PLUS(x, from_x), MINUS(y, from_y));         \
+        M near = weight.re * weight.re + weight.im * weight.im < (E_##S)0.25;                      \
+        return EITHER(near, PLUS(x, from_x), MINUS(y, from_y));                                    \
     }
 DEFINE_PAIR_ARITHMETIC(c64, f32)
 DEFINE_PAIR_ARITHMETIC(c128, f64)
