@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "ops/dispatch.h"
 #include "ops/infer.h"
 #include "ops_gen.h"
 
@@ -104,7 +105,7 @@ static sp_status check_number(const sp_call *c, const sp_tensor *x)
                    sp__op_name(c), sp_op_table[c->op].in_names[0]);
 }
 
-sp_status sp__infer_max_pool(const sp_call *c, sp_meta *out)
+sp_status sp__infer_max_pool_values(const sp_call *c, sp_meta *out)
 {
     const sp_tensor *x = c->in[0];
     int n = c->attr[SP_MAX_POOL_KERNEL_SIZE].n;
@@ -113,8 +114,15 @@ sp_status sp__infer_max_pool(const sp_call *c, sp_meta *out)
     SP_RETURN_IF(check_plane(c, x, "x", n));
     SP_RETURN_IF(sp__pool_window_of(c, plane_of(x, n), c->attr, false,
                                     c->attr[SP_MAX_POOL_CEIL_MODE].v.i, &w));
-    SP_RETURN_IF(planes_like(c, x, (sp_dtype)x->dtype, windows_of(&w), n, &out[0]));
-    return planes_like(c, x, SP_INT64, windows_of(&w), n, &out[1]);
+    return planes_like(c, x, (sp_dtype)x->dtype, windows_of(&w), n, out);
+}
+
+sp_status sp__infer_max_pool(const sp_call *c, sp_meta *out)
+{
+    SP_RETURN_IF(sp__infer_max_pool_values(c, &out[0]));
+    out[1].rank = out[0].rank;
+    memcpy(out[1].shape, out[0].shape, sizeof *out->shape * (size_t)out->rank);
+    return sp__infer_dense(c, SP_INT64, c->in[0]->device, &out[1]);
 }
 
 /* t (arg) and indices: as many planes of n dimensions each, sizes of one plane positive. */
@@ -281,6 +289,14 @@ static sp_status check_windows(const sp_call *c, bool mean, bool ceil_mode, cons
     return sp__pool_window_of(c, plane_of(c->in[0], n), attr, mean, ceil_mode, &w);
 }
 
+/* Whether a derivative will ask where the largest elements stand; what a transform asks is not
+ * known yet. */
+static bool wants_places(const sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    return c->n_out > 1 || x->wrap || (!sp__tls.no_grad && x->flags & SP_T_REQUIRES_GRAD);
+}
+
 sp_status sp__body_max_pool(sp_call *c)
 {
     int n = dims_of(c);
@@ -289,9 +305,14 @@ sp_status sp__body_max_pool(sp_call *c)
     sp_status status = SP_OK;
     const sp_max_pool_opt opt = {.size = sizeof opt,
                                  .ceil_mode = c->attr[SP_MAX_POOL1D_CEIL_MODE].v.i};
+    const sp_max_pool_values_opt values_opt = {.size = sizeof values_opt,
+                                               .ceil_mode = opt.ceil_mode};
     SP_RETURN_IF(numbers_of(c, false, &of));
     SP_RETURN_IF(check_number(c, c->in[0]));
     SP_RETURN_IF(check_windows(c, false, opt.ceil_mode, &of));
+    if (!wants_places(c))
+        return sp_max_pool_values(c->in[0], of.kernel, n, of.stride, n, of.padding, n, of.dilation,
+                                  n, &values_opt, &c->out[0]);
     SP_TRY(sp_max_pool(c->in[0], of.kernel, n, of.stride, n, of.padding, n, of.dilation, n, &opt,
                        &values, &indices));
     c->out[0] = sp__retain(values);

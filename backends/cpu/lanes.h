@@ -95,6 +95,7 @@ enum { SP_RANDOM_STEP = 32 };
 typedef struct sp_pool_lanes {
     void (*max)(void *best, void *at, const void *x, const int64_t *offset, const int64_t *place,
                 int64_t k, int64_t n);
+    void (*most)(void *best, const void *x, const int64_t *offset, int64_t k, int64_t n);
     void (*places)(int64_t *to, const void *at, int64_t rows, int64_t n, int64_t wide,
                    int64_t first, int64_t row, int64_t step);
     void (*sum)(void *sum, const void *x, const int64_t *offset, int64_t k, int64_t n);

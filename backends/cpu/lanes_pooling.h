@@ -29,6 +29,21 @@
             memcpy((E_##T *)at + i, &a, sizeof a);                                                 \
         }                                                                                          \
     }                                                                                              \
+    static void pool_most_##T(void *best, const void *x, const int64_t *offset, int64_t k,         \
+                              int64_t n)                                                           \
+    {                                                                                              \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        for (int64_t i = 0; i < n; i += N_##T) {                                                   \
+            const E_##T *from = (const E_##T *)x + i;                                              \
+            V b = load_##T(from + offset[0]);                                                      \
+            for (int64_t q = 1; q < k; q++) {                                                      \
+                V v = load_##T(from + offset[q]);                                                  \
+                b = SELECT((v > b) | (v != v), v, b);                                              \
+            }                                                                                      \
+            store_##T((E_##T *)best + i, b);                                                       \
+        }                                                                                          \
+    }                                                                                              \
     /* to[r][i] = at[r][i] + first + r * row + i * step; rows of at `wide` apart, of `to` dense */ \
     static void pool_places_##T(int64_t *to, const void *at, int64_t rows, int64_t n,              \
                                 int64_t wide, int64_t first, int64_t row, int64_t step)            \
@@ -258,7 +273,8 @@ DEFINE_POOL_SHARES(f32, int32_t)
 DEFINE_POOL_SHARES(f64, int64_t)
 
 #define POOL_MOVES(T, bits)                                                                        \
-    .max = pool_max_##T, .places = pool_places_##T, .take = pool_take_##bits, .put = pool_put_##bits
+    .max = pool_max_##T, .most = pool_most_##T, .places = pool_places_##T,                         \
+    .take = pool_take_##bits, .put = pool_put_##bits
 #define POOL_MEANS(T)                                                                              \
     .sum = pool_sum_##T, .divide = pool_divide_##T, .add = pool_add_##T, .frame = pool_frame_##T,  \
     .share = pool_share_##T, .spread = pool_spread_##T, .largest = pool_largest_##T

@@ -78,6 +78,7 @@ static void store_max(const job *j, const piece *of, const char *best, const cha
         int64_t to = ((of->plane + g) * w->out[0] + of->row) * w->out[1];
         j->lanes->take(j->y + to * p->size, w->out[1], best + from, p->block[1], 1, of->rows,
                        w->out[1]);
+        if (!j->indices) continue;
         j->lanes->places(j->indices + to, at + from, of->rows, w->out[1], p->block[1],
                          (of->row * w->stride[0] - w->padding[0]) * w->in[1] - w->padding[1],
                          w->stride[0] * w->in[1], w->stride[1]);
@@ -99,7 +100,10 @@ static void max_chunk(void *ctx, int64_t chunk)
     }
     char *best = room + phases, *at = best + one;
     sp__pooling_take(p, &of, j->x, room);
-    j->lanes->max(best, at, room, p->offset, p->place, p->k, sp__pooling_used(p, &of));
+    if (j->indices)
+        j->lanes->max(best, at, room, p->offset, p->place, p->k, sp__pooling_used(p, &of));
+    else
+        j->lanes->most(best, room, p->offset, p->k, sp__pooling_used(p, &of));
     store_max(j, &of, best, at);
     sp__free(room, phases + 2 * one);
 }
@@ -114,9 +118,11 @@ static const void *lowest(int dtype)
     return dtype == SP_FLOAT64 ? (const void *)&f64 : &i64;
 }
 
+/* outputs: values, and indices or not */
 sp_status sp__cpu_max_pool(const sp_kargs *args)
 {
-    const sp_operand *x = &args->arg[2];
+    int n_out = args->n_out;
+    const sp_operand *x = &args->arg[n_out];
     sp_pool_window w;
     sp_dense d[3];
     job j = {.lanes = &sp__isa->pool[x->dtype]};
@@ -126,12 +132,18 @@ sp_status sp__cpu_max_pool(const sp_kargs *args)
     SP_TRY(window_of(args, x, 0, false, args->attr[SP_MAX_POOL_CEIL_MODE].v.i, &w));
     SP_TRY(sp__pooling_new(&w, x->dtype, sp__pooling_planes(x, w.n_dims), false, lowest(x->dtype),
                            &j.p));
-    j.x = d[2].data, j.y = d[0].data, j.indices = (int64_t *)d[1].data;
+    j.x = d[n_out].data, j.y = d[0].data;
+    j.indices = n_out > 1 ? (int64_t *)d[1].data : NULL;
     sp__pool_for(j.p.pieces, predict_us(&j.p), max_chunk, &j);
     SP_TRY(end_of(&j, "max_pool"));
 out:
     sp__pooling_free(&j.p);
     return sp__dense_end(args, d, status);
+}
+
+sp_status sp__cpu_max_pool_values(const sp_kargs *args)
+{
+    return sp__cpu_max_pool(args);
 }
 
 /* ---- what means are divided by ----- */

@@ -143,7 +143,7 @@ static sp_status save_max_pool(sp_saver *s, const sp_ir_node *n)
     pooled p;
     SP_RETURN_IF(pooled_of(s, n, false, &p));
     if (!p.fits) return sp__save_own_domain(s, n);
-    bool places = is_used(s, n->out[1]);
+    bool places = n->n_out > 1 && is_used(s, n->out[1]);
     sp_name x = as_images(s, n, p.n_dims),
             out[2] = {image_name(s, n, 0, p.n_dims), sp__save_temp(s)};
     sp__save_begin(s, "MaxPool", "");
@@ -208,6 +208,7 @@ const sp_save_row sp__save_rows_images[] = {
     {"convolution", save_convolution},
     {"convolution_input", save_convolution_input},
     {"max_pool", save_max_pool},
+    {"max_pool_values", save_max_pool},
     {"avg_pool", save_avg_pool},
     {"constant_pad_nd", save_constant_pad},
     {NULL, NULL},

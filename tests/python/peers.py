@@ -69,6 +69,7 @@ TORCH = {
         name: lambda x, *args, name=name, **kwargs: pooled(name, x, *args, **kwargs)
         for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
     },
+    "max_pool_values": lambda x, *args: pooled("max_pool", x, *args)[0],
     "adaptive_max_pool1d": torch.adaptive_max_pool1d,
     "adaptive_max_pool2d": lambda x, size: F.adaptive_max_pool2d(x, size, return_indices=True),
     "resample": lambda x, size, *args: resampled(x, size, *args),

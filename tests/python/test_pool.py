@@ -49,6 +49,8 @@ def test_max_pool_is_torchs_with_ties_and_nan(window, dtype):
         torch.from_numpy(x), kernel, dilation=dilation, return_indices=True, **more
     )
     np.testing.assert_array_equal(got[0].numpy(), wanted[0].numpy())
+    alone = getattr(F, name)(spool.tensor(x), kernel, dilation=dilation, **more)
+    np.testing.assert_array_equal(alone.numpy(), got[0].numpy())
     inside = wanted[1] < np.prod(shape[-len(kernel) :])  # PyTorch's, of a window of padding alone
     np.testing.assert_array_equal(got[1].numpy()[inside], wanted[1].numpy()[inside])
 
