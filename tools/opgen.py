@@ -97,6 +97,8 @@ def main():
     args = parser.parse_args()
     try:
         ops = load(args.root / "ops")
+        if unsaid := docs.undocumented(ops):
+            raise TableError(unsaid)
         files = outputs(ops, args.root)
     except TableError as error:
         for problem in error.problems:

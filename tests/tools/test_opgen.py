@@ -317,6 +317,36 @@ def test_shared_between_inputs_and_guarded(tmp_path):
     assert body.index("sp__rule_helper") < body.index("a->need & 0x1") < body.index("a->need & 0x2")
 
 
+def test_what_is_not_documented_is_refused(tmp_path):
+    told = read(
+        tmp_path,
+        """
+- op: foo(Tensor x, int n) -> Tensor
+  doc: Foo.
+  args: {x: floating, n: how many}
+  returns: x's shape
+  raises: {}
+  infer: foo
+  nondiff: true
+  batch: none
+  sample: ["(3,), 2"]
+- op: foo.other(Tensor x, int n, bool far=False) -> Tensor
+  args: {far: or near}
+  infer: foo
+  nondiff: true
+  batch: none
+  sample: ["(3,), 2"]
+""",
+    )
+    assert docs.undocumented(told) == []
+    assert "- raises nothing of its own" in docs.reference(told, {})
+    told[0].keys.pop("raises")
+    told[0].keys["args"].pop("n")
+    first, second = docs.undocumented(told)
+    assert "foo: not documented: args: 'n', 'raises'" in first
+    assert "foo.other: not documented: args: 'n' " in second
+
+
 def test_geometry_is_not_saved(tmp_path):
     ops = read(tmp_path, BASE)
     code = rules.generate(ops)

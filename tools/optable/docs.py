@@ -352,6 +352,21 @@ def _accuracy_table(accuracy):
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
+def undocumented(ops):
+    """What entries leave unsaid: every argument, what comes back and what is raised, here or in the base's entry."""
+    problems = []
+    for op in ops:
+        told = {**op.root.keys.get("args", {}), **op.keys.get("args", {})}
+        missing = [f"args: '{p.name}'" for p in op.params if p.name not in told]
+        if op.root is op:
+            missing += [f"'{key}'" for key in ("returns", "raises") if key not in op.keys]
+        if missing:
+            problems.append(
+                f"{op.where}: {op.name}: not documented: {', '.join(missing)} ('raises: {{}}' where it is nothing)"
+            )
+    return problems
+
+
 def _reference_entry(op, accuracy):
     lines = [f"### {op.name}", "", f"    {op.signature}", ""]
     if op.root is not op:
@@ -366,6 +381,8 @@ def _reference_entry(op, accuracy):
         lines.append("- takes complex numbers")
     if "returns" in op.keys:
         lines.append(f"- returns: {' '.join(str(op.keys['returns']).split())}")
+    if op.root is op and not op.keys.get("raises"):
+        lines.append("- raises nothing of its own")
     lines += [
         f"- {_EXCEPTIONS[s]} (`{s}`): {' '.join(str(text).split())}"
         for s, text in op.keys.get("raises", {}).items()
