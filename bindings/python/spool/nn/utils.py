@@ -26,56 +26,36 @@ def _grads(parameters) -> list:
     return [p.grad for p in _list(parameters) if p.grad is not None]
 
 
-def _norm(x, p):
-    if math.isinf(p):
-        return x.abs().amax() if x.numel() else _C.zeros((), dtype=x.dtype)
-    if p == 2.0:
-        return (x * x).sum().sqrt()
-    if p == 1.0:
-        return x.abs().sum()
-    return (x.abs() ** p).sum() ** (1.0 / p)
-
-
 @_C._boundary
 def get_total_norm(
     tensors: Union[Tensor, Iterable[Tensor]],
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> Tensor:
-    """The norm of all tensors taken together as one vector: one number.
+    """The norm of all tensors taken together as one vector: one number, in the widest of their dtypes.
 
     Parameters
     ----------
     tensors : Tensor or iterable of Tensor
         Floating point, of any shapes.
     norm_type : float
-        The p of the p-norm, positive; ``inf`` for the largest absolute value.
+        The p of the p-norm; ``inf`` for the largest absolute value.
     error_if_nonfinite : bool
         Raise if the norm is infinite or NaN; that waits for its value.
+    foreach : bool, optional
+        Taken for PyTorch's sake: each tensor is read once, whatever it is.
 
     Raises
     ------
     SpoolError
         The norm is infinite or NaN, and ``error_if_nonfinite`` is set.
-    ValueError
-        ``norm_type`` is not positive.
     """
     p = float(norm_type)
-    if not p > 0:
-        raise ValueError(f"get_total_norm: norm_type must be positive, not {norm_type}")
-    total = None
-    for x in _list(tensors):
-        part = (x * x).sum() if p == 2.0 else _norm(x, p)
-        if p not in (1.0, 2.0) and not math.isinf(p):
-            part = part**p
-        if total is None:
-            total = part
-        else:
-            total = _C.maximum(total, part) if math.isinf(p) else total + part
-    if total is None:
+    parts = [_C.vector_norm(x, p) for x in _list(tensors) if x.numel() or 0.0 <= p < math.inf]
+    if not parts:
         return _C.tensor(0.0)
-    if not math.isinf(p) and p != 1.0:
-        total = total.sqrt() if p == 2.0 else total ** (1.0 / p)
+    total = _C.vector_norm(_C.stack(parts), p)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise _C.SpoolError(
             f"The total norm of order {p} for gradients is non-finite, so it cannot be clipped. To disable this error "
@@ -86,7 +66,10 @@ def get_total_norm(
 
 @_C._boundary
 def clip_grads_with_norm_(
-    parameters: Union[Tensor, Iterable[Tensor]], max_norm: float, total_norm: Tensor
+    parameters: Union[Tensor, Iterable[Tensor]],
+    max_norm: float,
+    total_norm: Tensor,
+    foreach: bool | None = None,
 ) -> None:
     """Scale the gradients in place by ``min(1, max_norm / (total_norm + 1e-6))``.
 
@@ -97,12 +80,13 @@ def clip_grads_with_norm_(
     max_norm : float
     total_norm : Tensor
         What :func:`get_total_norm` returned for the gradients.
+    foreach : bool, optional
+        Taken for PyTorch's sake.
     """
     with _C.no_grad():
-        factor = float(max_norm) / (total_norm + 1e-6)
-        factor = factor.clamp(max=1.0)  # NaN stays
+        factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)  # NaN stays
         for grad in _grads(parameters):
-            grad.mul_(factor.to(grad.dtype))
+            grad.mul_(factor)
 
 
 @_C._boundary
@@ -111,6 +95,7 @@ def clip_grad_norm_(
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> Tensor:
     """Scale gradients in place so that their norm, taken together as one vector, is at most ``max_norm``.
 
@@ -125,6 +110,8 @@ def clip_grad_norm_(
         The p of the p-norm; ``inf`` for the largest absolute value.
     error_if_nonfinite : bool
         Raise if the norm is infinite or NaN; that waits for its value.
+    foreach : bool, optional
+        Taken for PyTorch's sake.
 
     Returns
     -------
@@ -144,7 +131,9 @@ def clip_grad_norm_(
 
 
 @_C._boundary
-def clip_grad_value_(parameters: Union[Tensor, Iterable[Tensor]], clip_value: float) -> None:
+def clip_grad_value_(
+    parameters: Union[Tensor, Iterable[Tensor]], clip_value: float, foreach: bool | None = None
+) -> None:
     """Bring each element of each gradient into ``[-clip_value, clip_value]``, in place; NaN stays.
 
     Parameters
@@ -152,6 +141,8 @@ def clip_grad_value_(parameters: Union[Tensor, Iterable[Tensor]], clip_value: fl
     parameters : Tensor or iterable of Tensor
         Those without a gradient are left out.
     clip_value : float
+    foreach : bool, optional
+        Taken for PyTorch's sake.
     """
     bound = float(clip_value)
     with _C.no_grad():
