@@ -63,7 +63,7 @@ sp_dtype sp__pointwise_compute(const sp_call *c)
     if (rule == sp__infer_logical) return SP_BOOL;
     if (rule == sp__infer_copy) return (sp_dtype)c->in[1]->dtype;
     sp_dtype dtype = promote(c, 0);
-    if (rule == sp__infer_pointwise_float || rule == sp__infer_angle)
+    if (rule == sp__infer_pointwise_float || rule == sp__infer_angle || rule == sp__infer_polygamma)
         dtype = sp__to_floating(dtype);
     if (rule == sp__infer_complex) dtype = sp__dtype_complex(dtype);
     if (rule == sp__infer_square) dtype = counted(c);
@@ -95,6 +95,15 @@ sp_status sp__infer_pointwise(const sp_call *c, sp_meta *out)
 sp_status sp__infer_pointwise_float(const sp_call *c, sp_meta *out)
 {
     return broadcast(c, sp__to_floating(promote(c, 0)), out);
+}
+
+sp_status sp__infer_polygamma(const sp_call *c, sp_meta *out)
+{
+    int64_t n = c->attr[SP_POLYGAMMA_N].v.i;
+    if (n < 0)
+        return sp_fail(SP_EVALUE, "%s: n is %lld, expected a derivative's order, 0 or more",
+                       sp__op_name(c), (long long)n);
+    return sp__infer_pointwise_float(c, out);
 }
 
 static sp_status no_bool(const sp_call *c, const char *instead)

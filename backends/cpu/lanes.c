@@ -11,6 +11,7 @@
 #include "backends/cpu/lanes_cast.h"
 #include "backends/cpu/lanes_conv.h"
 #include "backends/cpu/lanes_distance.h"
+#include "backends/cpu/lanes_gamma.h"
 #include "backends/cpu/lanes_gather.h"
 #include "backends/cpu/lanes_loop.h"
 #include "backends/cpu/lanes_more.h"
@@ -146,6 +147,10 @@ FLOAT1(       atanh,   3.00, MATH(atanh, x))
 FLOAT1(       erf,     0.80, MATH(quick_erf, x))
 FLOAT1(       erfc,    1.50, MATH(quick_erfc, x))
 FLOAT1(       sinc,    1.80, MATH(sinc, x))
+FLOAT1(       lgamma,  8.00, MATH(lgamma, x))
+FLOAT1(       digamma, 6.00, MATH(digamma, x))
+FLOAT1_NUMBER(polygamma, 60.0, MATH2(polygamma, y, x))
+FLOAT1(       erfinv,  4.00, MATH(erfinv, x))
 FLOAT1(       logit,   1.80, MATH(quick_logit, x))
 FLOAT1_NUMBER(logit_within, 1.80, LOGIT_WITHIN(x, y))
 FLOAT2(       atan2,   2.40, MATH2(atan2, x, y))

@@ -185,6 +185,7 @@ DEFINE_MATH(asinh, u10)
 DEFINE_MATH(acosh, u10)
 DEFINE_MATH(atanh, u10)
 DEFINE_MATH(sinpi, u05)
+DEFINE_MATH(cospi, u05)
 DEFINE_MATH(erf, u10)
 DEFINE_MATH(erfc, u15)
 

@@ -139,6 +139,7 @@ TORCH = {
     "nadam_step": lambda *args, **kwargs: nadam_stepped(*args, **kwargs),
     "radam_step": lambda *args, **kwargs: stepped(torch.optim.RAdam, *args, **kwargs),
     "adadelta_step": lambda *args, **kwargs: stepped(torch.optim.Adadelta, *args, **kwargs),
+    "polygamma": lambda n, x: derived_digamma(n, x),
     "all_finite": lambda xs: torch.stack([x.isfinite().all() for x in xs]).all(),
     "view_as_complex": lambda x: torch.complex(x[..., 0], x[..., 1]),
     "as_strided": lambda x, size, stride, offset=0: x.contiguous().as_strided(size, stride, offset),
@@ -158,6 +159,12 @@ STATES = {
     "RAdam": {4: ["exp_avg", "exp_avg_sq"]},
     "Adadelta": {4: ["square_avg", "acc_delta"]},
 }
+
+
+def derived_digamma(n, x):
+    """PyTorch's polygamma; where it has few digits, at order 1, its value is taken from zeta."""
+    y = torch.polygamma(n, x)
+    return y if n != 1 else y + (torch.special.zeta(2, x.detach()) - y.detach())
 
 
 def nadam_stepped(param, exp_avg, exp_avg_sq, grad, **kwargs):

@@ -293,6 +293,23 @@ def test_scalar_on_the_left(tmp_path):
     assert "sp_mul_scalar(gy, SP_FLOAT(0.5), &t0)" in formula_of(tmp_path, "0.5 * gy")
 
 
+def test_whole_numbers_stay_whole(tmp_path):
+    """So that they fit parameters of kind int: the derivative of order n + 1."""
+    ops = read(
+        tmp_path,
+        BASE,
+        """
+- op: foo(int n, Tensor x) -> Tensor
+  doc: Foo.
+  infer: foo
+  pointwise: true
+  vjp: {x: "gy * foo(2 * n + 1, x)"}
+  sample: ["1, (3,)"]
+""",
+    )
+    assert "sp_foo(((2 * a->attr[0].v.i) + 1), x, &" in rules.generate(ops)
+
+
 def test_common_subexpression_once(tmp_path):
     code = formula_of(tmp_path, "gy * (x * x) + x * x")
     assert code.split("sp_status jvp_foo")[0].count("sp_mul(x, x,") == 1

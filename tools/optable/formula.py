@@ -292,6 +292,9 @@ class Compiler:
             raise FormulaError(
                 f"'{ast.unparse(node)}': no {name} between numbers here; use a helper"
             )
+        if all(v.kind == "int" for v in values) and name in ("add", "sub", "mul"):
+            sign = {"add": "+", "sub": "-", "mul": "*"}[name]
+            return Value("int", f"({values[0].c} {sign} {values[1].c})")
         self.scalar_helpers.add(name)
         return Value("scalar", f"scalar_{name}({', '.join(as_scalar(v) for v in values)})")
 
