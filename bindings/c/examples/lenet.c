@@ -21,8 +21,8 @@
         if (status != SP_OK) goto out;                                                             \
     } while (0)
 
-enum { BATCH = 64, LAYERS = 5 };
-static const double RATE = 0.05, MOMENTUM = 0.9;
+enum { BATCH = 32, LAYERS = 5 };
+static const double RATE = 0.02, MOMENTUM = 0.9;
 
 /* ---- data ----- */
 
@@ -179,34 +179,35 @@ out:
 
 /* ---- training ----- */
 
-/* speed = MOMENTUM * speed + gradient; parameter -= RATE * speed. In place, and not recorded. */
-static sp_status move(sp_tensor *param, sp_tensor *speed)
+/* speed = MOMENTUM * speed + gradient; parameter -= rate * speed. In place, and not recorded. */
+static sp_status move(sp_tensor *param, sp_tensor *speed, double rate)
 {
     sp_tensor *grad = NULL;
     sp_status status;
     TRY(sp_grad_get(param, &grad));
     TRY(sp_mul_scalar_(speed, SP_FLOAT(MOMENTUM)));
     TRY(sp_add_(speed, grad));
-    TRY(sp_sub_alpha_(param, speed, SP_FLOAT(RATE)));
+    TRY(sp_sub_alpha_(param, speed, SP_FLOAT(rate)));
     TRY(sp_grad_set(param, NULL));
 out:
     sp_drop(&grad);
     return status;
 }
 
-static sp_status descend(layer net[LAYERS])
+static sp_status descend(layer net[LAYERS], double rate)
 {
     sp_status status = SP_OK;
     bool was = sp_grad_mode(false);
     for (int i = 0; i < LAYERS && status == SP_OK; i++) {
-        status = move(net[i].weight, net[i].weight_speed);
-        if (status == SP_OK) status = move(net[i].bias, net[i].bias_speed);
+        status = move(net[i].weight, net[i].weight_speed, rate);
+        if (status == SP_OK) status = move(net[i].bias, net[i].bias_speed, rate);
     }
     sp_grad_mode(was);
     return status;
 }
 
-static sp_status step(layer net[LAYERS], const digits *d, const sp_tensor *places, double *loss)
+static sp_status step(layer net[LAYERS], const digits *d, const sp_tensor *places, double rate,
+                      double *loss)
 {
     sp_tensor *images = NULL, *labels = NULL, *scores = NULL, *error = NULL;
     sp_scalar value;
@@ -216,7 +217,7 @@ static sp_status step(layer net[LAYERS], const digits *d, const sp_tensor *place
     TRY(classify(net, images, &scores));
     TRY(sp_cross_entropy(scores, labels, NULL, &error));
     TRY(sp_backward(error, NULL));
-    TRY(descend(net));
+    TRY(descend(net, rate));
     TRY(sp_item(error, &value));
     *loss = value.v.f;
 out:
@@ -225,7 +226,7 @@ out:
 }
 
 /* All training images once, in a new order; the mean of the losses. */
-static sp_status epoch(layer net[LAYERS], const digits *d, double *mean)
+static sp_status epoch(layer net[LAYERS], const digits *d, double rate, double *mean)
 {
     sp_tensor *noise = NULL, *order = NULL, *places = NULL;
     int64_t steps = d->n / BATCH;
@@ -236,7 +237,7 @@ static sp_status epoch(layer net[LAYERS], const digits *d, double *mean)
     TRY(sp_argsort(noise, NULL, &order));
     for (int64_t i = 0; i < steps; i++) {
         TRY(sp_slice(order, 0, i * BATCH, (i + 1) * BATCH, NULL, &places));
-        TRY(step(net, d, places, &loss));
+        TRY(step(net, d, places, rate, &loss));
         *mean += loss / (double)steps;
         sp_drop(&places);
     }
@@ -271,7 +272,7 @@ int main(int argc, char **argv)
     digits train = {0}, test = {0};
     layer net[LAYERS] = {{0}};
     double loss, share = 0;
-    int epochs = argc > 2 ? atoi(argv[2]) : 10;
+    int epochs = argc > 2 ? atoi(argv[2]) : 12;
     sp_status status = SP_OK;
     if (argc < 2 || epochs < 1) {
         fprintf(stderr, "usage: %s FOLDER [EPOCHS]\n", argv[0]);
@@ -281,7 +282,8 @@ int main(int argc, char **argv)
     sp_manual_seed(0);
     TRY(make_network(net));
     for (int i = 1; i <= epochs; i++) {
-        TRY(epoch(net, &train, &loss));
+        double rate = 4 * i > 3 * epochs ? RATE / 10 : RATE; /* the last quarter settles */
+        TRY(epoch(net, &train, rate, &loss));
         TRY(accuracy(net, &test, &share));
         printf("epoch %2d  loss %.4f  test accuracy %.2f %%\n", i, loss, 100 * share);
         fflush(stdout);
