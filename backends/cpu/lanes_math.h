@@ -173,9 +173,6 @@ DEFINE_MATH(expm1, u10)
 DEFINE_MATH(log2, u10)
 DEFINE_MATH(log10, u10)
 DEFINE_MATH(log1p, u10)
-DEFINE_MATH(sin, u10)
-DEFINE_MATH(cos, u10)
-DEFINE_MATH(tan, u10)
 DEFINE_MATH(asin, u10)
 DEFINE_MATH(acos, u10)
 DEFINE_MATH(atan, u10)
@@ -188,6 +185,31 @@ DEFINE_MATH(sinpi, u05)
 DEFINE_MATH(cospi, u05)
 DEFINE_MATH(erf, u10)
 DEFINE_MATH(erfc, u15)
+
+/* SLEEF reduces all angles of a vector as the largest one needs, and ways differ in the last bit:
+ * each range goes by itself, so that no element depends on its neighbours. NEAR, FAR: where SLEEF
+ * 3.5 goes over to the next way. */
+#define DEFINE_BY_RANGES(name, T, SLEEF, NEAR, FAR)                                                \
+    ALWAYS_INLINE V_##T name##_of_##T(V_##T x)                                                     \
+    {                                                                                              \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        V zero = {0}, size = abs_of_##T(x);                                                        \
+        M near = size < (E_##T)NEAR, far = ~(size < (E_##T)FAR), middle = ~near & ~far;            \
+        V r = (V)SLEEF(name, u10)((sleef_##T)SELECT(near, x, zero));                               \
+        if (__builtin_expect(!any_##T(~near), 1)) return r;                                        \
+        if (any_##T(middle))                                                                       \
+            r = SELECT(middle, (V)SLEEF(name, u10)((sleef_##T)SELECT(middle, x, zero)), r);        \
+        if (any_##T(far))                                                                          \
+            r = SELECT(far, (V)SLEEF(name, u10)((sleef_##T)SELECT(far, x, zero)), r);              \
+        return r;                                                                                  \
+    }
+DEFINE_BY_RANGES(sin, f32, SLEEF_F32, 125, 125)
+DEFINE_BY_RANGES(cos, f32, SLEEF_F32, 125, 125)
+DEFINE_BY_RANGES(tan, f32, SLEEF_F32, 125, 125)
+DEFINE_BY_RANGES(sin, f64, SLEEF_F64, 15, 1e14)
+DEFINE_BY_RANGES(cos, f64, SLEEF_F64, 15, 1e14)
+DEFINE_BY_RANGES(tan, f64, SLEEF_F64, 15, 1e14)
 
 #define DEFINE_MATH2(name, precision)                                                              \
     ALWAYS_INLINE V_f32 name##_of_f32(V_f32 x, V_f32 y)                                            \

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import samples
 
 FULL = os.environ.get("SPOOL_TEST_FULL") == "1"
 COUNT = 300 if FULL else 60
@@ -126,6 +127,45 @@ def test_bits_do_not_depend_on_the_mode(mode, reference):
     assert len(reference) == COUNT
     for case, (line, wanted) in enumerate(zip(run(MODES[mode]), reference)):
         assert line == wanted, f"case {case}: python {Path(__file__).name} {case}:{case + 1}"
+
+
+def pointwise_samples():
+    """One sample of every pointwise op whose tensors are all floating."""
+    found = {}
+    for sample in samples.load():
+        specs = [v for v in sample.args if samples.is_tensor(v)]
+        floating = specs and all(
+            v["tensor"] in ("normal", "positive", "unit", "distinct") for v in specs
+        )
+        if floating and not sample.kwargs and "pointwise" in sample.entry["flags"]:
+            found.setdefault(sample.op, sample)
+    return [found[op] for op in sorted(found) if not found[op].complex]
+
+
+def of_all_sizes(rng, dtype):
+    sizes = [1, 1, 1, 10, 200, 1e5, 1e9, 1e16, 1e30, 1e-30]
+    values = np.concatenate([rng.normal(size=40) * size for size in sizes]).astype(dtype)
+    return rng.permutation(np.concatenate([values, [np.inf, -np.inf, np.nan, 0.0, -0.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sample", pointwise_samples(), ids=lambda sample: sample.op)
+def test_bits_do_not_depend_on_neighbours(sample, dtype):
+    import spool
+
+    rng, function = np.random.default_rng(11), samples.caller(sample)
+    values = [of_all_sizes(rng, dtype) if samples.is_tensor(v) else v for v in sample.args]
+
+    def result(part):
+        args = [
+            spool.tensor(v[part].copy()) if samples.is_tensor(s) else v
+            for s, v in zip(sample.args, values)
+        ]
+        return function(*args).numpy()
+
+    whole = result(slice(None))
+    alone = np.concatenate([result(slice(i, i + 1)) for i in range(len(whole))])
+    np.testing.assert_array_equal(alone, whole)
 
 
 if __name__ == "__main__":
