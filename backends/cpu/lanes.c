@@ -55,8 +55,7 @@
 
 #define LOG_ADD_EXP2(x, y)                                                                         \
     SELECT((x) == (y), (x) + 1,                                                                    \
-           SELECT((x) > (y), x, y) +                                                               \
-               MATH(log1p, MATH(exp2, -ABS((x) - (y)))) * NUMBER_LIKE(x, M_LOG2E))
+           SELECT((x) > (y), x, y) + MATH(log2_above, MATH(exp2, -ABS((x) - (y)))))
 
 /* clang-format off */
 /*            name     ns    numbers          bool */

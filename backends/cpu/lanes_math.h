@@ -252,6 +252,16 @@ DEFINE_MATH2(hypot, u05)
         }                                                                                          \
         return r;                                                                                  \
     }
+/* log2(1 + x) for x from 0 to 1, with what the sum leaves out. */
+#define DEFINE_LOG2_ABOVE(T)                                                                       \
+    ALWAYS_INLINE V_##T log2_above_of_##T(V_##T x)                                                 \
+    {                                                                                              \
+        V_##T rest, sum = sum_of_sizes_##T(x, splat_##T(1), &rest);                                \
+        return log2_of_##T(sum) + rest / sum * (E_##T)M_LOG2E;                                     \
+    }
+DEFINE_LOG2_ABOVE(f32)
+DEFINE_LOG2_ABOVE(f64)
+
 /* Halves, because SLEEF's sinh overflows before the result does. */
 #define DEFINE_SINH(T, FAR)                                                                        \
     ALWAYS_INLINE V_##T sinh_all_of_##T(V_##T x)                                                   \
@@ -328,6 +338,29 @@ DEFINE_NORMAL(f64, ~0x7ffffffLL, 0.707106769084930419921875, 1.21016171044789693
 DEFINE_SELF_GATED(f32, -20, 64)
 DEFINE_SELF_GATED(f64, -40, 512)
 
+/* x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + exp(-2 u)). An
+ * error of 2 u would be magnified: it is kept. A, B: 2 sqrt(2 / pi), and 0.044715 times that. */
+#define DEFINE_GELU_TANH(T, A, A_REST, B, B_REST, SHIFT)                                           \
+    ALWAYS_INLINE V_##T gelu_tanh_##T(V_##T x)                                                     \
+    {                                                                                              \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        V square_rest, rest, more, twice_rest, e_rest;                                             \
+        V square = product_of_pair_##T(x, x, &square_rest);                                        \
+        V factor = product_of_pair_##T(square, splat_##T(B), &rest);                               \
+        rest += square_rest * (E_##T)(B) + square * (E_##T)(B_REST) + (E_##T)(A_REST);             \
+        factor = sum_of_sizes_##T(factor, splat_##T(A), &more);                                    \
+        V twice = product_of_pair_##T(factor, x, &twice_rest);                                     \
+        twice_rest += x * (rest + more);                                                           \
+        M far = twice < -SHIFT;                                                                    \
+        V one = SELECT(far, power_of_two_##T(splat_##T(-SHIFT)), splat_##T(1));                    \
+        V e = shifted_exp_##T(-twice, far, &e_rest), below = sum_of_sizes_##T(e, one, &rest);      \
+        return quotient_by_pair_##T(x * one, below, rest + (e_rest - e * twice_rest));             \
+    }
+DEFINE_GELU_TANH(f32, 0x1.988454p+0f, -0x1.857936p-25f, 0x1.2444f2p-4f, 0x1.49b16ap-29f, 64)
+DEFINE_GELU_TANH(f64, 0x1.9884533d43651p+0, -0x1.cbc0d30ebfd15p-54, 0x1.2444f2a4d8b4bp-4,
+                 -0x1.6c843a29d1c7p-61, 512)
+
 #define DEFINE_ACTIVATIONS(T)                                                                      \
     ALWAYS_INLINE V_##T sigmoid_of_##T(V_##T x)                                                    \
     {                                                                                              \
@@ -338,12 +371,6 @@ DEFINE_SELF_GATED(f64, -40, 512)
     {                                                                                              \
         V_##T above = (V_##T)(~(x < 0) & (M_##T)x);                                                \
         return above + log1p_of_##T(exp_of_##T(-abs_of_##T(x)));                                   \
-    }                                                                                              \
-    /* (1 + tanh(u)) / 2 is sigmoid(2 u); u is sqrt(2 / pi) (x + 0.044715 x ** 3). */              \
-    ALWAYS_INLINE V_##T gelu_tanh_##T(V_##T x)                                                     \
-    {                                                                                              \
-        V_##T u = x * (1 + x * x * (E_##T)0.044715) * (E_##T)(M_SQRT2 * M_2_SQRTPI);               \
-        return x * sigmoid_of_##T(u);                                                              \
     }                                                                                              \
     ALWAYS_INLINE V_##T gelu_backward_tanh_##T(V_##T grad, V_##T x)                                \
     {                                                                                              \

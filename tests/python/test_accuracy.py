@@ -165,6 +165,74 @@ def farthest(name, dtype):
     return max(found)
 
 
+def times_log(x, y):
+    return x * mpmath.log(y)
+
+
+def log_of_sum(x, y, base=mpmath.e):
+    return max(x, y) + mpmath.log1p(base ** -abs(x - y)) / mpmath.log(base)
+
+
+# Functions of two tensors: (exact, arguments of a random generator and a largest exponent).
+OF_TWO = {
+    "atan2": (mpmath.atan2, lambda rng, n, most: powers(rng, n, most, signs=True)),
+    "hypot": (mpmath.hypot, lambda rng, n, most: powers(rng, n, most, signs=True)),
+    "pow": (mpmath.power, lambda rng, n, most: (near_one(rng, n), rng.normal(size=n) * most)),
+    "xlogy": (times_log, lambda rng, n, most: (rng.normal(size=n) * 10, near_one(rng, n))),
+    "logaddexp": (log_of_sum, lambda rng, n, most: mixed(rng, n)),
+    "logaddexp2": (lambda x, y: log_of_sum(x, y, mpf(2)), lambda rng, n, most: mixed(rng, n)),
+}
+
+
+def powers(rng, n, most, signs):
+    """Two of all sizes, half of them near each other."""
+    x, other = np.exp(rng.uniform(-most, most, (2, n)))
+    y = np.where(
+        rng.random(n) < 0.5, np.minimum(x, np.exp(most / 2)) * np.exp(rng.normal(size=n)), other
+    )
+    return x * rng.choice([-1, 1], n), y * rng.choice([-1, 1], n)
+
+
+def near_one(rng, n):
+    return np.exp(rng.normal(size=n) * 10.0 ** rng.integers(-6, 1, n))
+
+
+def mixed(rng, n):
+    x, y = rng.normal(size=(2, n)) * 10.0 ** rng.integers(-2, 3, n)
+    return x, np.where(rng.random(n) < 0.5, x + y / 10, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(OF_TWO))
+def test_functions_of_two(name, dtype):
+    exact, draw = OF_TWO[name]
+    most = np.log(float(np.finfo(dtype).max)) * 0.95
+    x, y = (v.astype(dtype) for v in draw(np.random.default_rng(5), COUNT, most))
+    got = getattr(spool, name)(spool.tensor(x), spool.tensor(y)).numpy()
+    with mp.workprec(160):
+        wanted = [exact(mpf(float(a)), mpf(float(b))) for a, b in zip(x, y)]
+        found = np.array(
+            [next(iter(distances(got[i : i + 1], [w])), 0) for i, w in enumerate(wanted)]
+        )
+    assert np.count_nonzero(found) > COUNT // 3
+    if name.startswith("logaddexp"):  # a sum of two terms, which may cancel: in units of the larger
+        larger = np.maximum(x, y)
+        units = [np.spacing(np.abs(v)) for v in (got, larger, got - larger)]
+        found = found * units[0] / np.max(units, 0)
+    assert found.max() <= BOUND
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_gelu_by_tanh(dtype):
+    x = arguments("gelu", dtype)
+    got = spool.nn.functional.gelu(spool.tensor(x), approximate="tanh").numpy()
+    with mp.workprec(160):
+        factor = 2 * mpmath.sqrt(2 / mpmath.pi)
+        numbers = [mpf(float(v)) for v in x]
+        exact = [v / (1 + mpmath.exp(-factor * (v + mpf("0.044715") * v**3))) for v in numbers]
+        assert max(map(float, distances(got, exact))) <= BOUNDS["gelu"]
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_polygamma(n, dtype):
