@@ -74,21 +74,20 @@ out:
 
 /* ---- integrals ----- */
 
-/* The areas between neighbours along d: the mean of two values times a width. */
-static sp_status areas(const sp_call *c, int d, const sp_tensor *widths, sp_scalar dx,
-                       sp_tensor **out)
+/* Twice the areas between neighbours along d: the sum of two values times a width. */
+static sp_status twice_areas(const sp_call *c, int d, const sp_tensor *widths, sp_scalar dx,
+                             sp_tensor **out)
 {
-    sp_tensor *before = NULL, *behind = NULL, *sum = NULL, *twice = NULL;
+    sp_tensor *before = NULL, *behind = NULL, *sum = NULL;
     sp_status status = SP_OK;
     SP_TRY(neighbours(c->in[0], d, &before, &behind));
     SP_TRY(sp_add(before, behind, &sum));
     if (widths)
-        SP_TRY(sp_mul(sum, widths, &twice));
+        SP_TRY(sp_mul(sum, widths, out));
     else
-        SP_TRY(sp_mul_scalar(sum, dx, &twice));
-    SP_TRY(sp_mul_scalar(twice, half, out));
+        SP_TRY(sp_mul_scalar(sum, dx, out));
 out:
-    sp_drop(&before), sp_drop(&behind), sp_drop(&sum), sp_drop(&twice);
+    sp_drop(&before), sp_drop(&behind), sp_drop(&sum);
     return status;
 }
 
@@ -136,7 +135,7 @@ out:
 static sp_status integral(sp_call *c, const sp_attr *dim, bool running)
 {
     int64_t along;
-    sp_tensor *widths = NULL, *parts = NULL;
+    sp_tensor *widths = NULL, *parts = NULL, *twice = NULL;
     int d;
     sp_status status = SP_OK;
     SP_RETURN_IF(sp__check_has_dims(c, c->in[0]));
@@ -144,11 +143,12 @@ static sp_status integral(sp_call *c, const sp_attr *dim, bool running)
     along = d;
     if (c->n_in == 1 && !running && c->in[0]->shape[d] > 0) return even_integral(c, d);
     if (c->n_in > 1) SP_TRY(widths_of(c, d, &widths));
-    SP_TRY(areas(c, d, widths, c->n_in > 1 ? half : sp__attr_to_scalar(&c->attr[0]), &parts));
+    SP_TRY(twice_areas(c, d, widths, c->n_in > 1 ? half : sp__attr_to_scalar(&c->attr[0]), &parts));
     const sp_sum_opt opt = {.size = sizeof opt, .dim = &along, .n_dim = 1};
-    SP_TRY(running ? sp_cumsum(parts, d, NULL, &c->out[0]) : sp_sum(parts, &opt, &c->out[0]));
+    SP_TRY(running ? sp_cumsum(parts, d, NULL, &twice) : sp_sum(parts, &opt, &twice));
+    SP_TRY(sp_mul_scalar(twice, half, &c->out[0]));
 out:
-    sp_drop(&widths), sp_drop(&parts);
+    sp_drop(&widths), sp_drop(&parts), sp_drop(&twice);
     return status;
 }
 

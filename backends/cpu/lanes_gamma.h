@@ -119,58 +119,82 @@ ALWAYS_INLINE V_f64 shifted_power(V_f64 x, double k, V_f64 exponent)
     return power + power * (exponent * rest / at);
 }
 
-/* The sum of (x + k)^-s over all k >= 0, for x > 0 and s > 1. Small terms are added first. */
-ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x)
+/* x^n for a whole n >= 0, within n / 2 ULP or so: enough for what is rounded to float32. */
+ALWAYS_INLINE V_f64 whole_power(V_f64 x, double n)
+{
+    V_f64 power = splat_f64(1);
+    for (uint64_t left = n < 0x1p53 ? (uint64_t)n : 1ull << 53; left; left >>= 1, x *= x)
+        if (left & 1) power *= x;
+    return power;
+}
+
+/* (x + k)^-s */
+ALWAYS_INLINE V_f64 zeta_term(V_f64 x, double k, V_f64 s, bool quick)
+{
+    return quick ? 1 / whole_power(x + k, s[0]) : shifted_power(x, k, -s);
+}
+
+/* The sum of (x + k)^-s over all k >= 0, for x > 0 and s > 1, the same in all lanes; quick: for a
+ * whole s, good for float32. Small terms are added first. */
+ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick)
 {
     typedef V_f64 V;
     typedef M_f64 M;
-    /* (2 j)! over Bernoulli's number of 2 j */
-    static const double c[] = {12.0,
-                               -720.0,
-                               30240.0,
-                               -1209600.0,
-                               47900160.0,
-                               -1.8924375803183791606e9,
-                               7.47242496e10,
-                               -2.950130727918164224e12,
-                               1.1646782814350067249e14,
-                               -4.5979787224074726105e15,
-                               1.8152105401943546773e17,
-                               -7.1661652561756670113e18};
+    /* Bernoulli's number of 2 j over (2 j)! */
+    static const double c[] = {1 / 12.0,
+                               -1 / 720.0,
+                               1 / 30240.0,
+                               -1 / 1209600.0,
+                               1 / 47900160.0,
+                               -1 / 1.8924375803183791606e9,
+                               1 / 7.47242496e10,
+                               -1 / 2.950130727918164224e12,
+                               1 / 1.1646782814350067249e14,
+                               -1 / 4.5979787224074726105e15,
+                               1 / 1.8152105401943546773e17,
+                               -1 / 7.1661652561756670113e18};
     M small = x < s + 10; /* the series needs more */
-    V at = SELECT(small, x + 9, x);
-    V power = SELECT(small, shifted_power(x, 9, 1 - s), pow_of_f64(x, 1 - s));
-    V rest = {0}, factor = power / at * s / at, rising = s + 1;
+    V at = SELECT(small, x + 9, x), inverse = 1 / at, power;
+    if (quick)
+        power = 1 / whole_power(at, s[0] - 1);
+    else
+        power = SELECT(small, shifted_power(x, 9, 1 - s), pow_of_f64(x, 1 - s));
+    V rest = {0}, factor = power * inverse * s * inverse, rising = s + 1;
     for (int j = 0; j < 12; j++) {
-        rest += factor / c[j];
-        factor *= rising / at * ((rising + 1) / at);
+        rest += factor * c[j];
+        factor *= rising * inverse * ((rising + 1) * inverse);
         rising += 2;
     }
     V sum = power / (s - 1) + (0.5 * power / at + rest);
     if (!any_f64(small)) return sum;
     V all = sum;
-    for (int k = 8; k >= 0; k--) all += shifted_power(x, k, -s);
+    for (int k = 8; k >= 0; k--) all += zeta_term(x, k, s, quick);
     return SELECT(small, all, sum);
 }
 
 /* (-1)^(n + 1) n! zeta(n + 1, x). For negative x = f - m, with 0 < f < 1, the terms with x + k < 0
  * are those of zeta at 1 - f without those at 1 - x. */
-ALWAYS_INLINE V_f64 polygamma_of_f64(V_f64 n, V_f64 x)
+ALWAYS_INLINE V_f64 polygamma_by(V_f64 n, V_f64 x, bool quick)
 {
     typedef V_f64 V;
     typedef M_f64 M;
-    if (n[0] == 0) return digamma_of_f64(x);
     double sign = fmod(n[0], 2) != 0 ? 1 : -1, factorial = sign;
     for (int k = 2; k <= n[0] && k <= 171; k++) factorial *= k;
     M below = x <= 0;
     V f = SELECT(below, x - floor_of_f64(x), x), s = n + 1;
-    V zeta = hurwitz_zeta(s, SELECT(f == 0, splat_f64(1), f));
+    V zeta = hurwitz_zeta(s, SELECT(f == 0, splat_f64(1), f), quick);
     if (any_f64(below)) {
-        V others = hurwitz_zeta(s, 1 - f) - hurwitz_zeta(s, SELECT(below, 1 - x, splat_f64(1)));
+        V others = hurwitz_zeta(s, 1 - f, quick) -
+                   hurwitz_zeta(s, SELECT(below, 1 - x, splat_f64(1)), quick);
         zeta = SELECT(below, zeta + others * sign, zeta);
         zeta = SELECT(f == 0, splat_f64(INFINITY), zeta);
     }
     return zeta * factorial;
+}
+
+ALWAYS_INLINE V_f64 polygamma_of_f64(V_f64 n, V_f64 x)
+{
+    return n[0] == 0 ? digamma_of_f64(x) : polygamma_by(n, x, false);
 }
 
 /* ---- erfinv ----- */
@@ -245,7 +269,8 @@ ALWAYS_INLINE V_f32 polygamma_of_f32(V_f32 n, V_f32 x)
     H_f32 half[2];
     memcpy(half, &x, sizeof half);
     for (int i = 0; i < 2; i++) {
-        V_f64 wide = polygamma_of_f64(splat_f64(n[0]), __builtin_convertvector(half[i], V_f64));
+        V_f64 order = splat_f64(n[0]), wide = __builtin_convertvector(half[i], V_f64);
+        wide = n[0] == 0 ? digamma_of_f64(wide) : polygamma_by(order, wide, true);
         half[i] = __builtin_convertvector(wide, H_f32);
     }
     memcpy(&x, half, sizeof x);
