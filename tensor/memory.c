@@ -125,7 +125,7 @@ static void *system_take(size_t bytes)
     if (room > PTRDIFF_MAX - HUGE_PAGE) return NULL;
     if (PLAIN) return aligned_alloc(ALIGN, (bytes + ALIGN - 1 + !bytes) / ALIGN * ALIGN);
     if (room < 2 * HUGE_PAGE) return aligned_alloc(ALIGN, (room + ALIGN - 1) / ALIGN * ALIGN);
-    void *p = aligned_alloc(HUGE_PAGE, room);
+    void *p = aligned_alloc(HUGE_PAGE, (room + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
     /* Fewer page faults; no harm when refused. The end stays in small pages: what the class has
      * more than was asked for is never touched, and takes no memory then. */
     if (p) (void)madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);

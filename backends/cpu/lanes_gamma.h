@@ -134,9 +134,9 @@ ALWAYS_INLINE V_f64 zeta_term(V_f64 x, double k, V_f64 s, bool quick)
     return quick ? 1 / whole_power(x + k, s[0]) : shifted_power(x, k, -s);
 }
 
-/* The sum of (x + k)^-s over all k >= 0, for x > 0 and s > 1, the same in all lanes; quick: for a
- * whole s, good for float32. Small terms are added first. */
-ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick)
+/* The sum of (x + k)^-s over all k >= 0, for x > 0 and s > 1, the same in all lanes, and what its
+ * additions leave out; quick: for a whole s, good for float32. Small terms are added first. */
+ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick, V_f64 *left_out)
 {
     typedef V_f64 V;
     typedef M_f64 M;
@@ -165,10 +165,15 @@ ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick)
         factor *= rising * inverse * ((rising + 1) * inverse);
         rising += 2;
     }
-    V sum = power / (s - 1) + (0.5 * power / at + rest);
+    V sum = sum_of_sizes_f64(power / (s - 1), 0.5 * power * inverse + rest, left_out);
     if (!any_f64(small)) return sum;
-    V all = sum;
-    for (int k = 8; k >= 0; k--) all += zeta_term(x, k, s, quick);
+    V all = sum, more = *left_out;
+    for (int k = 8; k >= 0; k--) {
+        V one;
+        all = sum_of_sizes_f64(all, zeta_term(x, k, s, quick), &one);
+        more += one;
+    }
+    *left_out = SELECT(small, more, *left_out);
     return SELECT(small, all, sum);
 }
 
@@ -182,14 +187,16 @@ ALWAYS_INLINE V_f64 polygamma_by(V_f64 n, V_f64 x, bool quick)
     for (int k = 2; k <= n[0] && k <= 171; k++) factorial *= k;
     M below = x <= 0;
     V f = SELECT(below, x - floor_of_f64(x), x), s = n + 1;
-    V zeta = hurwitz_zeta(s, SELECT(f == 0, splat_f64(1), f), quick);
+    V left_out, unused, zeta = hurwitz_zeta(s, SELECT(f == 0, splat_f64(1), f), quick, &left_out);
     if (any_f64(below)) {
-        V others = hurwitz_zeta(s, 1 - f, quick) -
-                   hurwitz_zeta(s, SELECT(below, 1 - x, splat_f64(1)), quick);
+        V others = hurwitz_zeta(s, 1 - f, quick, &unused) -
+                   hurwitz_zeta(s, SELECT(below, 1 - x, splat_f64(1)), quick, &unused);
         zeta = SELECT(below, zeta + others * sign, zeta);
         zeta = SELECT(f == 0, splat_f64(INFINITY), zeta);
     }
-    return zeta * factorial;
+    V rest, result = product_of_pair_f64(zeta, splat_f64(factorial), &rest);
+    rest += left_out * factorial;
+    return result + SELECT(abs_of_f64(rest) < INFINITY, rest, (V){0});
 }
 
 ALWAYS_INLINE V_f64 polygamma_of_f64(V_f64 n, V_f64 x)
