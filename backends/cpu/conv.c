@@ -202,9 +202,8 @@ static bool turns(const sp_conv *g, int dtype)
     const sp_conv t = turned(g);
     columns c, own;
     sp__columns_of(&t, dtype, &c), sp__columns_of(g, dtype, &own);
-    double outs = (double)(g->w[0] / g->groups), columns_cost = 1.1 + 8 / outs;
     if (sp__direct_suits_result(&c, g->x[1] / g->groups))
-        return (double)c.positions <= columns_cost * (double)own.positions;
+        return (double)c.positions <= sp__columns_cost(g->w[0] / g->groups) * (double)own.positions;
     return g->w[0] <= 2 * g->x[1] && g->x[1] >= 8 * g->groups;
 }
 

@@ -77,6 +77,10 @@ static inline char *sp__conv_y_at(const conv_job *j, int64_t unit)
 SP_MUST_USE sp_status sp__conv_sum_parts(conv_job *j, int64_t multiple, double predicted_us,
                                          sp_chunk_fn chunk, void *ctx, const char *op);
 
+/* About how many times as long columns take as a direct convolution of the same positions: they are
+ * made once for all `outs` channels of the result (measured: README.md). */
+double sp__columns_cost(int64_t outs);
+
 /* y, or w's gradient, the direct way, and whether to go it; outs: channels of the result, of one
  * group. Where memory is missing, either the status says so or j->failed. */
 bool sp__direct_suits_result(const columns *c, int64_t outs);

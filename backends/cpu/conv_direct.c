@@ -79,9 +79,9 @@ static int64_t height_of(const columns *c, int64_t rows)
     return (rows - 1) * c->stride[1] + (c->kernel[1] - 1) * c->dilation[1] + 1;
 }
 
-static void lay_out(const conv_job *j, direct *d)
+static void lay_out(const columns *c, direct *d)
 {
-    const columns *c = &j->c;
+    d->lanes = &sp__isa->conv[c->dtype];
     int64_t lanes = d->lanes->width;
     d->wholes = c->out[2] / lanes, d->tails = c->out[2] % lanes > 0;
     d->rows = TILE_POSITIONS / row_of(d);
@@ -107,19 +107,22 @@ static void choose_block(const columns *c, direct *d)
     d->channels = parts_of(c->channels, blocks);
 }
 
-/* Whether it is faster than columns, which take about 1.1 + 8 / outs times as long for the same
- * vectors: they are made once for all channels of the result (measured: README.md). */
+double sp__columns_cost(int64_t outs)
+{
+    return 1.1 + 8.0 / (double)outs;
+}
+
+/* Whether it is faster than columns; a row's last vector that is not whole counts tail_cost. */
 static bool suits(const columns *c, int64_t outs, int64_t tail_cost)
 {
     if (c->dtype != SP_FLOAT32 && c->dtype != SP_FLOAT64) return false;
     if (c->k <= c->channels || c->positions == 0) return false;
-    const conv_job j = {.c = *c};
-    direct d = {.lanes = &sp__isa->conv[c->dtype]};
-    lay_out(&j, &d);
+    direct d;
+    lay_out(c, &d);
     double vectors = (double)(d.wholes + tail_cost * d.tails),
            least_vectors = (double)c->out[2] / (double)d.lanes->width,
            channel = (double)(c->kernel[0] * d.n_phases) * (double)d.height * (double)d.width;
-    return vectors <= (1.1 + 8.0 / (double)outs) * least_vectors &&
+    return vectors <= sp__columns_cost(outs) * least_vectors &&
            channel * (double)c->size <= FRAME_MOST;
 }
 
@@ -220,6 +223,24 @@ static void direct_free(direct *d)
 
 /* ---- filling the frame ----- */
 
+static size_t frame_bytes(const direct *d)
+{
+    return (size_t)(d->examples * d->channels * d->channel * d->j->c.size);
+}
+
+/* NULL without memory, which the job notes. */
+static char *frame_new(const direct *d)
+{
+    char *frame = sp__alloc(frame_bytes(d));
+    if (!frame) atomic_store(&d->j->failed, true);
+    return frame;
+}
+
+static void frame_free(const direct *d, char *frame)
+{
+    sp__free(frame, frame_bytes(d));
+}
+
 typedef struct place {
     int64_t plane, row, rows; /* of the result */
 } place;
@@ -229,6 +250,12 @@ static place place_of(const direct *d, int64_t tile)
     place p = {.plane = tile / d->tiles_a_plane, .row = tile % d->tiles_a_plane * d->rows};
     p.rows = least(d->rows, d->j->c.out[1] - p.row);
     return p;
+}
+
+static char *y_of(const direct *d, int64_t unit, const place *p)
+{
+    const columns *c = &d->j->c;
+    return sp__conv_y_at(d->j, unit) + (p->plane * c->out[1] + p->row) * c->out[2] * c->size;
 }
 
 /* What one phase and kernel plane meet: rows of every stride[2]-th element of x. */
@@ -273,7 +300,7 @@ static void result_tile(const direct *d, int64_t unit, int64_t tile, char *frame
     int64_t group = unit % j->groups;
     place p = place_of(d, tile);
     const char *w = d->w + group * j->outs * c->k * c->size;
-    char *y = sp__conv_y_at(j, unit) + (p.plane * c->out[1] + p.row) * c->out[2] * c->size;
+    char *y = y_of(d, unit, &p);
     const char *b = j->b ? j->b + group * j->outs * c->size : NULL;
     for (int64_t first = 0; first < c->channels; first += d->channels) {
         int64_t channels = least(d->channels, c->channels - first), terms = channels * d->elements;
@@ -290,20 +317,16 @@ static void result_tile(const direct *d, int64_t unit, int64_t tile, char *frame
 static void result_chunk(void *ctx, int64_t chunk)
 {
     const direct *d = ctx;
-    size_t bytes = (size_t)(d->channels * d->channel * d->j->c.size);
-    char *frame = sp__alloc(bytes);
-    if (!frame) {
-        atomic_store(&d->j->failed, true);
-        return;
-    }
+    char *frame = frame_new(d);
+    if (!frame) return;
     result_tile(d, chunk / d->tiles, chunk % d->tiles, frame);
-    sp__free(frame, bytes);
+    frame_free(d, frame);
 }
 
 sp_status sp__direct_result(conv_job *j, double predicted_us, const char *op)
 {
-    direct d = {.j = j, .lanes = &sp__isa->conv[j->c.dtype]};
-    lay_out(j, &d);
+    direct d = {.j = j};
+    lay_out(&j->c, &d);
     SP_RETURN_IF(direct_new(&d, true, op));
     sp__pool_for(j->examples * j->groups * d.tiles, predicted_us, result_chunk, &d);
     direct_free(&d);
@@ -319,7 +342,7 @@ static void weight_tile(const direct *d, int64_t example, int64_t n, int64_t gro
     const columns *c = &j->c;
     place p = place_of(d, tile);
     int64_t unit = example * j->groups + group, step = d->channels * d->channel * c->size;
-    const char *y = sp__conv_y_at(j, unit) + (p.plane * c->out[1] + p.row) * c->out[2] * c->size;
+    const char *y = y_of(d, unit, &p);
     for (int64_t first = 0; first < c->channels; first += d->channels) {
         int64_t channels = least(d->channels, c->channels - first);
         for (int64_t e = 0; e < n; e++)
@@ -339,21 +362,17 @@ static void weight_tile(const direct *d, int64_t example, int64_t n, int64_t gro
 static void weight_chunk(void *ctx, int64_t chunk)
 {
     const direct *d = ctx;
-    conv_job *j = d->j;
+    const conv_job *j = d->j;
     int64_t group = chunk % j->groups, first = chunk / j->groups * j->examples_a_part,
             end = least(first + j->examples_a_part, j->examples), n_w = j->outs * j->c.k;
     char *sum = j->sums + chunk * n_w * j->c.size;
-    size_t bytes = (size_t)(d->examples * d->channels * d->channel * j->c.size);
-    char *frame = sp__alloc(bytes);
-    if (!frame) {
-        atomic_store(&j->failed, true);
-        return;
-    }
+    char *frame = frame_new(d);
+    if (!frame) return;
     memset(sum, 0, (size_t)(n_w * j->c.size));
     for (; first < end; first += d->examples)
         for (int64_t tile = 0; tile < d->tiles; tile++)
             weight_tile(d, first, least(d->examples, end - first), group, tile, frame, sum);
-    sp__free(frame, bytes);
+    frame_free(d, frame);
 }
 
 /* Small planes: several examples a frame, so that a sum has terms enough to be worth adding up. */
@@ -367,8 +386,8 @@ static void choose_examples(const conv_job *j, direct *d)
 
 sp_status sp__direct_weight(conv_job *j, double predicted_us, const char *op)
 {
-    direct d = {.j = j, .lanes = &sp__isa->conv[j->c.dtype]};
-    lay_out(j, &d);
+    direct d = {.j = j};
+    lay_out(&j->c, &d);
     choose_examples(j, &d);
     SP_RETURN_IF(direct_new(&d, false, op));
     sp_status status = sp__conv_sum_parts(j, d.examples, predicted_us, weight_chunk, &d, op);

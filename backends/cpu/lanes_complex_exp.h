@@ -41,7 +41,7 @@ ALWAYS_INLINE M_f64 sized(V_f64 x, double least, double most)
 /* Exponents and angles that the functions below are good for. */
 ALWAYS_INLINE M_f64 in_range(P_c128 x, double most)
 {
-    return sized(x.re, 0, most) & sized(x.im, 0, 1e14);
+    return sized(x.re, 0, most) & sized(x.im, 0, FAR_ANGLE_f64);
 }
 
 /* cos(angle) + sin(angle) i, for angles up to 1e14. SLEEF reduces a whole vector as its largest
@@ -51,7 +51,7 @@ NOINLINE P_c128 turned_by(V_f64 angle)
     typedef P_c128 P;
     typedef V_f64 V;
     typedef M_f64 M;
-    M small = ABS(angle) < 15, large = ~small & sized(angle, 0, 1e14);
+    M small = ABS(angle) < NEAR_ANGLE_f64, large = ~small & sized(angle, 0, FAR_ANGLE_f64);
     V zero = {0};
     __typeof__(SLEEF_F64(sincos, u10)((sleef_f64)zero)) r;
     r = SLEEF_F64(sincos, u10)((sleef_f64)SELECT(small, angle, zero));

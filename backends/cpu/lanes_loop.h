@@ -126,6 +126,15 @@ DEFINE_LOOP3(b8)
     typedef C V __attribute__((unused));                                                           \
     typedef M_##T M __attribute__((unused))
 
+/* The lane function of a vector function: what runs it over all elements. */
+#define LANE_FN(name, T, run)                                                                      \
+    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
+                                  unsigned splat)                                                  \
+    {                                                                                              \
+        (void)b, (void)c;                                                                          \
+        run;                                                                                       \
+    }
+
 #define LANE1(T, C, name, expr)                                                                    \
     ALWAYS_INLINE V_##T f_##name##_##T(V_##T x_)                                                   \
     {                                                                                              \
@@ -133,12 +142,7 @@ DEFINE_LOOP3(b8)
         V x = (V)x_;                                                                               \
         return (V_##T)(expr);                                                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)b, (void)c;                                                                          \
-        loop1_##T(d, a, n, splat, f_##name##_##T);                                                 \
-    }
+    LANE_FN(name, T, loop1_##T(d, a, n, splat, f_##name##_##T))
 
 #define LANE2(T, C, name, expr)                                                                    \
     ALWAYS_INLINE V_##T f_##name##_##T(V_##T x_, V_##T y_)                                         \
@@ -147,24 +151,14 @@ DEFINE_LOOP3(b8)
         V x = (V)x_, y = (V)y_;                                                                    \
         return (V_##T)(expr);                                                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)c;                                                                                   \
-        loop2_##T(d, a, b, n, splat, f_##name##_##T);                                              \
-    }
+    LANE_FN(name, T, loop2_##T(d, a, b, n, splat, f_##name##_##T))
 
 #define LANE_COMPARE(T, name, expr)                                                                \
     ALWAYS_INLINE B_##T f_##name##_##T(V_##T x, V_##T y)                                           \
     {                                                                                              \
         return mask_bytes_##T((M_##T)(expr));                                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)c;                                                                                   \
-        loop2_##T##_bool(d, a, b, n, splat, f_##name##_##T);                                       \
-    }
+    LANE_FN(name, T, loop2_##T##_bool(d, a, b, n, splat, f_##name##_##T))
 
 /* ---- rows of the table ----- */
 

@@ -187,15 +187,20 @@ DEFINE_MATH(erf, u10)
 DEFINE_MATH(erfc, u15)
 
 /* SLEEF reduces all angles of a vector as the largest one needs, and ways differ in the last bit:
- * each range goes by itself, so that no element depends on its neighbours. NEAR, FAR: where SLEEF
- * 3.5 goes over to the next way. */
-#define DEFINE_BY_RANGES(name, T, SLEEF, NEAR, FAR)                                                \
+ * each range goes by itself, so that no element depends on its neighbours. NEAR_ANGLE, FAR_ANGLE:
+ * where SLEEF 3.5 goes over to the next way. */
+#define NEAR_ANGLE_f32 125
+#define FAR_ANGLE_f32  NEAR_ANGLE_f32
+#define NEAR_ANGLE_f64 15
+#define FAR_ANGLE_f64  1e14
+#define DEFINE_BY_RANGES(name, T, SLEEF)                                                           \
     ALWAYS_INLINE V_##T name##_of_##T(V_##T x)                                                     \
     {                                                                                              \
         typedef V_##T V;                                                                           \
         typedef M_##T M;                                                                           \
         V zero = {0}, size = abs_of_##T(x);                                                        \
-        M near = size < (E_##T)NEAR, far = ~(size < (E_##T)FAR), middle = ~near & ~far;            \
+        M near = size < (E_##T)NEAR_ANGLE_##T, far = ~(size < (E_##T)FAR_ANGLE_##T);               \
+        M middle = ~near & ~far;                                                                   \
         V r = (V)SLEEF(name, u10)((sleef_##T)SELECT(near, x, zero));                               \
         if (__builtin_expect(!any_##T(~near), 1)) return r;                                        \
         if (any_##T(middle))                                                                       \
@@ -204,12 +209,12 @@ DEFINE_MATH(erfc, u15)
             r = SELECT(far, (V)SLEEF(name, u10)((sleef_##T)SELECT(far, x, zero)), r);              \
         return r;                                                                                  \
     }
-DEFINE_BY_RANGES(sin, f32, SLEEF_F32, 125, 125)
-DEFINE_BY_RANGES(cos, f32, SLEEF_F32, 125, 125)
-DEFINE_BY_RANGES(tan, f32, SLEEF_F32, 125, 125)
-DEFINE_BY_RANGES(sin, f64, SLEEF_F64, 15, 1e14)
-DEFINE_BY_RANGES(cos, f64, SLEEF_F64, 15, 1e14)
-DEFINE_BY_RANGES(tan, f64, SLEEF_F64, 15, 1e14)
+DEFINE_BY_RANGES(sin, f32, SLEEF_F32)
+DEFINE_BY_RANGES(cos, f32, SLEEF_F32)
+DEFINE_BY_RANGES(tan, f32, SLEEF_F32)
+DEFINE_BY_RANGES(sin, f64, SLEEF_F64)
+DEFINE_BY_RANGES(cos, f64, SLEEF_F64)
+DEFINE_BY_RANGES(tan, f64, SLEEF_F64)
 
 #define DEFINE_MATH2(name, precision)                                                              \
     ALWAYS_INLINE V_f32 name##_of_f32(V_f32 x, V_f32 y)                                            \

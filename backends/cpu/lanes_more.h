@@ -16,11 +16,7 @@
         (void)x, (void)y, (void)z;                                                                 \
         return (V_##T)(expr);                                                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        loop3_##T(d, a, b, c, n, splat, f_##name##_##T);                                           \
-    }
+    LANE_FN(name, T, loop3_##T(d, a, b, c, n, splat, f_##name##_##T))
 
 /* ---- x to bool ----- */
 
@@ -30,12 +26,7 @@
         LOCAL_TYPES(T, V_##T);                                                                     \
         return mask_bytes_##T((M_##T)(expr));                                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)b, (void)c;                                                                          \
-        loop1_##T##_bool(d, a, n, splat, f_##name##_##T);                                          \
-    }
+    LANE_FN(name, T, loop1_##T##_bool(d, a, n, splat, f_##name##_##T))
 
 /* ---- integers one by one: there are no vector instructions for it ----- */
 

@@ -109,12 +109,7 @@ DEFINE_PAIRS(c128, f64)
         P x = parts_##T(x_);                                                                       \
         return pairs_##T(expr);                                                                    \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)b, (void)c;                                                                          \
-        loop1_##T(d, a, n, splat, f_##name##_##T);                                                 \
-    }
+    LANE_FN(name, T, loop1_##T(d, a, n, splat, f_##name##_##T))
 
 #define PAIR_LANE2(T, S, name, expr)                                                               \
     ALWAYS_INLINE V_##T f_##name##_##T(V_##T x_, V_##T y_)                                         \
@@ -123,12 +118,7 @@ DEFINE_PAIRS(c128, f64)
         P x = parts_##T(x_), y = parts_##T(y_);                                                    \
         return pairs_##T(expr);                                                                    \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)c;                                                                                   \
-        loop2_##T(d, a, b, n, splat, f_##name##_##T);                                              \
-    }
+    LANE_FN(name, T, loop2_##T(d, a, b, n, splat, f_##name##_##T))
 
 #define PAIR_LANE3(T, S, name, expr)                                                               \
     ALWAYS_INLINE V_##T f_##name##_##T(V_##T x_, V_##T y_, V_##T z_)                               \
@@ -137,11 +127,7 @@ DEFINE_PAIRS(c128, f64)
         P x = parts_##T(x_), y = parts_##T(y_), z = parts_##T(z_);                                 \
         return pairs_##T(expr);                                                                    \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        loop3_##T(d, a, b, c, n, splat, f_##name##_##T);                                           \
-    }
+    LANE_FN(name, T, loop3_##T(d, a, b, c, n, splat, f_##name##_##T))
 
 /* One real number each. */
 #define PAIR_REAL(T, S, name, expr)                                                                \
@@ -151,12 +137,7 @@ DEFINE_PAIRS(c128, f64)
         P x = parts_##T(x_);                                                                       \
         return (V_##S)ordered((V_i64)(expr));                                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)b, (void)c;                                                                          \
-        loop1_##T##_real(d, a, n, splat, f_##name##_##T);                                          \
-    }
+    LANE_FN(name, T, loop1_##T##_real(d, a, n, splat, f_##name##_##T))
 
 #define PAIR_TEST(T, S, name, expr)                                                                \
     ALWAYS_INLINE B_##S f_##name##_##T(V_##T x_)                                                   \
@@ -165,12 +146,7 @@ DEFINE_PAIRS(c128, f64)
         P x = parts_##T(x_);                                                                       \
         return mask_bytes_##S((M_##S)ordered((V_i64)(expr)));                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)b, (void)c;                                                                          \
-        loop1_##T##_bool(d, a, n, splat, f_##name##_##T);                                          \
-    }
+    LANE_FN(name, T, loop1_##T##_bool(d, a, n, splat, f_##name##_##T))
 
 #define PAIR_COMPARE(T, S, name, expr)                                                             \
     ALWAYS_INLINE B_##S f_##name##_##T(V_##T x_, V_##T y_)                                         \
@@ -179,12 +155,7 @@ DEFINE_PAIRS(c128, f64)
         P x = parts_##T(x_), y = parts_##T(y_);                                                    \
         return mask_bytes_##S((M_##S)ordered((V_i64)(expr)));                                      \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)c;                                                                                   \
-        loop2_##T##_bool(d, a, b, n, splat, f_##name##_##T);                                       \
-    }
+    LANE_FN(name, T, loop2_##T##_bool(d, a, b, n, splat, f_##name##_##T))
 
 /* Of two real operands. */
 #define PAIR_MADE(T, S, name, expr)                                                                \
@@ -194,11 +165,6 @@ DEFINE_PAIRS(c128, f64)
         V x = (V)disordered((V_i64)x_), y = (V)disordered((V_i64)y_);                              \
         return pairs_##T(expr);                                                                    \
     }                                                                                              \
-    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
-                                  unsigned splat)                                                  \
-    {                                                                                              \
-        (void)c;                                                                                   \
-        loop2_##T##_made(d, a, b, n, splat, f_##name##_##T);                                       \
-    }
+    LANE_FN(name, T, loop2_##T##_made(d, a, b, n, splat, f_##name##_##T))
 
 #endif

@@ -43,6 +43,13 @@ static double number(const sp_kargs *args, int attr)
     return s.kind == SP_FLOAT64 ? s.v.f : (double)s.v.i;
 }
 
+/* Decay that is not part of the gradient shrinks the parameter by the rate as it was given. */
+static void set_decay(sp_update *u, double lr, double decay, bool decoupled)
+{
+    u->weight_decay = decoupled ? 0 : decay;
+    u->shrink = decoupled ? 1 - lr * decay : 1;
+}
+
 static void adam_numbers(const sp_kargs *args, sp_update *u)
 {
     double step = number(args, SP_ADAM_STEP_STEP), decay = number(args, SP_ADAM_STEP_WEIGHT_DECAY);
@@ -51,8 +58,7 @@ static void adam_numbers(const sp_kargs *args, sp_update *u)
     u->keep = number(args, SP_ADAM_STEP_BETA1);
     u->keep_square = number(args, SP_ADAM_STEP_BETA2);
     u->eps = number(args, SP_ADAM_STEP_EPS);
-    u->weight_decay = decoupled ? 0 : decay;
-    u->shrink = decoupled ? 1 - u->lr * decay : 1;
+    set_decay(u, u->lr, decay, decoupled);
     u->lr /= 1 - pow(u->keep, step);
     u->root_scale = 1 / sqrt(1 - pow(u->keep_square, step));
     u->maximize = args->attr[SP_ADAM_STEP_MAXIMIZE].v.i;
@@ -101,8 +107,7 @@ static void radam_numbers(const sp_kargs *args, sp_update *u)
     u->keep = number(args, SP_RADAM_STEP_BETA1);
     u->keep_square = number(args, SP_RADAM_STEP_BETA2);
     u->eps = number(args, SP_RADAM_STEP_EPS);
-    u->weight_decay = decoupled ? 0 : decay;
-    u->shrink = decoupled ? 1 - lr * decay : 1;
+    set_decay(u, lr, decay, decoupled);
     double factor = radam_factor(u->keep_square, step);
     u->rootless = factor == 0;
     u->lr = lr / (1 - pow(u->keep, step)) * (u->rootless ? 1 : factor);

@@ -175,8 +175,8 @@ def log_of_sum(x, y, base=mpmath.e):
 
 # Functions of two tensors: (exact, arguments of a random generator and a largest exponent).
 OF_TWO = {
-    "atan2": (mpmath.atan2, lambda rng, n, most: powers(rng, n, most, signs=True)),
-    "hypot": (mpmath.hypot, lambda rng, n, most: powers(rng, n, most, signs=True)),
+    "atan2": (mpmath.atan2, lambda rng, n, most: of_all_sizes(rng, n, most)),
+    "hypot": (mpmath.hypot, lambda rng, n, most: of_all_sizes(rng, n, most)),
     "pow": (mpmath.power, lambda rng, n, most: (near_one(rng, n), rng.normal(size=n) * most)),
     "xlogy": (times_log, lambda rng, n, most: (rng.normal(size=n) * 10, near_one(rng, n))),
     "logaddexp": (log_of_sum, lambda rng, n, most: mixed(rng, n)),
@@ -184,8 +184,8 @@ OF_TWO = {
 }
 
 
-def powers(rng, n, most, signs):
-    """Two of all sizes, half of them near each other."""
+def of_all_sizes(rng, n, most):
+    """Two of either sign, half of them near each other."""
     x, other = np.exp(rng.uniform(-most, most, (2, n)))
     y = np.where(
         rng.random(n) < 0.5, np.minimum(x, np.exp(most / 2)) * np.exp(rng.normal(size=n)), other

@@ -133,6 +133,10 @@ PyObject *sp__py_from_scalar(sp_scalar value);
         name, (PyCFunction)(void *)function, METH_FASTCALL | METH_KEYWORDS, doc                    \
     }
 
+/* Rows of name_call and name_function; doc: of both, from the parameters behind the tensor on. */
+#define SP_PY_METHOD(name, doc)   SP_PY_ROW(#name, name##_call, #name "($self, " doc),
+#define SP_PY_FUNCTION(name, doc) SP_PY_ROW(#name, name##_function, #name "(x, " doc),
+
 /* ---- what the generated file provides (python_gen.c) ----- */
 
 extern PyMethodDef sp__py_functions[]; /* spool.matmul(...), ...; ends with {NULL} */

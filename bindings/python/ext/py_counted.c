@@ -197,22 +197,14 @@ SP_PY_BOTH(allclose)
     "slices "                                                                                      \
     "along dim, of which each differs from the one before; see unique()."
 
-PyMethodDef sp__py_counted_methods[] = {
-    SP_PY_ROW("nonzero", nonzero_call, "nonzero($self, " NONZERO_DOC),
-    SP_PY_ROW("unique", unique_call, "unique($self, " UNIQUE_DOC),
-    SP_PY_ROW("unique_consecutive", unique_consecutive_call,
-              "unique_consecutive($self, " CONSECUTIVE_DOC),
-    SP_PY_ROW("equal", equal_call, "equal($self, " EQUAL_DOC),
-    SP_PY_ROW("allclose", allclose_call, "allclose($self, " ALLCLOSE_DOC),
-    {NULL, NULL, 0, NULL},
-};
+/* clang-format off */
+#define COUNTED_ROWS(ROW) \
+    ROW(nonzero, NONZERO_DOC) \
+    ROW(unique, UNIQUE_DOC) \
+    ROW(unique_consecutive, CONSECUTIVE_DOC) \
+    ROW(equal, EQUAL_DOC) \
+    ROW(allclose, ALLCLOSE_DOC)
 
-PyMethodDef sp__py_counted_functions[] = {
-    SP_PY_ROW("nonzero", nonzero_function, "nonzero(x, " NONZERO_DOC),
-    SP_PY_ROW("unique", unique_function, "unique(x, " UNIQUE_DOC),
-    SP_PY_ROW("unique_consecutive", unique_consecutive_function,
-              "unique_consecutive(x, " CONSECUTIVE_DOC),
-    SP_PY_ROW("equal", equal_function, "equal(x, " EQUAL_DOC),
-    SP_PY_ROW("allclose", allclose_function, "allclose(x, " ALLCLOSE_DOC),
-    {NULL, NULL, 0, NULL},
-};
+PyMethodDef sp__py_counted_methods[] = {COUNTED_ROWS(SP_PY_METHOD) {NULL, NULL, 0, NULL}};
+PyMethodDef sp__py_counted_functions[] = {COUNTED_ROWS(SP_PY_FUNCTION) {NULL, NULL, 0, NULL}};
+/* clang-format on */

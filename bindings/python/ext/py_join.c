@@ -356,26 +356,17 @@ SP_PY_BOTH(dsplit)
     "indices_or_sections)\n--\n\nx in equal parts along dimension 2, or cut at the indices given."
 #define UNBIND_DOC "dim=0)\n--\n\nx[0], x[1], ... along dim: a tuple of views."
 
-PyMethodDef sp__py_join_methods[] = {
-    SP_PY_ROW("split", split_call, "split($self, " SPLIT_DOC),
-    SP_PY_ROW("chunk", chunk_call, "chunk($self, " CHUNK_DOC),
-    SP_PY_ROW("tensor_split", tensor_split_call, "tensor_split($self, " TENSOR_SPLIT_DOC),
-    SP_PY_ROW("unbind", unbind_call, "unbind($self, " UNBIND_DOC),
-    SP_PY_ROW("split_with_sizes", split_with_sizes_call, "split_with_sizes($self, " SIZES_DOC),
-    SP_PY_ROW("hsplit", hsplit_call, "hsplit($self, " HSPLIT_DOC),
-    SP_PY_ROW("vsplit", vsplit_call, "vsplit($self, " VSPLIT_DOC),
-    SP_PY_ROW("dsplit", dsplit_call, "dsplit($self, " DSPLIT_DOC),
-    {NULL, NULL, 0, NULL},
-};
+/* clang-format off */
+#define JOIN_ROWS(ROW) \
+    ROW(split, SPLIT_DOC) \
+    ROW(chunk, CHUNK_DOC) \
+    ROW(tensor_split, TENSOR_SPLIT_DOC) \
+    ROW(unbind, UNBIND_DOC) \
+    ROW(split_with_sizes, SIZES_DOC) \
+    ROW(hsplit, HSPLIT_DOC) \
+    ROW(vsplit, VSPLIT_DOC) \
+    ROW(dsplit, DSPLIT_DOC)
 
-PyMethodDef sp__py_join_functions[] = {
-    SP_PY_ROW("split", split_function, "split(x, " SPLIT_DOC),
-    SP_PY_ROW("chunk", chunk_function, "chunk(x, " CHUNK_DOC),
-    SP_PY_ROW("tensor_split", tensor_split_function, "tensor_split(x, " TENSOR_SPLIT_DOC),
-    SP_PY_ROW("unbind", unbind_function, "unbind(x, " UNBIND_DOC),
-    SP_PY_ROW("split_with_sizes", split_with_sizes_function, "split_with_sizes(x, " SIZES_DOC),
-    SP_PY_ROW("hsplit", hsplit_function, "hsplit(x, " HSPLIT_DOC),
-    SP_PY_ROW("vsplit", vsplit_function, "vsplit(x, " VSPLIT_DOC),
-    SP_PY_ROW("dsplit", dsplit_function, "dsplit(x, " DSPLIT_DOC),
-    {NULL, NULL, 0, NULL},
-};
+PyMethodDef sp__py_join_methods[] = {JOIN_ROWS(SP_PY_METHOD) {NULL, NULL, 0, NULL}};
+PyMethodDef sp__py_join_functions[] = {JOIN_ROWS(SP_PY_FUNCTION) {NULL, NULL, 0, NULL}};
+/* clang-format on */

@@ -8,10 +8,11 @@ from .optimizer import Optimizer
 __all__ = ["Adam", "AdamW"]
 
 
-def _check_betas(group):
-    for i, beta in enumerate(group["betas"]):
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+def _step_by_moments(optimizer, op, names, group, params, grads, *last):
+    """One launch for all parameters that are at the same step, of an op with Adam's numbers first and ``last`` behind them."""
+    for step, tensors in optimizer._advance(params, grads, names).items():
+        numbers = (group["lr"], step, *group["betas"], group["eps"], group["weight_decay"])
+        _C._update_each(op, tensors, *numbers, *last)
 
 
 class Adam(Optimizer):
@@ -65,26 +66,12 @@ class Adam(Optimizer):
             },
         )
 
-    def _check_options(self, group):
-        super()._check_options(group)
-        _check_betas(group)
-
     def _update(self, group, params, grads):
         names, op = ("exp_avg", "exp_avg_sq"), "adam_step"
         if group["amsgrad"]:
             names, op = (*names, "max_exp_avg_sq"), "adam_step.amsgrad"
-        for step, tensors in self._advance(params, grads, names).items():
-            _C._update_each(
-                op,
-                tensors,
-                group["lr"],
-                step,
-                *group["betas"],
-                group["eps"],
-                group["weight_decay"],
-                group["decoupled_weight_decay"],
-                group["maximize"],
-            )
+        last = group["decoupled_weight_decay"], group["maximize"]
+        _step_by_moments(self, op, names, group, params, grads, *last)
 
 
 class AdamW(Adam):

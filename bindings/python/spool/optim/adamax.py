@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .. import _C
-from .adam import _check_betas
+from .adam import _step_by_moments
 from .optimizer import Optimizer
 
 __all__ = ["Adamax"]
@@ -52,20 +51,6 @@ class Adamax(Optimizer):
             },
         )
 
-    def _check_options(self, group):
-        super()._check_options(group)
-        _check_betas(group)
-
     def _update(self, group, params, grads):
         names = ("exp_avg", "exp_inf")
-        for step, tensors in self._advance(params, grads, names).items():
-            _C._update_each(
-                "adamax_step",
-                tensors,
-                group["lr"],
-                step,
-                *group["betas"],
-                group["eps"],
-                group["weight_decay"],
-                group["maximize"],
-            )
+        _step_by_moments(self, "adamax_step", names, group, params, grads, group["maximize"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .. import _C
-from .adam import _check_betas
 from .optimizer import Optimizer
 
 __all__ = ["NAdam"]
@@ -59,10 +58,6 @@ class NAdam(Optimizer):
                 "maximize": maximize,
             },
         )
-
-    def _check_options(self, group):
-        super()._check_options(group)
-        _check_betas(group)
 
     def _momenta(self, group, params):
         """Places of parameters by their momentum in this step, in the next, and the product of all so far: the same for

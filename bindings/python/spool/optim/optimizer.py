@@ -145,6 +145,9 @@ class Optimizer:
         for name in ("lr", "eps", "weight_decay", "momentum", "lr_decay", "momentum_decay"):
             if name in group and not group[name] >= 0.0:
                 raise ValueError(f"Invalid {name} value: {group[name]}")
+        for i, beta in enumerate(group.get("betas", ())):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or set them to zero."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .. import _C
-from .adam import _check_betas
+from .adam import _step_by_moments
 from .optimizer import Optimizer
 
 __all__ = ["RAdam"]
@@ -56,21 +55,7 @@ class RAdam(Optimizer):
             },
         )
 
-    def _check_options(self, group):
-        super()._check_options(group)
-        _check_betas(group)
-
     def _update(self, group, params, grads):
+        last = group["decoupled_weight_decay"], group["maximize"]
         names = ("exp_avg", "exp_avg_sq")
-        for step, tensors in self._advance(params, grads, names).items():
-            _C._update_each(
-                "radam_step",
-                tensors,
-                group["lr"],
-                step,
-                *group["betas"],
-                group["eps"],
-                group["weight_decay"],
-                group["decoupled_weight_decay"],
-                group["maximize"],
-            )
+        _step_by_moments(self, "radam_step", names, group, params, grads, *last)
