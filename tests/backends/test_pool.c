@@ -61,6 +61,43 @@ static void short_loops_wake_nobody(void)
     CHECK(after.shared == before.shared);
 }
 
+typedef struct sums {
+    _Atomic int64_t chunks, numbers;
+} sums;
+
+static void add_up(void *ctx, int64_t chunk)
+{
+    atomic_fetch_add(&((sums *)ctx)->chunks, 1);
+    atomic_fetch_add(&((sums *)ctx)->numbers, chunk);
+}
+
+/* More than a thread's row can count one by one. */
+static void very_many_chunks_run_once(void)
+{
+    enum { MANY = 300007 };
+    sums s = {0, 0};
+    OK(sp_set_num_threads(2));
+    sp__pool_for(MANY, LONG_US, add_up, &s);
+    CHECK(s.chunks == MANY);
+    CHECK(s.numbers == (int64_t)MANY * (MANY - 1) / 2);
+}
+
+/* One loop of 60 us runs alone where nobody is awake; of a row of them, the later ones are shared.
+ */
+static void a_row_of_short_loops_wakes_a_helper(void)
+{
+    static tally t;
+    sp_pool_stats before, first, after;
+    OK(sp_set_num_threads(2)); /* whose helpers are not started yet: nobody is awake */
+    sp__pool_stats(&before);
+    sp__pool_for(10, 60.0, count, &t);
+    sp__pool_stats(&first);
+    CHECK(first.shared == before.shared);
+    for (int i = 0; i < 20; i++) sp__pool_for(10, 60.0, count, &t);
+    sp__pool_stats(&after);
+    CHECK(after.shared > first.shared);
+}
+
 static void nested(void *ctx, int64_t chunk)
 {
     if (chunk % 10 == 0) sp__pool_for(CHUNKS, LONG_US, count, ctx);
@@ -117,6 +154,7 @@ static void bad_numbers_of_threads(void)
     FAILS(sp_set_num_threads(-3), SP_EVALUE, "-3");
 }
 
-SUITE("backends/pool", TEST(every_chunk_runs_once), TEST(short_loops_wake_nobody),
+SUITE("backends/pool", TEST(every_chunk_runs_once), TEST(very_many_chunks_run_once),
+      TEST(short_loops_wake_nobody), TEST(a_row_of_short_loops_wakes_a_helper),
       TEST(a_loop_in_a_chunk_runs), TEST(threads_may_loop_at_once), TEST(a_forked_child_loops),
       TEST(bad_numbers_of_threads))
