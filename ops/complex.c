@@ -151,13 +151,3 @@ out:
     for (int i = 0; i < 4; i++) sp_drop(&t[i]);
     return status;
 }
-
-/* The conjugate of x times y. */
-sp_status sp__body_vdot(sp_call *c)
-{
-    sp_tensor *turned = NULL;
-    SP_RETURN_IF(sp_conj(c->in[0], &turned));
-    sp_status status = sp_dot(turned, c->in[1], &c->out[0]);
-    sp_drop(&turned);
-    return status;
-}

@@ -42,6 +42,32 @@ sp_status sp__body_dot(sp_call *c)
     return product(c, 0, 1, 1, &c->out[0]);
 }
 
+sp_status sp__infer_conj_dot(const sp_call *c, sp_meta *out)
+{
+    for (int i = 0; i < 2; i++) SP_RETURN_IF(check_rank(c, i, 1));
+    if (sp__dtype_is_complex(c->in[0]->dtype)) return sp__infer_matmul(c, out);
+    return sp_fail(SP_EDTYPE, "%s: x is %s, expected complex numbers; use dot()", sp__op_name(c),
+                   sp_dtype_name((sp_dtype)c->in[0]->dtype));
+}
+
+sp_status sp__body_conj_dot(sp_call *c)
+{
+    sp_tensor *turned = NULL;
+    SP_RETURN_IF(sp_conj_physical(c->in[0], &turned));
+    sp_status status = sp_dot(turned, c->in[1], &c->out[0]);
+    sp_drop(&turned);
+    return status;
+}
+
+/* The conjugate of x times y. */
+sp_status sp__body_vdot(sp_call *c)
+{
+    const sp_tensor *x = c->in[0], *y = c->in[1];
+    for (int i = 0; i < 2; i++) SP_RETURN_IF(check_rank(c, i, 1));
+    if (sp__dtype_is_complex(x->dtype)) return sp_conj_dot(x, y, &c->out[0]);
+    return sp_dot(x, y, &c->out[0]);
+}
+
 /* Each element of the vector x with each of y. */
 static sp_status outer_of(const sp_tensor *x, const sp_tensor *y, sp_tensor **out)
 {

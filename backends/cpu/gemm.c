@@ -134,7 +134,7 @@ static sp_element dot_part(const problem *p, const matrix *a, const matrix *b, i
     int64_t from = part * DOT_PART, n = p->k - from < DOT_PART ? p->k - from : DOT_PART;
     const char *x = a->data + from * p->size, *y = b->data + from * p->size;
     if (sp__dtype_is_complex(p->dtype)) {
-        sp__isa->dot[p->dtype](x, y, n, &sum);
+        sp__isa->dot[p->dtype](x, y, n, p->conjugate, &sum);
     } else {
         double sums[2];
         sp__isa->rows[p->dtype]->sums(x, y, n, 0, sums);
@@ -292,6 +292,15 @@ sp_status sp__cpu_matmul(const sp_kargs *args)
     if (run_tiny(&args->arg[0], &args->arg[1], &args->arg[2])) return SP_OK;
     problem_of_matmul(&p, &args->arg[1], &args->arg[2]);
     return run_into(&p, &args->arg[0], "matmul");
+}
+
+/* Of complex vectors: always BY_DOT. */
+sp_status sp__cpu_conj_dot(const sp_kargs *args)
+{
+    problem p;
+    problem_of_matmul(&p, &args->arg[1], &args->arg[2]);
+    p.conjugate = true;
+    return run_into(&p, &args->arg[0], "conj_dot");
 }
 
 sp_status sp__cpu_linear(const sp_kargs *args)

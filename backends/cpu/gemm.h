@@ -14,6 +14,7 @@
 #include "tensor/backend.h"
 
 SP_MUST_USE sp_status sp__cpu_matmul(const sp_kargs *args);
+SP_MUST_USE sp_status sp__cpu_conj_dot(const sp_kargs *args);
 SP_MUST_USE sp_status sp__cpu_linear(const sp_kargs *args);
 
 /* Microseconds of one thread for a product of that many multiply-adds. */

@@ -29,6 +29,7 @@ typedef struct problem {
     gemm_way way;
     int64_t rows, columns;     /* of panels; of a dot product, 1 and its parts */
     sp_element *part;          /* BY_DOT: sums of all batches' parts */
+    bool conjugate;            /* likewise: with the conjugates of a's elements */
     _Atomic bool failed;       /* in some panel, for want of memory */
     char *packed_a, *packed_b; /* owned copies, or NULL */
     size_t packed_a_bytes, packed_b_bytes;

@@ -157,8 +157,8 @@ typedef struct sp_isa {
     sp_lane_fn cast[SP_DTYPE_COUNT][SP_DTYPE_COUNT]; /* [from][to]; b, c unused */
     sp_reduce_lanes reduce[SP_TREE_KINDS][SP_DTYPE_COUNT];
     sp_gemm_small_fn gemm_small[SP_DTYPE_COUNT];
-    /* sum = a[0] b[0] + a[1] b[1] + ..., in complex128, of complex dtypes */
-    void (*dot[SP_DTYPE_COUNT])(const void *a, const void *b, int64_t n, void *sum);
+    /* sum = a[0] b[0] + a[1] b[1] + ..., in complex128, of complex dtypes; or a's conjugates */
+    void (*dot[SP_DTYPE_COUNT])(const void *a, const void *b, int64_t n, bool conjugate, void *sum);
     sp_distance_fn distance[SP_DTYPE_COUNT];
     const struct sp_rows *const *rows;            /* rows.h, by dtype; NULL: not in this dtype */
     const sp_update_fn (*update)[SP_DTYPE_COUNT]; /* by sp_update_kind */

@@ -42,6 +42,7 @@ double sp__cpu_predict_us(const sp_kargs *args)
     double n = (double)largest_numel(args);
     switch (args->op) {
     case SP_OP_MATMUL:
+    case SP_OP_CONJ_DOT:
     case SP_OP_LINEAR: return gemm_us(args);
     case SP_OP_SUM:
     case SP_OP_NANSUM:

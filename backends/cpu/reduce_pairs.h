@@ -95,45 +95,51 @@ DEFINE_REDUCE_PAIRS(prod, c128, f64, 1)
 
 /* ---- dot products ----- */
 
-/* N_c128 numbers in complex128. */
-ALWAYS_INLINE P_c128 wide_parts_c64(const void *p)
-{
-    H_f32 half[2];
-    memcpy(half, p, sizeof half);
-    return parts_c128(
-        (V_c128){__builtin_convertvector(half[0], V_f64), __builtin_convertvector(half[1], V_f64)});
-}
+enum { SP_DOT_BLOCK = 512 };
 
-ALWAYS_INLINE P_c128 wide_parts_c128(const void *p)
-{
-    return parts_c128(load_c128(p));
-}
-
-/* The sum of a[i] b[i] in complex128, in as many lanes as sums have: the number of lanes of the
- * instruction set does not matter. */
-#define DEFINE_DOT(T)                                                                              \
-    static void dot_##T(const void *a, const void *b, int64_t n, void *sum)                        \
+/* The sum of a[i] b[i], or of a[i]'s conjugates times b[i], in complex128, in as many lanes as sums
+ * have: blocks of a fixed length in the dtype itself, their lanes added up in complex128. */
+#define DEFINE_DOT(T, S)                                                                           \
+    ALWAYS_INLINE P_##T dot_step_##T(P_##T sum, V_##T x_, V_##T y, M_##S sign)                     \
     {                                                                                              \
-        enum { VECTORS = SP_REDUCE_LANES / N_c128, STEP = N_c128 * sizeof(E_##T) };                \
-        P_c128 acc[VECTORS] = {0};                                                                 \
-        E_##T rest[2][SP_REDUCE_LANES] = {0};                                                      \
-        const char *x = a, *y = b;                                                                 \
-        for (; n > 0; n -= SP_REDUCE_LANES) {                                                      \
-            if (n < SP_REDUCE_LANES) {                                                             \
-                memcpy(rest[0], x, (size_t)n * sizeof(E_##T)), x = (const char *)rest[0];          \
-                memcpy(rest[1], y, (size_t)n * sizeof(E_##T)), y = (const char *)rest[1];          \
-            }                                                                                      \
-            for (int j = 0; j < VECTORS; j++, x += STEP, y += STEP) {                              \
-                P_c128 z = times_c128(wide_parts_##T(x), wide_parts_##T(y));                       \
-                acc[j].re += z.re, acc[j].im += z.im;                                              \
-            }                                                                                      \
+        P_##T x = parts_##T(x_);                                                                   \
+        x.im = (V_##S)((M_##S)x.im ^ sign);                                                        \
+        P_##T z = times_##T(x, parts_##T(y));                                                      \
+        return (P_##T){sum.re + z.re, sum.im + z.im};                                              \
+    }                                                                                              \
+    ALWAYS_INLINE void dot_block_##T(const char *x, const char *y, int64_t n, M_##S sign,          \
+                                     V_##T *lane)                                                  \
+    {                                                                                              \
+        enum { VECTORS = SP_REDUCE_LANES / N_##T, STEP = sizeof(V_##T) };                          \
+        P_##T acc[VECTORS];                                                                        \
+        for (int j = 0; j < VECTORS; j++) acc[j] = (P_##T){{0}, {0}};                              \
+        for (; n >= SP_REDUCE_LANES; n -= SP_REDUCE_LANES) {                                       \
+            for (int j = 0; j < VECTORS; j++, x += STEP, y += STEP)                                \
+                acc[j] = dot_step_##T(acc[j], load_##T(x), load_##T(y), sign);                     \
         }                                                                                          \
-        V_c128 lane[VECTORS];                                                                      \
-        for (int j = 0; j < VECTORS; j++) lane[j] = pairs_c128(acc[j]);                            \
-        finish_sum_c128(lane, sum);                                                                \
+        for (int j = 0; j < VECTORS && n > 0; j++, x += STEP, y += STEP, n -= N_##T) {             \
+            int64_t some = n < N_##T ? n : N_##T;                                                  \
+            acc[j] = dot_step_##T(acc[j], pad_##T(x, some), pad_##T(y, some), sign);               \
+        }                                                                                          \
+        for (int j = 0; j < VECTORS; j++) lane[j] = pairs_##T(acc[j]);                             \
+    }                                                                                              \
+    static void dot_##T(const void *a, const void *b, int64_t n, bool conjugate, void *sum)        \
+    {                                                                                              \
+        enum { PARTS = 2 * SP_REDUCE_LANES, BYTES = SP_DOT_BLOCK * sizeof(E_##T) };                \
+        const M_##S sign = (M_##S)splat_##S(conjugate ? -0.0f : 0.0f);                             \
+        const char *x = a, *y = b;                                                                 \
+        double total[PARTS] = {0};                                                                 \
+        for (; n > 0; n -= SP_DOT_BLOCK, x += BYTES, y += BYTES) {                                 \
+            E_##S part[PARTS];                                                                     \
+            V_##T lane[SP_REDUCE_LANES / N_##T];                                                   \
+            dot_block_##T(x, y, n < SP_DOT_BLOCK ? n : SP_DOT_BLOCK, sign, lane);                  \
+            memcpy(part, lane, sizeof part);                                                       \
+            for (int i = 0; i < PARTS; i++) total[i] += part[i];                                   \
+        }                                                                                          \
+        finish_sum_c128(total, sum);                                                               \
     }
-DEFINE_DOT(c64)
-DEFINE_DOT(c128)
+DEFINE_DOT(c64, f32)
+DEFINE_DOT(c128, f64)
 
 /* Of all numbers that have sums and products. */
 #define REDUCE_ROWS_PAIRS(name)                                                                    \

@@ -16,6 +16,7 @@ TORCH = {
             )
         )
     ),
+    "conj_dot": torch.vdot,
     "cast": lambda x, dtype: x.to(dtype),
     "copy": lambda x, src: x.clone().copy_(src),
     "fill": lambda x, value: x.clone().fill_(value),
