@@ -305,8 +305,10 @@ typedef struct eager { /* one lane function on rows of n elements, or on one row
     sp_lane_fn fn;
     char *dst;
     const char *src[3];
-    int64_t step[3], out_step, n, rows,
-        rows_a_chunk; /* steps in bytes: from element to element, or from row to row */
+    int64_t step[3], out_step; /* in bytes: from element to element, or row to row of a plane */
+    int64_t n, rows, rows_a_chunk, rows_a_plane;
+    const sp_kargs *args; /* of rows: where planes lie, by all dimensions but the last two */
+    const int8_t *order;  /* which input is which source, or none */
     unsigned splat;
 } eager;
 
@@ -319,14 +321,40 @@ static void eager_chunk(void *ctx, int64_t chunk)
           e->src[1] + start * e->step[1], e->src[2] + start * e->step[2], n, e->splat);
 }
 
+/* Bytes from an operand's first plane to another. */
+static int64_t plane_offset(const sp_kargs *args, int i, int64_t plane)
+{
+    const sp_operand *x = &args->arg[i], *out = &args->arg[0];
+    int64_t at = 0;
+    for (int d = out->rank - 3; x->rank > 0 && plane > 0; plane /= out->shape[d--])
+        at += plane % out->shape[d] * x->stride[d];
+    return at * sp__size_of(x->dtype);
+}
+
+/* Rows from..end of one plane. */
+static void eager_plane(const eager *e, int64_t plane, int64_t from, int64_t end)
+{
+    char *dst = e->dst + plane_offset(e->args, 0, plane);
+    const char *src[3];
+    for (int k = 0; k < 3; k++) {
+        bool input = e->order[k] >= 0;
+        src[k] = e->src[k] + (input ? plane_offset(e->args, 1 + e->order[k], plane) : 0);
+    }
+    for (int64_t i = from; i < end; i++)
+        e->fn(dst + i * e->out_step, src[0] + i * e->step[0], src[1] + i * e->step[1],
+              src[2] + i * e->step[2], e->n, e->splat);
+}
+
 static void eager_rows(void *ctx, int64_t chunk)
 {
     const eager *e = ctx;
     int64_t i = chunk * e->rows_a_chunk,
             end = i + e->rows_a_chunk < e->rows ? i + e->rows_a_chunk : e->rows;
-    for (; i < end; i++) {
-        e->fn(e->dst + i * e->out_step, e->src[0] + i * e->step[0], e->src[1] + i * e->step[1],
-              e->src[2] + i * e->step[2], e->n, e->splat);
+    while (i < end) {
+        int64_t plane = i / e->rows_a_plane, first = plane * e->rows_a_plane,
+                last = first + e->rows_a_plane < end ? first + e->rows_a_plane : end;
+        eager_plane(e, plane, i - first, last - first);
+        i = last;
     }
 }
 
@@ -364,29 +392,37 @@ static inline bool run_dense(const sp_kargs *args, const sp_lanes *l)
     return true;
 }
 
-/* Two dimensions, the inner one dense, or one element for all, in every operand: a call a row.
- * Broadcasting a row or a column, and slices of columns, are of this kind. */
+/* Two dimensions or more, the inner one dense, or one element for all, in every operand: a call a
+ * row. Broadcasting a row or a column, and slices of columns, are of this kind. */
 static bool run_rows(const sp_kargs *args, const sp_lanes *l)
 {
     enum { SHORT = 8 };
     const sp_operand *out = &args->arg[0];
     const void *src[3] = {args, args, args};
+    int8_t order[3] = {-1, -1, -1};
     sp_element number[3];
-    eager e = {
-        .fn = l->fn[args->compute], .dst = out->data, .rows = out->shape[0], .n = out->shape[1]};
-    if (out->rank != 2 || e.n < SHORT || out->stride[1] != 1) return false;
+    int row = out->rank - 2, column = out->rank - 1;
+    if (row < 0 || out->shape[column] < SHORT || out->stride[column] != 1) return false;
+    eager e = {.fn = l->fn[args->compute],
+               .dst = out->data,
+               .rows = out->numel / out->shape[column],
+               .rows_a_plane = out->shape[row],
+               .n = out->shape[column],
+               .args = args,
+               .order = order};
     if (!operands_in_place(args, l, src, &e.splat, number)) return false;
     for (int k = 0; k < 3; k++) {
         e.src[k] = src[k];
         if (k >= l->n_operands || l->order[k] >= SP_LANE_SCALAR0) continue;
         const sp_operand *x = &args->arg[1 + l->order[k]];
-        if (x->rank == 0 || x->stride[1] == 0)
+        order[k] = (int8_t)l->order[k];
+        if (x->rank == 0 || x->stride[column] == 0)
             e.splat |= 1u << k;
-        else if (x->stride[1] != 1)
+        else if (x->stride[column] != 1)
             return false;
-        e.step[k] = x->rank == 0 ? 0 : x->stride[0] * sp__size_of(x->dtype);
+        e.step[k] = x->rank == 0 ? 0 : x->stride[row] * sp__size_of(x->dtype);
     }
-    e.out_step = out->stride[0] * sp__size_of(out->dtype);
+    e.out_step = out->stride[row] * sp__size_of(out->dtype);
     e.rows_a_chunk = CHUNK_ELEMENTS / e.n + 1;
     sp__pool_for((e.rows + e.rows_a_chunk - 1) / e.rows_a_chunk, eager_us(args, l, out->numel),
                  eager_rows, &e);
