@@ -349,6 +349,23 @@ def test_products_are_torchs(name, size):
 
 
 @each
+@pytest.mark.parametrize("n", [1, 15, 17, 512, 513, 70001])
+def test_dot_products_of_long_vectors(name, n):
+    a, b = (numbers(n, i).astype(name) for i in range(2))
+    x, y = spool.tensor(a), spool.tensor(b)
+    wide = a.astype(np.clongdouble), b.astype(np.clongdouble)
+    for call, exact in (
+        (spool.dot, sum(wide[0] * wide[1])),
+        (spool.vdot, sum(wide[0].conj() * wide[1])),
+    ):
+        error = abs(call(x, y).numpy() - exact) / np.sum(abs(wide[0] * wide[1]))
+        assert error < np.finfo(a.real.dtype).eps
+    assert spool.vdot(x, y).numpy().tobytes() == spool.dot(x.conj(), y).numpy().tobytes()
+    with pytest.raises(spool.SpoolError, match="expected complex numbers"):
+        spool.conj_dot(x.real, y.real)
+
+
+@each
 def test_made_of_parts(name):
     real = {"complex64": "float32", "complex128": "float64"}[name]
     (x, a), (y, b) = (pair(numbers((3, 4), i).real, real) for i in range(2))
