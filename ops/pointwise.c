@@ -199,6 +199,16 @@ sp_status sp__infer_floating(const sp_call *c, sp_meta *out)
     return broadcast(c, promote(c, 0), out);
 }
 
+sp_status sp__infer_addcdiv(const sp_call *c, sp_meta *out)
+{
+    if (!sp__dtype_is_inexact(c->in[1]->dtype) && !sp__dtype_is_inexact(c->in[2]->dtype))
+        return sp_fail(SP_EDTYPE,
+                       "%s: tensor1 and tensor2 are of integers, expected a floating one; convert "
+                       "one with .float(), or use addcmul",
+                       sp__op_name(c));
+    return broadcast(c, promote(c, 0), out);
+}
+
 sp_status sp__infer_logical(const sp_call *c, sp_meta *out)
 {
     return broadcast(c, SP_BOOL, out);

@@ -104,40 +104,51 @@ sp_status sp__body_div_scalar_mode(sp_call *c)
 
 /* ---- sums of products ----- */
 
-static sp_status plus_scaled(const sp_tensor *x, const sp_tensor *t, sp_scalar value,
-                             sp_tensor **out)
+/* value * tensor1, in the result's dtype: what is added is rounded as it would be in there. */
+static sp_status scaled_factor(const sp_call *c, sp_dtype dtype, sp_scalar value, sp_tensor **out)
 {
-    bool one = value.kind == SP_FLOAT64 ? value.v.f == 1 : value.v.i == 1;
-    return one ? sp_add(x, t, out) : sp_add_alpha(x, t, value, out);
-}
-
-sp_status sp__body_addcmul(sp_call *c)
-{
-    sp_tensor *product = NULL;
-    sp_status status = SP_OK;
-    SP_TRY(sp_mul(c->in[1], c->in[2], &product));
-    SP_TRY(
-        plus_scaled(c->in[0], product, sp__attr_to_scalar(&c->attr[SP_ADDCMUL_VALUE]), &c->out[0]));
-out:
-    sp_drop(&product);
-    return status;
-}
-
-sp_status sp__body_addcdiv(sp_call *c)
-{
-    sp_tensor *quotient = NULL;
-    sp_status status = SP_OK;
-    if (is_whole(c->in[1]) && is_whole(c->in[2]))
+    sp_tensor *converted = NULL;
+    if (value.kind == SP_FLOAT64 && !sp__dtype_is_inexact(dtype))
         return sp_fail(SP_EDTYPE,
-                       "%s: tensor1 and tensor2 are of integers, expected a floating one; convert "
-                       "one with .float(), or use addcmul",
-                       sp__op_name(c));
-    SP_TRY(sp_div(c->in[1], c->in[2], &quotient));
-    SP_TRY(plus_scaled(c->in[0], quotient, sp__attr_to_scalar(&c->attr[SP_ADDCDIV_VALUE]),
-                       &c->out[0]));
-out:
-    sp_drop(&quotient);
+                       "%s: value is %g and the result is %s, expected an integer value; convert x "
+                       "with .float()",
+                       sp__op_name(c), value.v.f, sp_dtype_name(dtype));
+    if (dtype == SP_BOOL || c->in[1]->dtype == dtype) return sp_mul_scalar(c->in[1], value, out);
+    SP_RETURN_IF(sp_cast(c->in[1], dtype, &converted));
+    sp_status status = sp_mul_scalar(converted, value, out);
+    sp_drop(&converted);
     return status;
+}
+
+static bool is_one(sp_scalar s)
+{
+    return s.kind == SP_FLOAT64 ? s.v.f == 1 : s.v.i == 1;
+}
+
+typedef sp_status (*add_fn)(const sp_tensor *, const sp_tensor *, const sp_tensor *, sp_tensor **);
+
+/* `add` of x, value * tensor1 and tensor2; value is attribute 0. */
+static sp_status with_value(sp_call *c, sp_infer_fn infer, add_fn add)
+{
+    sp_scalar value = sp__attr_to_scalar(&c->attr[0]);
+    sp_tensor *scaled = NULL;
+    sp_meta result;
+    SP_RETURN_IF(infer(c, &result));
+    if (is_one(value)) return add(c->in[0], c->in[1], c->in[2], &c->out[0]);
+    SP_RETURN_IF(scaled_factor(c, (sp_dtype)result.dtype, value, &scaled));
+    sp_status status = add(c->in[0], scaled, c->in[2], &c->out[0]);
+    sp_drop(&scaled);
+    return status;
+}
+
+sp_status sp__body_addcmul_value(sp_call *c)
+{
+    return with_value(c, sp__infer_pointwise, sp_addcmul);
+}
+
+sp_status sp__body_addcdiv_value(sp_call *c)
+{
+    return with_value(c, sp__infer_addcdiv, sp_addcdiv);
 }
 
 sp_status sp__body_pow_base(sp_call *c)

@@ -192,10 +192,9 @@ static sp_status scaled(const sp_tensor *t, sp_scalar factor, sp_tensor **out)
     return SP_OK;
 }
 
-static sp_status check_factors(const sp_call *c, const sp_tensor *made)
+static sp_status check_factors(const sp_call *c)
 {
     const sp_tensor *x = c->in[0];
-    SP_RETURN_IF(sp__check_same_dtype(c, x, "x", made, "the product"));
     bool whole = !sp__dtype_is_inexact(x->dtype);
     for (int i = 0; whole && i < 2; i++)
         if (sp__attr_to_scalar(&c->attr[i]).kind == SP_FLOAT64)
@@ -205,15 +204,16 @@ static sp_status check_factors(const sp_call *c, const sp_tensor *made)
     return SP_OK;
 }
 
-static sp_status check_broadcasts(const sp_call *c, const sp_tensor *made)
+static sp_status check_broadcasts(const sp_call *c, const int64_t *shape, int rank)
 {
     const sp_tensor *x = c->in[0];
-    bool fits = x->rank <= made->rank;
+    bool fits = x->rank <= rank;
     for (int d = 1; fits && d <= x->rank; d++)
-        fits = x->shape[x->rank - d] == 1 || x->shape[x->rank - d] == made->shape[made->rank - d];
+        fits = x->shape[x->rank - d] == 1 || x->shape[x->rank - d] == shape[rank - d];
     if (fits) return SP_OK;
     return sp_fail(SP_ESHAPE, "%s: x has shape %s, which does not broadcast to the product's, %s",
-                   sp__op_name(c), SP_SHAPE(x), SP_SHAPE(made));
+                   sp__op_name(c), SP_SHAPE(x),
+                   sp__shape_text(rank, shape, (char[SP_SHAPE_TEXT]){0}, SP_SHAPE_TEXT));
 }
 
 /* beta * x + alpha * made; takes made's reference. The factors are the attributes 0 and 1. */
@@ -222,8 +222,9 @@ static sp_status plus(sp_call *c, sp_tensor *made)
     sp_scalar beta = sp__attr_to_scalar(&c->attr[0]), alpha = sp__attr_to_scalar(&c->attr[1]);
     sp_tensor *x = NULL, *part = NULL;
     sp_status status = SP_OK;
-    SP_TRY(check_factors(c, made));
-    SP_TRY(check_broadcasts(c, made));
+    SP_TRY(sp__check_same_dtype(c, c->in[0], "x", made, "the product"));
+    SP_TRY(check_factors(c));
+    SP_TRY(check_broadcasts(c, made->shape, made->rank));
     SP_TRY(scaled(made, alpha, &part));
     if (is(beta, 0)) {
         c->out[0] = part, part = NULL;
@@ -257,12 +258,34 @@ sp_status sp__body_baddbmm(sp_call *c)
     return plus(c, made);
 }
 
+static sp_status check_addr(const sp_call *c)
+{
+    const sp_tensor *vec1 = c->in[1], *vec2 = c->in[2];
+    for (int i = 1; i < 3; i++) SP_RETURN_IF(check_rank(c, i, 1));
+    for (int i = 1; i < 3; i++)
+        SP_RETURN_IF(sp__check_same_dtype(c, c->in[0], "x", c->in[i], "a vector"));
+    SP_RETURN_IF(check_factors(c));
+    return check_broadcasts(c, (int64_t[]){vec1->shape[0], vec2->shape[0]}, 2);
+}
+
 sp_status sp__body_addr(sp_call *c)
 {
-    sp_tensor *made = NULL;
-    for (int i = 1; i < 3; i++) SP_RETURN_IF(check_rank(c, i, 1));
-    SP_RETURN_IF(outer_of(c->in[1], c->in[2], &made));
-    return plus(c, made);
+    sp_scalar beta = sp__attr_to_scalar(&c->attr[SP_ADDR_BETA]),
+              alpha = sp__attr_to_scalar(&c->attr[SP_ADDR_ALPHA]);
+    sp_tensor *x = NULL, *vector = NULL, *column = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(check_addr(c));
+    SP_TRY(scaled(c->in[1], alpha, &vector));
+    if (is(beta, 0)) {
+        SP_TRY(outer_of(vector, c->in[2], &c->out[0]));
+    } else {
+        SP_TRY(scaled(c->in[0], beta, &x));
+        SP_TRY(sp_unsqueeze(vector, 1, &column));
+        SP_TRY(sp_addcmul(x, column, c->in[2], &c->out[0]));
+    }
+out:
+    sp_drop(&x), sp_drop(&vector), sp_drop(&column);
+    return status;
 }
 
 /* The sum over the batch is one product: of (m, b * k) and (b * k, n). */

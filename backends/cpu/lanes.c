@@ -100,6 +100,8 @@ ORDERED2(     clamp_min, 0.12, AT_LEAST(x, y), x | y)
 ORDERED2(     clamp_max, 0.12, AT_MOST(x, y),  x & y)
 ORDERED3(     clamp, 0.12, 0, SCALAR0, SCALAR1, CLAMP(x, y, z))
 ORDERED3(     threshold_backward, 0.12, 0, 1, SCALAR0, SELECT(y <= z, ZERO, x))
+ANY3(         addcmul,     0.15, 0, 1, 2, x + y * z, x | (y & z))
+FLOAT3(       addcdiv,     0.25, 0, 1, 2, x + y / z)
 FLOAT3(       lerp,        0.20, 0, 1, 2, LERP(x, y, z))
 FLOAT3(       lerp_scalar, 0.20, 0, 1, SCALAR0, LERP(x, y, z))
 

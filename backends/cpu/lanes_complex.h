@@ -73,6 +73,8 @@ COMPLEX2_NUMBER( mul,        0.15, TIMES(x, y), SCALED(x, y.re))
 COMPLEX2_NUMBER( div,        0.80, OVER(x, y),  PARTS(x.re / y.re, x.im / y.re))     COMPLEX_RROW(div, 0.8)
 COMPLEX3(        add_alpha,  0.15, SP_LANE_SCALAR0, PLUS(x, SCALED(y, z.re)))
 COMPLEX3(        sub_alpha,  0.15, SP_LANE_SCALAR0, MINUS(x, SCALED(y, z.re)))
+COMPLEX3(        addcmul,    0.20, 2, PLUS(x, TIMES(y, z)))
+COMPLEX3(        addcdiv,    0.90, 2, PLUS(x, OVER(y, z)))
 COMPLEX_COMPARE( eq,         0.15, (x.re == y.re) & (x.im == y.im))
 COMPLEX_COMPARE( ne,         0.15, (x.re != y.re) | (x.im != y.im))
 COMPLEX_TEST(    isnan,      0.15, IS_NAN(x.re) | IS_NAN(x.im))
@@ -142,6 +144,8 @@ static const sp_lanes *const complex_rows[SP_OP_COUNT] = {
     ROW_OF(POW, pow),
     ROW_OF(POW_SCALAR, pow_scalar),
     ROW_OF(POW_RSCALAR, pow_rscalar),
+    ROW_OF(ADDCMUL, addcmul),
+    ROW_OF(ADDCDIV, addcdiv),
     ROW_OF(EQ, eq),
     ROW_OF(EQ_SCALAR, eq_scalar),
     ROW_OF(NE, ne),

@@ -9,10 +9,11 @@
 
 /* ---- three operands of one dtype ----- */
 
-#define LANE3(T, name, expr)                                                                       \
-    ALWAYS_INLINE V_##T f_##name##_##T(V_##T x, V_##T y, V_##T z)                                  \
+#define LANE3(T, C, name, expr)                                                                    \
+    ALWAYS_INLINE V_##T f_##name##_##T(V_##T x_, V_##T y_, V_##T z_)                               \
     {                                                                                              \
-        LOCAL_TYPES(T, V_##T);                                                                     \
+        LOCAL_TYPES(T, C);                                                                         \
+        V x = (V)x_, y = (V)y_, z = (V)z_;                                                         \
         (void)x, (void)y, (void)z;                                                                 \
         return (V_##T)(expr);                                                                      \
     }                                                                                              \
@@ -84,15 +85,23 @@ static int64_t lcm_i64(int64_t x, int64_t y)
     LANE2(f64, V_f64, name, expr)                                                                  \
     LANES_ROW(name, FN_FLOAT(name), 2, 0, SCALAR0, 0, false, false, ns)
 #define FLOAT3(name, ns, o0, o1, o2, expr)                                                         \
-    LANE3(f32, name, expr)                                                                         \
-    LANE3(f64, name, expr)                                                                         \
+    LANE3(f32, V_f32, name, expr)                                                                  \
+    LANE3(f64, V_f64, name, expr)                                                                  \
     LANES_ROW(name, FN_FLOAT(name), 3, o0, o1, o2, false, false, ns)
 #define ORDERED3(name, ns, o0, o1, o2, expr)                                                       \
-    LANE3(f32, name, expr)                                                                         \
-    LANE3(f64, name, expr)                                                                         \
-    LANE3(i32, name, expr)                                                                         \
-    LANE3(i64, name, expr)                                                                         \
+    LANE3(f32, V_f32, name, expr)                                                                  \
+    LANE3(f64, V_f64, name, expr)                                                                  \
+    LANE3(i32, V_i32, name, expr)                                                                  \
+    LANE3(i64, V_i64, name, expr)                                                                  \
     LANES_ROW(name, FN_NUMBER(name), 3, o0, o1, o2, false, false, ns)
+/* Wraps, and has an expression of its own for bool. */
+#define ANY3(name, ns, o0, o1, o2, expr, bool_expr)                                                \
+    LANE3(f32, V_f32, name, expr)                                                                  \
+    LANE3(f64, V_f64, name, expr)                                                                  \
+    LANE3(i32, V_u32, name, expr)                                                                  \
+    LANE3(i64, V_u64, name, expr)                                                                  \
+    LANE3(b8, V_b8, name, bool_expr)                                                               \
+    LANES_ROW(name, FN_ANY(name), 3, o0, o1, o2, false, false, ns)
 /* Integers as they are. */
 #define ROUNDING1(name, ns, expr)                                                                  \
     LANE1(f32, V_f32, name, expr)                                                                  \

@@ -256,6 +256,20 @@ static sp_status save_sigmoid_backward(sp_saver *s, const sp_ir_node *n)
     return SP_OK;
 }
 
+/* x + y * z, x + y / z; of bools by their operators */
+static sp_status save_addc(sp_saver *s, const sp_ir_node *n)
+{
+    sp_dtype dtype = result_type(s, n)->dtype;
+    bool whole = dtype == SP_BOOL, divided = strcmp(sp_op_table[n->op].name, "addcdiv") == 0;
+    sp_name part = temp2(s,
+                         divided ? "Div"
+                         : whole ? "And"
+                                 : "Mul",
+                         input_as(s, n, 1, dtype), input_as(s, n, 2, dtype));
+    emit2(s, whole ? "Or" : "Add", input_as(s, n, 0, dtype), part, result(s, n));
+    return SP_OK;
+}
+
 static sp_status save_gelu(sp_saver *s, const sp_ir_node *n)
 {
     sp_name x = input(s, n, 0);
@@ -293,6 +307,8 @@ const sp_save_row sp__save_rows_pointwise[] = {
     {"sub.scalar", save_add_sub},
     {"sub.rscalar", save_reversed},
     {"div.rscalar", save_reversed},
+    {"addcmul", save_addc},
+    {"addcdiv", save_addc},
     {"ne", save_ne},
     {"ne.scalar", save_ne},
     {"threshold_backward", save_threshold_backward},

@@ -186,6 +186,7 @@ static const complex_case complex_cases[] = {
     {SP_OP_NEG, 1, false, false},     {SP_OP_CONJ_PHYSICAL, 1, false, false},
     {SP_OP_SQUARE, 1, false, false},  {SP_OP_RECIPROCAL, 1, false, false},
     {SP_OP_SGN, 1, false, false},     {SP_OP_LERP, 3, false, false},
+    {SP_OP_ADDCMUL, 3, false, false}, {SP_OP_ADDCDIV, 3, false, false},
     {SP_OP_ABS, 1, false, true},      {SP_OP_EQ, 2, true, false},
     {SP_OP_ISFINITE, 1, true, false}, {SP_OP_ADD_ALPHA, 2, false, false},
     {SP_OP_COMPLEX, 2, false, false},

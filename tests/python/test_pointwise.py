@@ -271,3 +271,45 @@ def test_rounding_mode():
         same(spool.tensor(x).div(3, rounding_mode=mode), torch.tensor(x).div(3, rounding_mode=mode))
     with pytest.raises(ValueError, match="'trunc', 'floor'"):
         spool.div(spool.tensor(x), 2, rounding_mode="up")
+
+
+@pytest.mark.parametrize("value", [None, 1, 0.3, -2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_products_round_at_every_step_from_the_left(dtype, value):
+    rng = np.random.default_rng(0)
+    x, a, b = (rng.normal(size=s).astype(dtype) for s in ((5, 37), (37,), (5, 1)))
+    scaled = a if value is None else a * np.dtype(dtype).type(value)
+    kwargs = {} if value is None else {"value": value}
+    args = [spool.tensor(v) for v in (x, a, b)]
+    np.testing.assert_array_equal(spool.addcmul(*args, **kwargs).numpy(), x + scaled * b)
+    np.testing.assert_array_equal(spool.addcdiv(*args, **kwargs).numpy(), x + scaled / b)
+    factor = {} if value is None else {"alpha": value}
+    outer = spool.addr(args[0], args[2].squeeze(1), args[1], **factor)
+    scaled = b if value is None else b * np.dtype(dtype).type(value)
+    np.testing.assert_array_equal(outer.numpy(), x + scaled * a)
+
+
+@pytest.mark.parametrize("value", [None, 2])
+def test_sums_of_products_promote(value):
+    kwargs = {} if value is None else {"value": value}
+    dtypes = ["int32", "int64", "float32", "float64", "complex64", "bfloat16"]
+    for x in dtypes:
+        for a in dtypes:
+            for b in dtypes:
+                ours = [spool.tensor([2.0, 3.0]).to(getattr(spool, d)) for d in (x, a, b)]
+                theirs = [torch.tensor([2.0, 3.0]).to(getattr(torch, d)) for d in (x, a, b)]
+                for name in ("addcmul", "addcdiv"):
+                    if name == "addcdiv" and {a, b} <= {"int32", "int64"}:
+                        with pytest.raises(TypeError, match="tensor1 and tensor2 are of integers"):
+                            spool.addcdiv(*ours, **kwargs)
+                        continue
+                    result = getattr(spool, name)(*ours, **kwargs)
+                    wanted = getattr(torch, name)(*theirs, **kwargs)
+                    assert str(result.dtype).split(".")[-1] == str(wanted.dtype).split(".")[-1]
+                    np.testing.assert_allclose(
+                        result.to(spool.complex128).numpy(),
+                        wanted.to(torch.complex128).numpy(),
+                        1e-2,
+                    )
+    with pytest.raises(TypeError, match="value is 0.5 and the result is int64"):
+        spool.addcmul(*[spool.tensor([1, 2])] * 3, value=0.5)

@@ -29,7 +29,7 @@ SAMPLES = [s for s in load() if s.op not in RANDOM and not has_complex(s)]
 # a number of the signature has a fraction, which PyTorch drops.
 REFUSES_FRACTIONS = {
     "addbmm",
-    "addcmul",
+    "addcmul.value",
     "addmm",
     "addmv",
     "addr",
