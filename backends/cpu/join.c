@@ -1,7 +1,8 @@
 /* cat and stack: each input is copied into its place in the result.
  *
- *     runs      everything dense, of one dtype: rows of the result, each made of a run of every
- *               input; all inputs at once, so that what is written stays in the cache
+ *     runs      everything of one dtype, and each input dense from the dimension joined along on:
+ *               rows of the result, each made of a run of every input; all inputs at once, so that
+ *               what is written stays in the cache
  *     strided   one input at a time by the copy kernel
  *     cast      an input of another dtype than the result's, by cast's own vector functions
  */
@@ -22,9 +23,9 @@ enum { CHUNK_BYTES = 1 << 16 };
 
 /* ---- runs ----- */
 
-typedef struct part { /* an input: `outer` runs of `run` bytes, dense */
+typedef struct part { /* an input: `outer` runs of `run` bytes, `step` bytes apart */
     const char *from;
-    int64_t at, run; /* at: where they begin in each row of the result */
+    int64_t step, at, run; /* at: where they begin in each row of the result */
 } part;
 
 typedef struct runs_job {
@@ -37,19 +38,20 @@ typedef struct runs_job {
 } runs_job;
 
 #define RUNS_LOOP(bytes)                                                                           \
-    for (int64_t i = 0; i < n; i++) memcpy(to + i * step, from + i * (bytes), bytes)
+    for (int64_t i = 0; i < n; i++) memcpy(to + i * row, p->from + (first + i) * p->step, bytes)
 
-/* n runs one behind the other to places `step` bytes apart. */
-static void copy_runs(char *to, int64_t step, const char *from, int64_t run, int64_t n)
+/* n runs of a part, from `first` on, to places `row` bytes apart. */
+static void copy_runs(char *to, int64_t row, const part *p, int64_t first, int64_t n)
 {
-    switch (run) {
+    switch (p->run) {
     case 1: RUNS_LOOP(1); break;
     case 2: RUNS_LOOP(2); break;
     case 4: RUNS_LOOP(4); break;
     case 8: RUNS_LOOP(8); break;
     case 16: RUNS_LOOP(16); break;
     default:
-        for (int64_t i = 0; i < n; i++) sp__copy_bytes(to + i * step, from + i * run, run);
+        for (int64_t i = 0; i < n; i++)
+            sp__copy_bytes(to + i * row, p->from + (first + i) * p->step, p->run);
     }
 }
 
@@ -59,7 +61,7 @@ static void copy_rows(void *ctx, int64_t chunk)
     int64_t row = chunk * j->rows, n = j->outer - row < j->rows ? j->outer - row : j->rows;
     for (int i = 0; i < j->n; i++) {
         const part *p = &j->parts[i];
-        copy_runs(j->to + row * j->row + p->at, j->row, p->from + row * p->run, p->run, n);
+        copy_runs(j->to + row * j->row + p->at, j->row, p, row, n);
     }
 }
 
@@ -83,7 +85,7 @@ static void copy_piece(void *ctx, int64_t chunk)
             end = at + CHUNK_BYTES < j->row ? at + CHUNK_BYTES : j->row;
     for (const part *p = part_at(j, at); at < end; p++) {
         int64_t start = at - p->at, n = (end - p->at < p->run ? end - p->at : p->run) - start;
-        sp__copy_bytes(j->to + row * j->row + at, p->from + row * p->run + start, n);
+        sp__copy_bytes(j->to + row * j->row + at, p->from + row * p->step + start, n);
         at += n;
     }
 }
@@ -146,15 +148,42 @@ static int dim_of(const sp_kargs *args)
     return (int)(dim < 0 ? dim + args->arg[0].rank : dim);
 }
 
-static bool all_dense(const sp_kargs *args)
+/* Whether dimensions from .. to - 1 of x are walked as one; its stride, where they are more than
+ * one element, to *step. */
+static bool walked_as_one(const sp_operand *x, int from, int to, int64_t *step)
 {
-    for (int i = 0; i < args->n_arg; i++)
-        if (args->arg[i].dtype != args->arg[0].dtype || !sp__is_dense(&args->arg[i])) return false;
+    int64_t next = 0;
+    bool any = false;
+    for (int d = to - 1; d >= from; d--) {
+        if (x->shape[d] == 1) continue;
+        if (any && x->stride[d] != next) return false;
+        if (!any) *step = x->stride[d];
+        any = true, next = x->shape[d] * x->stride[d];
+    }
     return true;
 }
 
-/* Everything dense and of one dtype. */
-static sp_status join_dense(const sp_kargs *args, int dim)
+/* x as runs: what lies within `dim` and the dimensions behind it, and again for each of those in
+ * front. */
+static bool is_runs(const sp_operand *x, int dim, int64_t *step)
+{
+    int64_t inner = 1;
+    *step = 0;
+    return x->numel == 0 ||
+           (walked_as_one(x, dim, x->rank, &inner) && inner == 1 && walked_as_one(x, 0, dim, step));
+}
+
+static bool all_runs(const sp_kargs *args, int dim)
+{
+    int64_t step;
+    if (!sp__is_dense(&args->arg[0])) return false;
+    for (int i = 1; i < args->n_arg; i++)
+        if (args->arg[i].dtype != args->arg[0].dtype || !is_runs(&args->arg[i], dim, &step))
+            return false;
+    return true;
+}
+
+static sp_status join_all(const sp_kargs *args, int dim)
 {
     enum { ROOM = 16 };
     const sp_operand *out = &args->arg[0];
@@ -168,8 +197,9 @@ static sp_status join_dense(const sp_kargs *args, int dim)
     for (int i = 1; i < args->n_arg; i++) {
         const sp_operand *x = &args->arg[i];
         if (x->numel == 0) continue;
-        int64_t run = x->numel / j.outer * sp__size_of(x->dtype);
-        parts[j.n++] = (part){x->data, j.row, run}, j.row += run;
+        int64_t size = sp__size_of(x->dtype), run = x->numel / j.outer * size, step;
+        (void)is_runs(x, dim, &step);
+        parts[j.n++] = (part){x->data, step * size, j.row, run}, j.row += run;
     }
     j.parts = parts;
     join_runs(&j);
@@ -180,8 +210,9 @@ static sp_status join_dense(const sp_kargs *args, int dim)
 /* attributes: dim */
 sp_status sp__cpu_cat(const sp_kargs *args)
 {
+    int dim = dim_of(args);
     if (args->arg[0].numel == 0) return SP_OK;
-    return all_dense(args) ? join_dense(args, dim_of(args)) : put_each(args, dim_of(args));
+    return all_runs(args, dim) ? join_all(args, dim) : put_each(args, dim);
 }
 
 /* attributes: dim */
@@ -190,7 +221,7 @@ sp_status sp__cpu_stack(const sp_kargs *args)
     const sp_operand *out = &args->arg[0];
     int dim = dim_of(args);
     if (out->numel == 0) return SP_OK;
-    if (all_dense(args)) return join_dense(args, dim);
+    if (all_runs(args, dim)) return join_all(args, dim);
     for (int i = 1; i < args->n_arg; i++) {
         sp_operand x = args->arg[i];
         for (int d = x.rank; d > dim; d--)

@@ -25,14 +25,19 @@ static void fill_run(void *dst, const void *src, int64_t size, int64_t n)
         COPY_LOOP(16, i, 0);
 }
 
-enum { COPIED = 2048 };
+enum { COPIED = 2048, PAGE = 4096, NEAR = 64, BACK = 128 };
 
-/* Longer copies of the C library are one instruction, which crawls (2.5 ms rather than 0.15 for 4
- * MB on Zen 3) where the target begins a few bytes behind the source, as seen within a page. */
+/* Where the target lies a few bytes before or behind the source, as seen within a page, Zen 3 takes
+ * what is read for what was just written. Longer copies of the C library are one instruction, which
+ * then crawls (2.5 ms rather than 0.15 for 4 MB); shorter ones take twice their time where the
+ * target is ahead, but not from the end. */
 void sp__copy_bytes(void *dst, const void *src, int64_t n)
 {
     char *to = dst;
     const char *from = src;
+    uintptr_t ahead = ((uintptr_t)dst - (uintptr_t)src) % PAGE;
+    if (ahead > 0 && ahead < NEAR)
+        for (; n > BACK; n -= BACK) memcpy(to + n - BACK, from + n - BACK, BACK);
     for (; n > COPIED; n -= COPIED, to += COPIED, from += COPIED) memcpy(to, from, COPIED);
     memcpy(to, from, (size_t)n);
 }

@@ -87,6 +87,25 @@ def test_strided_inputs_and_out(dim):
     same(out, torch.cat([theirs, their_other], dim))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float32", "complex128"])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_parts_of_other_tensors(dim, dtype):
+    """Runs that lie apart, and one that counts for many."""
+    x, y = pair((6, 70, 8), 0, dtype)
+    starts = [slice(2, 5), slice(0, 2), slice(5, 6), slice(4, 1)]
+    parts = [tuple(s if d == dim else slice(None) for d in range(3)) for s in starts]
+    same(spool.cat([x[p] for p in parts], dim), torch.cat([y[p] for p in parts], dim))
+    x, y = x[:1].expand(5, 70, 8), y[:1].expand(5, 70, 8)
+    same(spool.cat([x, x[:, 3:]], 1), torch.cat([y, y[:, 3:]], 1))
+    same(spool.stack([x, x], dim), torch.stack([y, y], dim))
+
+
+@pytest.mark.parametrize("shift", [1, 8, 63, 64, 65, -1, -8])
+def test_far_pieces_a_few_bytes_apart(shift):
+    x, y = pair((300_001,), 0, "int8")
+    same(spool.roll(x, shift), torch.roll(y, shift))
+
+
 SPLITS = [
     ("split", (3,), {}),
     ("split", ([1, 4, 2],), {}),
