@@ -104,18 +104,34 @@ void sp__blas_warm(void)
     pthread_once(&once, warm);
 }
 
-/* Whether oneDNN would read an operand across its rows where these fall on few cache sets; OpenBLAS
- * always packs (blas.h has the figures). */
-static bool reads_across(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b)
+/* Operands that oneDNN would read across rows that fall on few cache sets (blas.h has figures). */
+static sp_blas_spread read_across(int64_t m, int64_t n, int64_t k, sp_blas_matrix a,
+                                  sp_blas_matrix b)
 {
-    if (!b.transposed && b.leading % 512 == 0) return true;
-    if (!a.transposed || a.leading % 128 != 0) return false;
-    return a.leading % 512 == 0 || (k >= 128 && (double)m * n * k >= 4e6);
+    sp_blas_spread x = {.b = !b.transposed && b.leading % 512 == 0};
+    if (a.transposed && a.leading % 128 == 0)
+        x.a = a.leading % 512 == 0 || (k >= 128 && (double)m * (double)n * (double)k >= 4e6);
+    if (x.a && !b.transposed && b.leading % 128 == 0) x.b = true;
+    return x;
+}
+
+/* A copy is worth it when it is read often enough, and fits where it is read from. */
+sp_blas_spread sp__blas_spread(int dtype, int64_t m, int64_t n, int64_t k, sp_blas_matrix a,
+                               sp_blas_matrix b)
+{
+    enum { READS = 32, DEPTH = 1024, LARGEST = 1 << 22 /* elements */ };
+    sp_blas_spread none = {false, false};
+    if (dtype != SP_FLOAT32) return none;
+    sp_blas_spread x = read_across(m, n, k, a, b);
+    if (x.a && (n < READS || k > DEPTH || m * k > LARGEST)) return none;
+    if (x.b && (m < READS || n * k > LARGEST)) return none;
+    return x;
 }
 
 static bool gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, float *c, int ldc)
 {
-    if (SP_LIKELY(!atomic_load(&ended)) && !reads_across(m, n, k, a, b)) {
+    sp_blas_spread across = read_across(m, n, k, a, b);
+    if (SP_LIKELY(!atomic_load(&ended)) && !across.a && !across.b) {
         sp__blas_warm();
         return onednn_gemm_f32(m, n, k, a, b, c, ldc);
     }
@@ -127,6 +143,13 @@ static bool gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, fl
 
 void sp__blas_warm(void)
 {
+}
+
+sp_blas_spread sp__blas_spread(int dtype, int64_t m, int64_t n, int64_t k, sp_blas_matrix a,
+                               sp_blas_matrix b)
+{
+    (void)dtype, (void)m, (void)n, (void)k, (void)a, (void)b;
+    return (sp_blas_spread){false, false};
 }
 
 static bool gemm_f32(int m, int n, int k, sp_blas_matrix a, sp_blas_matrix b, float *c, int ldc)

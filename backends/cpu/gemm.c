@@ -63,11 +63,6 @@ static const char *element(const matrix *x, int64_t row, int64_t column, int64_t
     return x->data + (row * x->row + column * x->column) * size;
 }
 
-static sp_blas_matrix as_blas(const matrix *x, const char *at)
-{
-    return (sp_blas_matrix){at, (int)(x->transposed ? x->column : x->row), x->transposed};
-}
-
 /* bias[n] onto rows of c, through add's own vector function. */
 static void add_bias(const problem *p, char *c, int64_t rows, int64_t first, int64_t n)
 {

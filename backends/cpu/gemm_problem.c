@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "backends/cpu/copy.h"
 #include "backends/cpu/strided.h"
 #include "tensor/memory.h"
 
@@ -117,31 +118,52 @@ static bool fit(matrix *x, int64_t rows, int64_t columns)
     return false;
 }
 
-/* A dense copy of every distinct batch; broadcast dimensions stay broadcast. */
-static sp_status pack(const problem *p, matrix *x, int64_t rows, int64_t columns, int64_t *batch,
-                      char **copy, size_t *bytes, const char *op)
+static void add_dim(sp_operand *x, int64_t size, int64_t stride)
 {
-    sp_operand from = {.data = (char *)(uintptr_t)x->data, .dtype = (uint8_t)p->dtype};
-    int64_t strides[SP_MAX_RANK], step = rows * columns;
-    for (int d = 0; d < p->n_batch_dims; d++) {
-        bool real = batch[d] != 0 && p->batch_shape[d] != 1;
-        if (real) from.shape[from.rank] = p->batch_shape[d], from.stride[from.rank++] = batch[d];
-    }
+    x->shape[x->rank] = size, x->stride[x->rank++] = stride, x->numel *= size;
+}
+
+/* A copy of every distinct batch, with `extra` elements behind each row that is stored; broadcast
+ * dimensions stay broadcast. */
+static sp_status copy_rows(const problem *p, matrix *x, int64_t rows, int64_t columns,
+                           int64_t extra, int64_t *batch, sp_room *copy, const char *op)
+{
+    bool side = x->transposed;
+    int64_t n = side ? columns : rows, length = side ? rows : columns, step = n * (length + extra);
+    sp_operand from = {.data = (char *)(uintptr_t)x->data, .dtype = (uint8_t)p->dtype, .numel = 1};
+    int64_t strides[SP_MAX_RANK];
     for (int d = p->n_batch_dims - 1; d >= 0; d--) {
         bool real = batch[d] != 0 && p->batch_shape[d] != 1;
         strides[d] = real ? step : 0;
         if (real) step *= p->batch_shape[d];
     }
-    from.shape[from.rank] = rows, from.stride[from.rank++] = x->row;
-    from.shape[from.rank] = columns, from.stride[from.rank++] = x->column;
-    *bytes = (size_t)(step * p->size);
-    *copy = sp__alloc(*bytes);
-    if (*copy == NULL)
-        return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of packed operand", op, *bytes);
-    sp__gather(*copy, &from, 0, step);
-    memcpy(batch, strides, sizeof(int64_t) * (size_t)p->n_batch_dims);
-    *x = (matrix){*copy, columns, 1, false};
+    copy->bytes = (size_t)(step * p->size), copy->data = sp__alloc(copy->bytes);
+    if (copy->data == NULL)
+        return sp_fail(SP_EMEMORY, "%s: no memory for %zu bytes of packed operand", op,
+                       copy->bytes);
+    sp_operand to = from;
+    to.data = copy->data;
+    for (int d = 0; d < p->n_batch_dims; d++) {
+        if (strides[d] == 0) continue;
+        add_dim(&to, p->batch_shape[d], strides[d]), add_dim(&from, p->batch_shape[d], batch[d]);
+        batch[d] = strides[d];
+    }
+    add_dim(&to, n, length + extra), add_dim(&from, n, side ? x->column : x->row);
+    add_dim(&to, length, 1), add_dim(&from, length, side ? x->row : x->column);
+    sp__copy_strided(&to, &from);
+    *x = side ? (matrix){copy->data, 1, length + extra, true}
+              : (matrix){copy->data, length + extra, 1, false};
     return SP_OK;
+}
+
+static sp_status copy_a(problem *p, int64_t extra, const char *op)
+{
+    return copy_rows(p, &p->a, p->m, p->k, extra, p->a_batch, &p->packed_a, op);
+}
+
+static sp_status copy_b(problem *p, int64_t extra, const char *op)
+{
+    return copy_rows(p, &p->b, p->k, p->n, extra, p->b_batch, &p->packed_b, op);
 }
 
 /* Matrix-vector products must be dense: how OpenBLAS sums depends on a vector's steps, and with few
@@ -167,18 +189,21 @@ sp_status problem_pack(problem *p, const char *op)
     bool b_fits = dot || column ? fit_vector(&p->b.row, p->k)
                   : row         ? fit_dense(&p->b, p->k, p->n)
                                 : fit(&p->b, p->k, p->n);
-    if (!a_fits)
-        SP_RETURN_IF(pack(p, &p->a, p->m, p->k, p->a_batch, &p->packed_a, &p->packed_a_bytes, op));
-    if (!b_fits)
-        SP_RETURN_IF(pack(p, &p->b, p->k, p->n, p->b_batch, &p->packed_b, &p->packed_b_bytes, op));
+    sp_blas_spread spread = {false, false};
+    if (a_fits && b_fits && p->way == BY_GEMM)
+        spread = sp__blas_spread(p->dtype, p->m, p->n, p->k, as_blas(&p->a, p->a.data),
+                                 as_blas(&p->b, p->b.data));
+    if (!a_fits) p->a.transposed = false;
+    if (!b_fits) p->b.transposed = false;
+    if (!a_fits || spread.a) SP_RETURN_IF(copy_a(p, spread.a ? SP_BLAS_SPREAD : 0, op));
+    if (!b_fits || spread.b) SP_RETURN_IF(copy_b(p, spread.b ? SP_BLAS_SPREAD : 0, op));
     return SP_OK;
 }
 
 void problem_unpack(problem *p)
 {
-    if (p->packed_a) sp__free(p->packed_a, p->packed_a_bytes);
-    if (p->packed_b) sp__free(p->packed_b, p->packed_b_bytes);
-    p->packed_a = p->packed_b = NULL;
+    sp__free(p->packed_a.data, p->packed_a.bytes), sp__free(p->packed_b.data, p->packed_b.bytes);
+    p->packed_a = p->packed_b = (sp_room){NULL, 0};
 }
 
 void problem_batch(const problem *p, int64_t batch, matrix *a, matrix *b, char **c)

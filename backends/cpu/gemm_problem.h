@@ -3,6 +3,7 @@
 #ifndef SP_CPU_GEMM_PROBLEM_H
 #define SP_CPU_GEMM_PROBLEM_H
 
+#include "backends/cpu/blas.h"
 #include "tensor/backend.h"
 
 typedef struct matrix { /* element (i, j) at data[i * row + j * column]; `transposed` once it is fit
@@ -11,6 +12,16 @@ typedef struct matrix { /* element (i, j) at data[i * row + j * column]; `transp
     int64_t row, column;
     bool transposed;
 } matrix;
+
+static inline sp_blas_matrix as_blas(const matrix *x, const char *at)
+{
+    return (sp_blas_matrix){at, (int)(x->transposed ? x->column : x->row), x->transposed};
+}
+
+typedef struct sp_room {
+    char *data;
+    size_t bytes;
+} sp_room;
 
 typedef enum gemm_way { BY_NAIVE, BY_SMALL, BY_DOT, BY_ROW, BY_COLUMN, BY_GEMM } gemm_way;
 
@@ -27,12 +38,11 @@ typedef struct problem {
     int64_t batch_shape[SP_MAX_RANK], a_batch[SP_MAX_RANK], b_batch[SP_MAX_RANK],
         c_batch[SP_MAX_RANK];
     gemm_way way;
-    int64_t rows, columns;     /* of panels; of a dot product, 1 and its parts */
-    sp_element *part;          /* BY_DOT: sums of all batches' parts */
-    bool conjugate;            /* likewise: with the conjugates of a's elements */
-    _Atomic bool failed;       /* in some panel, for want of memory */
-    char *packed_a, *packed_b; /* owned copies, or NULL */
-    size_t packed_a_bytes, packed_b_bytes;
+    int64_t rows, columns;      /* of panels; of a dot product, 1 and its parts */
+    sp_element *part;           /* BY_DOT: sums of all batches' parts */
+    bool conjugate;             /* likewise: with the conjugates of a's elements */
+    _Atomic bool failed;        /* in some panel, for want of memory */
+    sp_room packed_a, packed_b; /* owned copies, or NULL */
 } problem;
 
 /* x @ y for operands of rank 1 or more; leading dimensions are batches, broadcast. When y is one
@@ -43,8 +53,8 @@ void problem_of_matmul(problem *p, const sp_operand *x, const sp_operand *y);
 bool problem_set_output(problem *p, const sp_operand *out);
 void problem_set_dense_output(problem *p, char *c);
 
-/* Copies operands that BLAS cannot take; sets `transposed`. Undone by problem_unpack(), also after
- * failure. */
+/* Copies operands that BLAS cannot take, or takes faster from longer rows; sets `transposed`.
+ * Undone by problem_unpack(), also after failure. */
 SP_MUST_USE sp_status problem_pack(problem *p, const char *op);
 void problem_unpack(problem *p);
 

@@ -75,24 +75,42 @@ static void panels_are_a_partition(void)
     CHECK(rows * columns == 1);
 }
 
+/* x of 2 batches, y of 5, seen dense, transposed, ... */
+static void check_batches(int64_t m, int64_t n, int64_t k, int how)
+{
+    int64_t xs[] = {2, 1, m, k}, ys[] = {5, k, n}, os[] = {2, 5, m, n};
+    block b[3] = {make(SP_FLOAT32, 4, os, how == 3 ? STEPPED : DENSE),
+                  make_filled(SP_FLOAT32, 4, xs, (layout)(how % 3), -1, 1),
+                  make_filled(SP_FLOAT32, 3, ys, (layout)how, -1, 1)};
+    run(sp__cpu_matmul, SP_OP_MATMUL, b, 3);
+    for (int64_t i = 0; i < b[0].x.numel; i++) {
+        int64_t column = i % n, row = i / n % m, y = i / (n * m) % 5, x = i / (n * m * 5);
+        double sum = 0;
+        for (int64_t q = 0; q < k; q++) {
+            sum += sp__ref_get(&b[1].x, (x * m + row) * k + q) *
+                   sp__ref_get(&b[2].x, (y * k + q) * n + column);
+        }
+        CHECK(near(sp__ref_get(&b[0].x, i), sum, 1e-5));
+    }
+    for (int i = 0; i < 3; i++) drop(&b[i]);
+}
+
 static void batches_broadcast(void)
 {
-    int64_t xs[] = {2, 1, 3, 4}, ys[] = {5, 4, 6}, os[] = {2, 5, 3, 6};
-    for (int how = 0; how < 4; how++) {
-        block b[3] = {make(SP_FLOAT32, 4, os, how == 3 ? STEPPED : DENSE),
-                      make_filled(SP_FLOAT32, 4, xs, (layout)(how % 3), -1, 1),
-                      make_filled(SP_FLOAT32, 3, ys, (layout)how, -1, 1)};
-        run(sp__cpu_matmul, SP_OP_MATMUL, b, 3);
-        for (int64_t i = 0; i < b[0].x.numel; i++) {
-            int64_t n = i % 6, m = i / 6 % 3, y = i / 18 % 5, x = i / 90;
-            double sum = 0;
-            for (int64_t k = 0; k < 4; k++) {
-                sum += sp__ref_get(&b[1].x, (x * 3 + m) * 4 + k) *
-                       sp__ref_get(&b[2].x, (y * 4 + k) * 6 + n);
-            }
-            CHECK(near(sp__ref_get(&b[0].x, i), sum, 1e-5));
-        }
-        for (int i = 0; i < 3; i++) drop(&b[i]);
+    for (int how = 0; how < 4; how++) check_batches(3, 6, 4, how);
+    check_batches(32, 512, 3, 0); /* y's rows of a power of two, copied to longer ones */
+}
+
+/* Rows of a power of two, read across, which are copied to longer ones; and sizes at which they
+ * are not. */
+static void rows_of_powers_of_two(void)
+{
+    static const int64_t sizes[][3] = {{512, 32, 40},   {512, 31, 40},   {128, 48, 800},
+                                       {128, 512, 160}, {32, 512, 70},   {31, 512, 70},
+                                       {48, 1024, 20},  {640, 512, 130}, {512, 33, 1030}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        check_matrices(SP_FLOAT32, sizes[i][0], sizes[i][1], sizes[i][2], TRANSPOSED, DENSE, DENSE);
+        check_matrices(SP_FLOAT32, sizes[i][0], sizes[i][1], sizes[i][2], DENSE, DENSE, STEPPED);
     }
 }
 
@@ -114,16 +132,16 @@ static void vectors_and_empty_sums(void)
 /* Same operands under other threads and from other addresses. */
 static void bits_do_not_depend_on_threads_or_alignment(void)
 {
-    static const int64_t sizes[][3] = {{64, 256, 784},  {256, 784, 64}, {1, 2000, 3000},
-                                       {3000, 1, 1000}, {37, 41, 211},  {8, 8, 8},
-                                       {1, 1, 3001},    {500, 600, 700}};
+    static const int64_t sizes[][3] = {
+        {64, 256, 784}, {256, 784, 64}, {1, 2000, 3000}, {3000, 1, 1000}, {37, 41, 211},
+        {8, 8, 8},      {1, 1, 3001},   {500, 600, 700}, {512, 128, 512}, {40, 512, 130}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int64_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
-        for (int how = 0; how < 2; how++) {
-            layout straight = how ? TRANSPOSED : DENSE;
+        for (int how = 0; how < 3; how++) {
+            layout x = how > 0 ? TRANSPOSED : DENSE, y = how > 1 ? TRANSPOSED : DENSE;
             block b[3] = {make(SP_FLOAT32, 2, (int64_t[]){m, n}, DENSE),
-                          make_filled(SP_FLOAT32, 2, (int64_t[]){m, k}, straight, -1, 1),
-                          make_filled(SP_FLOAT32, 2, (int64_t[]){k, n}, straight, -1, 1)};
+                          make_filled(SP_FLOAT32, 2, (int64_t[]){m, k}, x, -1, 1),
+                          make_filled(SP_FLOAT32, 2, (int64_t[]){k, n}, y, -1, 1)};
             block odd[3] = {make(SP_FLOAT32, 2, (int64_t[]){m, n}, MISALIGNED)};
             for (int j = 1; j < 3; j++) { /* the same strides, one element further on */
                 odd[j].memory = malloc((size_t)(b[j].x.numel + 1) * 4);
@@ -217,13 +235,10 @@ int main(void)
 {
     sp__cpu_register();
     static const test_case all[] = {
-        TEST(matrices_in_every_layout),
-        TEST(panels_are_a_partition),
-        TEST(batches_broadcast),
-        TEST(vectors_and_empty_sums),
-        TEST(bits_do_not_depend_on_threads_or_alignment),
-        TEST(linear_is_matmul_plus_add),
-        TEST(signal_handlers_stay_on_the_stack),
+        TEST(matrices_in_every_layout),  TEST(panels_are_a_partition),
+        TEST(batches_broadcast),         TEST(rows_of_powers_of_two),
+        TEST(vectors_and_empty_sums),    TEST(bits_do_not_depend_on_threads_or_alignment),
+        TEST(linear_is_matmul_plus_add), TEST(signal_handlers_stay_on_the_stack),
     };
     return run_suite("backends/gemm", all, sizeof all / sizeof *all);
 }
