@@ -3,9 +3,9 @@
 import gc
 import time
 
-# Between two libraries' turns: threads of a pool spin for milliseconds after its last loop (OpenMP's 3 to 4 ms), on cores
-# that the other library is about to use.
-PAUSE = 0.005
+# Between two libraries' turns: threads of a pool spin after its last loop, on cores that the other library is about to use.
+# OpenMP's do so for 9 to 12 ms here.
+PAUSE = 0.02
 
 
 def best_of(functions, rounds=9, seconds=0.02):
