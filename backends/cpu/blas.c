@@ -108,10 +108,11 @@ void sp__blas_warm(void)
 static sp_blas_spread read_across(int64_t m, int64_t n, int64_t k, sp_blas_matrix a,
                                   sp_blas_matrix b)
 {
-    sp_blas_spread x = {.b = !b.transposed && b.leading % 512 == 0};
-    if (a.transposed && a.leading % 128 == 0)
-        x.a = a.leading % 512 == 0 || (k >= 128 && (double)m * (double)n * (double)k >= 4e6);
-    if (x.a && !b.transposed && b.leading % 128 == 0) x.b = true;
+    sp_blas_spread x = {a.transposed && a.leading % 512 == 0,
+                        !b.transposed && b.leading % 512 == 0};
+    bool large = k >= 128 && (double)m * (double)n * (double)k >= 4e6;
+    if (a.transposed && a.leading % 128 == 0 && !b.transposed && b.leading % 128 == 0)
+        x.b = x.b || x.a || large;
     return x;
 }
 
