@@ -403,11 +403,6 @@ DEFINE_ACTIVATIONS(f64)
 DEFINE_SINC(f32, 1e-4, -8.742278000372485e-8)
 DEFINE_SINC(f64, 4e-9, 1.2246467991473532e-16)
 
-ALWAYS_INLINE V_f64 quick_erf_of_f64(V_f64 x)
-{
-    return erf_of_f64(x);
-}
-
 ALWAYS_INLINE V_f64 quick_erfc_of_f64(V_f64 x)
 {
     return erfc_of_f64(x);

@@ -8,41 +8,73 @@
 
 #include "backends/cpu/vec.h"
 
-/* at: as wide as an element. Of equal elements the first one stays, of NaN the last one. */
+enum { POOL_TOGETHER = 4 }; /* vectors */
+
+/* Of two elements that are x[] at two offsets, in order: equal, the first one stays. */
+#define POOL_LARGER(T, b, v) SELECT(v != v, v, larger_of_##T(v, b))
+#define larger_of_i64(v, b)  SELECT(v > b, v, b)
+
+/* Vectors i .. i + W - 1 at a time, so that what a step costs is shared by them. at: as wide as an
+ * element. Of equal elements the first one stays, of NaN the last one. */
 #define DEFINE_POOL_MAX(T, PLACE)                                                                  \
-    static void pool_max_##T(void *best, void *at, const void *x, const int64_t *offset,           \
-                             const int64_t *place, int64_t k, int64_t n)                           \
+    ALWAYS_INLINE void pool_max_some_##T(E_##T *best, PLACE *at, const E_##T *x,                   \
+                                         const int64_t *offset, const int64_t *place, int64_t k,   \
+                                         const int W)                                              \
     {                                                                                              \
         typedef V_##T V;                                                                           \
         typedef M_##T M;                                                                           \
-        for (int64_t i = 0; i < n; i += N_##T) {                                                   \
-            const E_##T *from = (const E_##T *)x + i;                                              \
-            V b = load_##T(from + offset[0]);                                                      \
-            M a = (M){0} + (PLACE)place[0];                                                        \
-            for (int64_t q = 1; q < k; q++) {                                                      \
-                V v = load_##T(from + offset[q]);                                                  \
-                M take = (v > b) | (v != v), here = (M){0} + (PLACE)place[q];                      \
-                b = SELECT(take, v, b);                                                            \
-                a = (take & here) | (~take & a);                                                   \
+        V b[POOL_TOGETHER];                                                                        \
+        M a[POOL_TOGETHER];                                                                        \
+        for (int j = 0; j < W; j++)                                                                \
+            b[j] = load_##T(x + offset[0] + j * N_##T), a[j] = (M){0} + (PLACE)place[0];           \
+        for (int64_t q = 1; q < k; q++) {                                                          \
+            M here = (M){0} + (PLACE)place[q];                                                     \
+            for (int j = 0; j < W; j++) {                                                          \
+                V v = load_##T(x + offset[q] + j * N_##T);                                         \
+                M take = (v > b[j]) | (v != v);                                                    \
+                b[j] = SELECT(take, v, b[j]);                                                      \
+                a[j] = (take & here) | (~take & a[j]);                                             \
             }                                                                                      \
-            store_##T((E_##T *)best + i, b);                                                       \
-            memcpy((E_##T *)at + i, &a, sizeof a);                                                 \
         }                                                                                          \
+        for (int j = 0; j < W; j++) {                                                              \
+            store_##T(best + j * N_##T, b[j]);                                                     \
+            memcpy(at + j * N_##T, &a[j], sizeof a[j]);                                            \
+        }                                                                                          \
+    }                                                                                              \
+    static void pool_max_##T(void *best, void *at, const void *x, const int64_t *offset,           \
+                             const int64_t *place, int64_t k, int64_t n)                           \
+    {                                                                                              \
+        const E_##T *from = x;                                                                     \
+        int64_t i = 0;                                                                             \
+        for (; i + POOL_TOGETHER * N_##T <= n; i += POOL_TOGETHER * N_##T)                         \
+            pool_max_some_##T((E_##T *)best + i, (PLACE *)at + i, from + i, offset, place, k,      \
+                              POOL_TOGETHER);                                                      \
+        for (; i < n; i += N_##T)                                                                  \
+            pool_max_some_##T((E_##T *)best + i, (PLACE *)at + i, from + i, offset, place, k, 1);  \
+    }                                                                                              \
+    ALWAYS_INLINE void pool_most_some_##T(E_##T *best, const E_##T *x, const int64_t *offset,      \
+                                          int64_t k, const int W)                                  \
+    {                                                                                              \
+        typedef V_##T V;                                                                           \
+        typedef M_##T M;                                                                           \
+        V b[POOL_TOGETHER];                                                                        \
+        for (int j = 0; j < W; j++) b[j] = load_##T(x + offset[0] + j * N_##T);                    \
+        for (int64_t q = 1; q < k; q++) {                                                          \
+            for (int j = 0; j < W; j++) {                                                          \
+                V v = load_##T(x + offset[q] + j * N_##T);                                         \
+                b[j] = POOL_LARGER(T, b[j], v);                                                    \
+            }                                                                                      \
+        }                                                                                          \
+        for (int j = 0; j < W; j++) store_##T(best + j * N_##T, b[j]);                             \
     }                                                                                              \
     static void pool_most_##T(void *best, const void *x, const int64_t *offset, int64_t k,         \
                               int64_t n)                                                           \
     {                                                                                              \
-        typedef V_##T V;                                                                           \
-        typedef M_##T M;                                                                           \
-        for (int64_t i = 0; i < n; i += N_##T) {                                                   \
-            const E_##T *from = (const E_##T *)x + i;                                              \
-            V b = load_##T(from + offset[0]);                                                      \
-            for (int64_t q = 1; q < k; q++) {                                                      \
-                V v = load_##T(from + offset[q]);                                                  \
-                b = SELECT((v > b) | (v != v), v, b);                                              \
-            }                                                                                      \
-            store_##T((E_##T *)best + i, b);                                                       \
-        }                                                                                          \
+        const E_##T *from = x;                                                                     \
+        int64_t i = 0;                                                                             \
+        for (; i + POOL_TOGETHER * N_##T <= n; i += POOL_TOGETHER * N_##T)                         \
+            pool_most_some_##T((E_##T *)best + i, from + i, offset, k, POOL_TOGETHER);             \
+        for (; i < n; i += N_##T) pool_most_some_##T((E_##T *)best + i, from + i, offset, k, 1);   \
     }                                                                                              \
     /* to[r][i] = at[r][i] + first + r * row + i * step; rows of at `wide` apart, of `to` dense */ \
     static void pool_places_##T(int64_t *to, const void *at, int64_t rows, int64_t n,              \

@@ -97,20 +97,19 @@ DEFINE_HALVES(u64, uint64_t)
         }                                                                                          \
         memcpy(lane, acc, sizeof acc);                                                             \
     }                                                                                              \
-    /* Several blocks and what their results combine to, so that steps need not wait for one       \
-     * another. */                                                                                 \
+    /* Several blocks and what their results combine to. One after the other: memory is read as    \
+     * one stream, and the steps of a block need not wait for those of the one before. */          \
     static void blocks_##name##_##T(const void *p, void *lane)                                     \
     {                                                                                              \
-        enum { VECTORS = name##_VECTORS_##T, SIZE = SP_REDUCE_BLOCK * sizeof(C) };                 \
+        enum { VECTORS = name##_VECTORS_##T };                                                     \
         const V none = (V)splat_##T((E_##T)(identity));                                            \
         V acc[SP_REDUCE_TOGETHER][VECTORS];                                                        \
         const char *at = p;                                                                        \
-        for (int b = 0; b < SP_REDUCE_TOGETHER; b++)                                               \
+        for (int b = 0; b < SP_REDUCE_TOGETHER; b++) {                                             \
             for (int j = 0; j < VECTORS; j++) acc[b][j] = none;                                    \
-        for (int i = 0; i < SP_REDUCE_BLOCK / SP_REDUCE_LANES; i++, at += VECTORS * VB) {          \
-            for (int b = 0; b < SP_REDUCE_TOGETHER; b++)                                           \
+            for (int i = 0; i < SP_REDUCE_BLOCK / SP_REDUCE_LANES; i++, at += VECTORS * VB)        \
                 for (int j = 0; j < VECTORS; j++)                                                  \
-                    acc[b][j] = STEP(acc[b][j], TAKE((V)load_##T(at + b * SIZE + j * VB)));        \
+                    acc[b][j] = STEP(acc[b][j], TAKE((V)load_##T(at + j * VB)));                   \
         }                                                                                          \
         for (int w = 1; w < SP_REDUCE_TOGETHER; w *= 2)                                            \
             for (int b = 0; b < SP_REDUCE_TOGETHER; b += 2 * w)                                    \
