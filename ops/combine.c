@@ -74,9 +74,8 @@ out:
 
 /* ---- integrals ----- */
 
-/* Twice the areas between neighbours along d: the sum of two values times a width. */
-static sp_status twice_areas(const sp_call *c, int d, const sp_tensor *widths, sp_scalar dx,
-                             sp_tensor **out)
+/* Twice the areas between neighbours along d: the sum of two values times a width, 1 without. */
+static sp_status twice_areas(const sp_call *c, int d, const sp_tensor *widths, sp_tensor **out)
 {
     sp_tensor *before = NULL, *behind = NULL, *sum = NULL;
     sp_status status = SP_OK;
@@ -85,7 +84,7 @@ static sp_status twice_areas(const sp_call *c, int d, const sp_tensor *widths, s
     if (widths)
         SP_TRY(sp_mul(sum, widths, out));
     else
-        SP_TRY(sp_mul_scalar(sum, dx, out));
+        *out = sum, sum = NULL;
 out:
     sp_drop(&before), sp_drop(&behind), sp_drop(&sum);
     return status;
@@ -132,6 +131,11 @@ out:
     return status;
 }
 
+static sp_scalar half_of(const sp_attr *a)
+{
+    return SP_FLOAT(0.5 * (a->tag == SP_FLOAT64 ? a->v.f : (double)a->v.i));
+}
+
 static sp_status integral(sp_call *c, const sp_attr *dim, bool running)
 {
     int64_t along;
@@ -143,10 +147,10 @@ static sp_status integral(sp_call *c, const sp_attr *dim, bool running)
     along = d;
     if (c->n_in == 1 && !running && c->in[0]->shape[d] > 0) return even_integral(c, d);
     if (c->n_in > 1) SP_TRY(widths_of(c, d, &widths));
-    SP_TRY(twice_areas(c, d, widths, c->n_in > 1 ? half : sp__attr_to_scalar(&c->attr[0]), &parts));
+    SP_TRY(twice_areas(c, d, widths, &parts));
     const sp_sum_opt opt = {.size = sizeof opt, .dim = &along, .n_dim = 1};
     SP_TRY(running ? sp_cumsum(parts, d, NULL, &twice) : sp_sum(parts, &opt, &twice));
-    SP_TRY(sp_mul_scalar(twice, half, &c->out[0]));
+    SP_TRY(sp_mul_scalar(twice, widths ? half : half_of(&c->attr[0]), &c->out[0]));
 out:
     sp_drop(&widths), sp_drop(&parts), sp_drop(&twice);
     return status;

@@ -290,28 +290,53 @@ out:
     return status;
 }
 
+sp_status sp__infer_count_classes(const sp_call *c, sp_meta *out)
+{
+    const sp_tensor *x = c->in[0];
+    int64_t classes = c->attr[SP_COUNT_CLASSES_NUM_CLASSES].v.i;
+    SP_RETURN_IF(sp__check_index_dtype(c, x, "x"));
+    if (x->rank != 1)
+        return sp_fail(SP_ESHAPE, "%s: x has shape %s, expected one dimension", sp__op_name(c),
+                       SP_SHAPE(x));
+    if (classes < 0)
+        return sp_fail(SP_EVALUE, "%s: num_classes is %lld, expected 0 or more", sp__op_name(c),
+                       (long long)classes);
+    out->rank = 1, out->shape[0] = classes;
+    return sp__infer_dense(c, SP_INT64, x->device, out);
+}
+
+sp_status sp__body_count_classes(sp_call *c)
+{
+    const sp_tensor *x = c->in[0];
+    sp_tensor *one = NULL, *ones = NULL;
+    sp_meta meta;
+    sp_status status = SP_OK;
+    SP_TRY(sp__infer_count_classes(c, &meta)); /* for errors in terms of this op */
+    SP_TRY(sp_full(NULL, 0, SP_INT(1), NULL, &one));
+    SP_TRY(sp_expand(one, &x->numel, 1, &ones));
+    SP_TRY(add_up(x, ones, c->attr[SP_COUNT_CLASSES_NUM_CLASSES].v.i, &c->out[0]));
+out:
+    sp_drop(&one), sp_drop(&ones);
+    return status;
+}
+
 sp_status sp__body_bincount(sp_call *c)
 {
     const sp_tensor *x = c->in[0];
     int64_t n = c->attr[SP_BINCOUNT_MINLENGTH].v.i;
     double least = 0, largest = -1;
-    sp_tensor *one = NULL, *weights = NULL;
-    sp_status status = SP_OK;
+    sp_tensor *weights = NULL;
     SP_RETURN_IF(check_bincount(c));
     if (x->numel > 0) SP_RETURN_IF(least_and_largest(x, &least, &largest));
     if (least < 0 || largest > 0x1p52)
         return sp_fail(SP_EVALUE, "%s: x holds %.0f, expected numbers from 0 on, not too large",
                        sp__op_name(c), least < 0 ? least : largest);
-    if (!c->in[1]) {
-        SP_TRY(sp_full(NULL, 0, SP_INT(1), NULL, &one));
-        SP_TRY(sp_expand(one, &x->numel, 1, &weights));
-    } else
-        SP_TRY(
-            sp_cast(c->in[1], c->in[1]->dtype == SP_FLOAT32 ? SP_FLOAT32 : SP_FLOAT64, &weights));
     if (n <= (int64_t)largest) n = (int64_t)largest + 1;
-    SP_TRY(add_up(x, weights, n, &c->out[0]));
-out:
-    sp_drop(&one), sp_drop(&weights);
+    if (!c->in[1]) return sp_count_classes(x, n, &c->out[0]);
+    SP_RETURN_IF(
+        sp_cast(c->in[1], c->in[1]->dtype == SP_FLOAT32 ? SP_FLOAT32 : SP_FLOAT64, &weights));
+    sp_status status = add_up(x, weights, n, &c->out[0]);
+    sp_drop(&weights);
     return status;
 }
 

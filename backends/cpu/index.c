@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "backends/cpu/dense.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/places.h"
 #include "backends/cpu/strided.h"
@@ -182,6 +183,23 @@ sp_status sp__cpu_one_hot(const sp_kargs *args)
         }
     }
     return SP_OK;
+}
+
+/* ---- counting ----- */
+
+/* attributes: num_classes */
+sp_status sp__cpu_count_classes(const sp_kargs *args)
+{
+    sp_dense dense[2];
+    int64_t classes = args->attr[0].v.i, n = args->arg[1].numel, found;
+    sp_status status = sp__dense_begin(args, dense);
+    const int64_t *x = (const int64_t *)(void *)dense[1].data;
+    if (status == SP_OK && !sp__places_count(x, n, classes, (int64_t *)(void *)dense[0].data)) {
+        sp__indices_within(x, 1, &n, (int64_t[]){1}, 0, classes, &found);
+        status = sp_fail(SP_EINDEX, "%s: x holds %lld, expected numbers from 0 to %lld",
+                         sp_op_table[args->op].name, (long long)found, (long long)classes - 1);
+    }
+    return sp__dense_end(args, dense, status);
 }
 
 /* ---- one index a slice ----- */

@@ -10,6 +10,7 @@
 #include "backends/cpu/places.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/lanes.h"
@@ -21,7 +22,8 @@
 enum {
     CHUNK = 16384, /* elements, about */
     LEAST_PIECE = 32,
-    LEAST_ROW = 8 /* shorter rows of slices go element by element */
+    LEAST_ROW = 8, /* shorter rows of slices go element by element */
+    SOME = 512     /* indices looked at together, before the elements */
 };
 
 typedef struct side { /* an operand in a plane; steps in elements */
@@ -61,19 +63,53 @@ static inline int64_t place_at(const e_i64 *index, int64_t places, bool *stray)
     return inside ? place : 0;
 }
 
-/* A row of a plane; apart from the plane, so that steps may be known. */
+/* Whether all of n indices are places, none counted from the end: no difference is negative. */
+static inline bool all_are_places(const e_i64 *index, int64_t n, int64_t places)
+{
+    enum { LANES = 2 }; /* of a vector that every processor has */
+    typedef uint64_t lanes __attribute__((vector_size(LANES * 8), aligned(1), may_alias));
+    lanes outside = {0}, others = {0};
+    uint64_t last = (uint64_t)places - 1;
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        lanes x = *(const lanes *)(const void *)(index + i),
+              y = *(const lanes *)(const void *)(index + i + LANES);
+        outside |= x | (last - x), others |= y | (last - y);
+    }
+    outside |= others;
+    uint64_t any = outside[0] | outside[1];
+    for (; i < n; i++) any |= (uint64_t)index[i] | (last - (uint64_t)index[i]);
+    return !(any >> 63);
+}
+
+/* A row of a plane; apart from the plane, so that steps may be known, and that all indices are
+ * places. Of dense rows it is found out for some indices at a time. */
 #define DEFINE_PLANE(name, T, to, value)                                                           \
     static inline __attribute__((always_inline)) bool name##_row(                                  \
         const e_i64 *index, int64_t index_step, T *dense, int64_t y_step, T *indexed,              \
-        int64_t x_step, int64_t place_step, int64_t places, int64_t columns)                       \
+        int64_t x_step, int64_t place_step, int64_t places, int64_t columns, bool known)           \
     {                                                                                              \
         bool stray = false;                                                                        \
         for (int64_t c = 0; c < columns; c++) {                                                    \
-            int64_t place = place_at(index + c * index_step, places, &stray);                      \
+            const e_i64 *at = index + c * index_step;                                              \
+            int64_t place = known ? *at : place_at(at, places, &stray);                            \
             T *x = indexed + place * place_step + c * x_step, *y = dense + c * y_step;             \
             *(to) = (value);                                                                       \
         }                                                                                          \
         return !stray;                                                                             \
+    }                                                                                              \
+    static inline __attribute__((always_inline)) bool name##_dense(                                \
+        const e_i64 *i, T *y, T *x, int64_t x_step, int64_t step, int64_t places, int64_t columns) \
+    {                                                                                              \
+        bool fits = true;                                                                          \
+        for (; columns > 0; columns -= SOME, i += SOME, y += SOME, x += SOME * x_step) {           \
+            int64_t n = columns < SOME ? columns : SOME;                                           \
+            if (all_are_places(i, n, places))                                                      \
+                name##_row(i, 1, y, 1, x, x_step, step, places, n, true);                          \
+            else                                                                                   \
+                fits &= name##_row(i, 1, y, 1, x, x_step, step, places, n, false);                 \
+        }                                                                                          \
+        return fits;                                                                               \
     }                                                                                              \
     static bool name(const plane *p)                                                               \
     {                                                                                              \
@@ -84,12 +120,12 @@ static inline int64_t place_at(const e_i64 *index, int64_t places, bool *stray)
             T *y = (T *)(void *)p->dense.data + r * p->dense.row;                                  \
             T *x = (T *)(void *)p->indexed.data + r * p->indexed.row;                              \
             if (dense && p->indexed.column == 0 && step == 1)                                      \
-                fits &= name##_row(i, 1, y, 1, x, 0, 1, places, columns);                          \
+                fits &= name##_dense(i, y, x, 0, 1, places, columns);                              \
             else if (dense && p->indexed.column == 1)                                              \
-                fits &= name##_row(i, 1, y, 1, x, 1, step, places, columns);                       \
+                fits &= name##_dense(i, y, x, 1, step, places, columns);                           \
             else                                                                                   \
                 fits &= name##_row(i, p->index.column, y, p->dense.column, x, p->indexed.column,   \
-                                   step, places, columns);                                         \
+                                   step, places, columns, false);                                  \
         }                                                                                          \
         return fits;                                                                               \
     }
@@ -344,4 +380,63 @@ sp_operand sp__places_of_slices(const sp_operand *list, const sp_operand *like, 
     for (int d = 0; d < index.rank; d++) index.stride[d] = 0;
     index.stride[dim] = list->rank > 0 ? list->stride[0] : 0;
     return index;
+}
+
+/* ---- counting ----- */
+
+enum { TABLES = 4, FEW = 512 /* numbers, counted in tables of a chunk's own */ };
+
+typedef struct count_job {
+    const e_i64 *x;
+    _Atomic int64_t *count;
+    int64_t n, numbers;
+    _Atomic bool strays;
+} count_job;
+
+/* Neighbours in tables of their own: an addition need not wait for the one before. */
+static void count_few(const e_i64 *x, int64_t n, int64_t (*table)[TABLES])
+{
+    int64_t i = 0;
+    for (; i + TABLES <= n; i += TABLES) {
+        int64_t at[TABLES] = {x[i], x[i + 1], x[i + 2], x[i + 3]};
+        table[at[0]][0]++, table[at[1]][1]++, table[at[2]][2]++, table[at[3]][3]++;
+    }
+    for (; i < n; i++) table[x[i]][0]++;
+}
+
+static void count_chunk(void *ctx, int64_t chunk)
+{
+    count_job *j = ctx;
+    int64_t table[FEW][TABLES], start = chunk * CHUNK, n = j->n - start;
+    if (n > CHUNK) n = CHUNK;
+    if (!all_are_places(j->x + start, n, j->numbers)) {
+        atomic_store(&j->strays, true);
+        return;
+    }
+    memset(table, 0, sizeof *table * (size_t)j->numbers);
+    count_few(j->x + start, n, table);
+    for (int64_t k = 0; k < j->numbers; k++)
+        atomic_fetch_add_explicit(&j->count[k],
+                                  table[k][0] + table[k][1] + table[k][2] + table[k][3],
+                                  memory_order_relaxed);
+}
+
+static bool count_many(const e_i64 *x, int64_t n, int64_t numbers, int64_t *count)
+{
+    for (; n > 0; n -= SOME, x += SOME) {
+        int64_t some = n < SOME ? n : SOME;
+        if (!all_are_places(x, some, numbers)) return false;
+        for (int64_t i = 0; i < some; i++) count[x[i]]++;
+    }
+    return true;
+}
+
+bool sp__places_count(const int64_t *x, int64_t n, int64_t numbers, int64_t *count)
+{
+    memset(count, 0, (size_t)numbers * sizeof *count);
+    if (numbers > FEW) return count_many((const e_i64 *)x, n, numbers, count);
+    count_job j = {
+        .x = (const e_i64 *)x, .count = (_Atomic int64_t *)count, .n = n, .numbers = numbers};
+    sp__pool_for((n + CHUNK - 1) / CHUNK, (double)n * 0.5e-3, count_chunk, &j);
+    return !atomic_load(&j.strays);
 }

@@ -35,4 +35,7 @@ bool sp__places_run(sp_meeting how, const sp_operand *index, const sp_operand *d
 /* A list of indices as one an element of `like`, along dim. */
 sp_operand sp__places_of_slices(const sp_operand *list, const sp_operand *like, int dim);
 
+/* How often each of the numbers from 0 on stands in x, dense. False: there are others. */
+bool sp__places_count(const int64_t *x, int64_t n, int64_t numbers, int64_t *count);
+
 #endif

@@ -110,3 +110,35 @@ def test_regions_go_on_behind_what_is_counted():
 def test_not_inside_vmap():
     with pytest.raises(NotImplementedError):
         spool.func.vmap(spool.nonzero)(spool.ones(2, 3))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [0, 3, 17, 16384, 70001])
+@pytest.mark.parametrize("classes", [1, 5, 512, 513, 5000])
+def test_count_classes(n, classes, threads):
+    values = np.random.default_rng(n).integers(0, classes, (n, 2))[:, 0]
+    expected = np.bincount(values, minlength=classes)
+    before = spool.get_num_threads()
+    spool.set_num_threads(threads)
+    try:
+        got = spool.count_classes(spool.tensor(values), classes)
+        assert got.numpy().tolist() == expected.tolist()
+        assert spool.bincount(spool.tensor(values)).tolist() == np.bincount(values).tolist()
+    finally:
+        spool.set_num_threads(before)
+
+
+@pytest.mark.parametrize("stray", [-1, 7, -(2**63), 2**63 - 1])
+@pytest.mark.parametrize("place", [0, 5, 8, 20000])
+def test_count_classes_refuses_other_numbers(stray, place):
+    values = np.zeros(20001, "i8")
+    values[place] = stray
+    with pytest.raises(IndexError, match="expected numbers from 0 to 6"):
+        spool.count_classes(spool.tensor(values), 7).numpy()
+
+
+def test_count_classes_says_what_is_wrong():
+    with pytest.raises(ValueError, match="num_classes is -1"):
+        spool.count_classes(spool.tensor([0]), -1)
+    with pytest.raises(ValueError, match="expected one dimension"):
+        spool.count_classes(spool.tensor([[0]]), 1)
