@@ -18,7 +18,7 @@
 #include "backends/cpu/strided.h"
 #include "ops_gen.h"
 
-enum { ROWS = 128, STRETCH = 64 };
+enum { ROWS = 256, STRETCH = 128 };
 
 typedef struct job {
     const sp_operand *out, *x, *y;

@@ -90,8 +90,8 @@ BITS1(        bitwise_not, 0.08, ~x, x ^ 1)
 SHIFT2(       bitwise_left_shift,  0.15, u, SELECT(y < WIDTH, x << (y & (WIDTH - 1)), ZERO))
 SHIFT2(       bitwise_right_shift, 0.15, i, x >> SELECT((y < 0) | (y >= WIDTH), ZERO + (WIDTH - 1), y))
 
-INTEGER2(     gcd, 40.0, gcd_i64)
-INTEGER2(     lcm, 40.0, lcm_i64)
+DIVISORS2(    gcd, 20.0, gcd_of, false)
+DIVISORS2(    lcm, 20.0, lcm_of, true)
 
 ORDERED2(     minimum, 0.12, SELECT((x < y) | IS_NAN(x), x, y), x & y)
 ORDERED2(     fmax,    0.12, SELECT((x > y) | IS_NAN(y), x, y), x | y)

@@ -23,6 +23,18 @@ ALWAYS_INLINE V_f64 polynomial_f64(V_f64 x, const double *c, int n)
     return p;
 }
 
+/* The same for an even n, in two chains side by side. */
+ALWAYS_INLINE V_f64 long_polynomial_f64(V_f64 x, const double *c, int n)
+{
+    V_f64 square = x * x, even = splat_f64(c[n - 2]), odd = splat_f64(c[n - 1]);
+#pragma GCC unroll 16
+    for (int i = n - 4; i >= 0; i -= 2) {
+        even = MUL_ADD_F64(even, square, splat_f64(c[i]));
+        odd = MUL_ADD_F64(odd, square, splat_f64(c[i + 1]));
+    }
+    return MUL_ADD_F64(odd, x, even);
+}
+
 /* ---- digamma ----- */
 
 /* 1 <= x <= 2 */
@@ -128,15 +140,9 @@ ALWAYS_INLINE V_f64 whole_power(V_f64 x, double n)
     return power;
 }
 
-/* (x + k)^-s */
-ALWAYS_INLINE V_f64 zeta_term(V_f64 x, double k, V_f64 s, bool quick)
-{
-    return quick ? 1 / whole_power(x + k, s[0]) : shifted_power(x, k, -s);
-}
-
 /* The sum of (x + k)^-s over all k >= 0, for x > 0 and s > 1, the same in all lanes, and what its
- * additions leave out; quick: for a whole s, good for float32. Small terms are added first. */
-ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick, V_f64 *left_out)
+ * additions leave out. Small terms are added first. */
+ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, V_f64 *left_out)
 {
     typedef V_f64 V;
     typedef M_f64 M;
@@ -154,11 +160,8 @@ ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick, V_f64 *left_out)
                                1 / 1.8152105401943546773e17,
                                -1 / 7.1661652561756670113e18};
     M small = x < s + 10; /* the series needs more */
-    V at = SELECT(small, x + 9, x), inverse = 1 / at, power;
-    if (quick)
-        power = 1 / whole_power(at, s[0] - 1);
-    else
-        power = SELECT(small, shifted_power(x, 9, 1 - s), pow_of_f64(x, 1 - s));
+    V at = SELECT(small, x + 9, x), inverse = 1 / at;
+    V power = SELECT(small, shifted_power(x, 9, 1 - s), pow_of_f64(x, 1 - s));
     V rest = {0}, factor = power * inverse * s * inverse, rising = s + 1;
     for (int j = 0; j < 12; j++) {
         rest += factor * c[j];
@@ -170,27 +173,35 @@ ALWAYS_INLINE V_f64 hurwitz_zeta(V_f64 s, V_f64 x, bool quick, V_f64 *left_out)
     V all = sum, more = *left_out;
     for (int k = 8; k >= 0; k--) {
         V one;
-        all = sum_of_sizes_f64(all, zeta_term(x, k, s, quick), &one);
+        all = sum_of_sizes_f64(all, shifted_power(x, k, -s), &one);
         more += one;
     }
     *left_out = SELECT(small, more, *left_out);
     return SELECT(small, all, sum);
 }
 
+/* (-1)^(n + 1) n! */
+static inline double signed_factorial(double n)
+{
+    double factorial = fmod(n, 2) != 0 ? 1 : -1;
+    for (int k = 2; k <= n && k <= 171; k++) factorial *= k;
+    return factorial;
+}
+
 /* (-1)^(n + 1) n! zeta(n + 1, x). For negative x = f - m, with 0 < f < 1, the terms with x + k < 0
  * are those of zeta at 1 - f without those at 1 - x. */
-ALWAYS_INLINE V_f64 polygamma_by(V_f64 n, V_f64 x, bool quick)
+ALWAYS_INLINE V_f64 polygamma_of_f64(V_f64 n, V_f64 x)
 {
     typedef V_f64 V;
     typedef M_f64 M;
-    double sign = fmod(n[0], 2) != 0 ? 1 : -1, factorial = sign;
-    for (int k = 2; k <= n[0] && k <= 171; k++) factorial *= k;
+    if (n[0] == 0) return digamma_of_f64(x);
+    double factorial = signed_factorial(n[0]), sign = factorial < 0 ? -1 : 1;
     M below = x <= 0;
     V f = SELECT(below, x - floor_of_f64(x), x), s = n + 1;
-    V left_out, unused, zeta = hurwitz_zeta(s, SELECT(f == 0, splat_f64(1), f), quick, &left_out);
+    V left_out, unused, zeta = hurwitz_zeta(s, SELECT(f == 0, splat_f64(1), f), &left_out);
     if (any_f64(below)) {
-        V others = hurwitz_zeta(s, 1 - f, quick, &unused) -
-                   hurwitz_zeta(s, SELECT(below, 1 - x, splat_f64(1)), quick, &unused);
+        V others = hurwitz_zeta(s, 1 - f, &unused) -
+                   hurwitz_zeta(s, SELECT(below, 1 - x, splat_f64(1)), &unused);
         zeta = SELECT(below, zeta + others * sign, zeta);
         zeta = SELECT(f == 0, splat_f64(INFINITY), zeta);
     }
@@ -199,9 +210,42 @@ ALWAYS_INLINE V_f64 polygamma_by(V_f64 n, V_f64 x, bool quick)
     return result + SELECT(abs_of_f64(rest) < INFINITY, rest, (V){0});
 }
 
-ALWAYS_INLINE V_f64 polygamma_of_f64(V_f64 n, V_f64 x)
+/* hurwitz_zeta() of a whole s to 2e-9, good for float32; for x > -4, with the terms of x + k < 0.
+ */
+ALWAYS_INLINE V_f64 quick_zeta(double s, V_f64 x)
 {
-    return n[0] == 0 ? digamma_of_f64(x) : polygamma_by(n, x, false);
+    typedef V_f64 V;
+    typedef M_f64 M;
+    static const double c[] = {1 / 12.0, -1 / 720.0, 1 / 30240.0, -1 / 1209600.0, 1 / 47900160.0};
+    M small = x < s + 10, below = x < 0;
+    V at = SELECT(below, x + 8, SELECT(small, x + 4, x)), inverse = 1 / at, rest = {0};
+    V power = 1 / whole_power(at, s - 1), factor = power * inverse * s * inverse;
+    for (int j = 0; j < 5; j++) {
+        rest += factor * c[j];
+        factor *= (s + 2 * j + 1) * (s + 2 * j + 2) * (inverse * inverse);
+    }
+    V sum = power * (1 / (s - 1)) + (0.5 * power * inverse + rest);
+    for (int k = 7; k >= 4 && any_f64(below); k--)
+        sum = SELECT(below, sum + 1 / whole_power(x + k, s), sum);
+    for (int k = 3; k >= 0 && any_f64(small); k--)
+        sum = SELECT(small, sum + 1 / whole_power(x + k, s), sum);
+    return sum;
+}
+
+/* polygamma_of_f64() for n > 0, good for float32. */
+ALWAYS_INLINE V_f64 quick_polygamma(double n, V_f64 x)
+{
+    typedef V_f64 V;
+    typedef M_f64 M;
+    double factorial = signed_factorial(n), sign = factorial < 0 ? -1 : 1;
+    M below = x <= 0, far = x <= -4;
+    if (!any_f64(below)) return quick_zeta(n + 1, x) * factorial;
+    V f = x - floor_of_f64(x), zeta = quick_zeta(n + 1, SELECT(far, f, x));
+    if (any_f64(far)) {
+        V others = quick_zeta(n + 1, 1 - f) - quick_zeta(n + 1, SELECT(far, 1 - x, splat_f64(1)));
+        zeta = SELECT(far, zeta + others * sign, zeta);
+    }
+    return SELECT(below & (f == 0), splat_f64(INFINITY), zeta) * factorial;
 }
 
 /* ---- erfinv ----- */
@@ -225,11 +269,11 @@ ALWAYS_INLINE V_f64 rough_erfinv(V_f64 y)
         -7.985229689574468e-05, 2.4464426833762574e-05,  2.1680224512282008e-05,
         -1.211035627328532e-05};
     const double low = 2.23606797749979, high = 6.1; /* roots of -log(1 - y y) */
-    V w = -rough_log_f64((1 - y) * (1 + y)), x = polynomial_f64(w - 2.5, near, 14) * y;
+    V w = -rough_log_f64((1 - y) * (1 + y)), x = long_polynomial_f64(w - 2.5, near, 14) * y;
     M tail = w > 5;
     if (!any_f64(tail)) return x;
     V t = (sqrt_of_f64(w) * 2 - (high + low)) * (1 / (high - low));
-    return SELECT(tail, polynomial_f64(t, far, 16), x);
+    return SELECT(tail, long_polynomial_f64(t, far, 16), x);
 }
 
 /* Where y is 1, and NaN where it is more. */
@@ -276,8 +320,8 @@ ALWAYS_INLINE V_f32 polygamma_of_f32(V_f32 n, V_f32 x)
     H_f32 half[2];
     memcpy(half, &x, sizeof half);
     for (int i = 0; i < 2; i++) {
-        V_f64 order = splat_f64(n[0]), wide = __builtin_convertvector(half[i], V_f64);
-        wide = n[0] == 0 ? digamma_of_f64(wide) : polygamma_by(order, wide, true);
+        V_f64 wide = __builtin_convertvector(half[i], V_f64);
+        wide = n[0] == 0 ? digamma_of_f64(wide) : quick_polygamma(n[0], wide);
         half[i] = __builtin_convertvector(wide, H_f32);
     }
     memcpy(&x, half, sizeof x);

@@ -42,23 +42,72 @@
             to[i] = (E_##T)f(x[splat & 1 ? 0 : i], y[splat & 2 ? 0 : i]);                          \
     }
 
-/* Without signs, so that the least int64 has a size; wraps where that is the result. */
-static int64_t gcd_i64(int64_t x, int64_t y)
+/* Of sizes, so that the least int64 has one. */
+static uint64_t gcd_of(uint64_t a, uint64_t b)
 {
-    uint64_t a = x < 0 ? -(uint64_t)x : (uint64_t)x, b = y < 0 ? -(uint64_t)y : (uint64_t)y;
     while (b) {
         uint64_t rest = a % b;
         a = b, b = rest;
     }
-    return (int64_t)a;
+    return a;
 }
 
-static int64_t lcm_i64(int64_t x, int64_t y)
+/* Wraps where that is the result. */
+static uint64_t lcm_of(uint64_t a, uint64_t b)
 {
-    uint64_t divisor = (uint64_t)gcd_i64(x, y), a = x < 0 ? -(uint64_t)x : (uint64_t)x,
-             b = y < 0 ? -(uint64_t)y : (uint64_t)y;
-    return divisor ? (int64_t)(a / divisor * b) : 0;
+    uint64_t divisor = gcd_of(a, b);
+    return divisor ? a / divisor * b : 0;
 }
+
+/* Sizes of at most 2^51, so that all is exact in float64. */
+ALWAYS_INLINE V_f64 divisors(V_f64 a, V_f64 b)
+{
+    typedef V_f64 V;
+    typedef M_f64 M;
+    for (M left = b != 0; any_f64(left); left = b != 0) {
+        V quotient = floor_of_f64(a / b), rest = a - quotient * b; /* may be one too large */
+        rest = SELECT(rest < 0, rest + b, rest);
+        a = SELECT(left, b, a), b = SELECT(left, rest, b);
+    }
+    return a;
+}
+
+/* gcd, or lcm, of N_f64 pairs; false where there are larger ones. */
+ALWAYS_INLINE bool divisors_of(const uint64_t *a, const uint64_t *b, bool multiple, uint64_t *to)
+{
+    typedef V_f64 V;
+    typedef M_f64 M;
+    V x, y;
+    uint64_t all = 0;
+    for (int i = 0; i < N_f64; i++) all |= a[i] | b[i], x[i] = (double)a[i], y[i] = (double)b[i];
+    if (all >> 51) return false;
+    V divisor = divisors(x, y);
+    if (multiple) divisor = SELECT(divisor == 0, divisor, x / divisor);
+    for (int i = 0; i < N_f64; i++) to[i] = (uint64_t)divisor[i] * (multiple ? b[i] : 1);
+    return true;
+}
+
+/* Of integers, N_f64 at a time. */
+#define LANE_DIVISORS(T, name, one, multiple)                                                      \
+    static void lane_##name##_##T(void *d, const void *a, const void *b, const void *c, int64_t n, \
+                                  unsigned splat)                                                  \
+    {                                                                                              \
+        (void)c;                                                                                   \
+        const E_##T *x = a, *y = b;                                                                \
+        E_##T *to = d;                                                                             \
+        for (int64_t i = 0; i < n; i += N_f64) {                                                   \
+            uint64_t sizes[2][N_f64] = {{0}}, result[N_f64];                                       \
+            int64_t some = n - i < N_f64 ? n - i : N_f64;                                          \
+            for (int64_t k = 0; k < some; k++) {                                                   \
+                int64_t p = x[splat & 1 ? 0 : i + k], q = y[splat & 2 ? 0 : i + k];                \
+                sizes[0][k] = p < 0 ? -(uint64_t)p : (uint64_t)p;                                  \
+                sizes[1][k] = q < 0 ? -(uint64_t)q : (uint64_t)q;                                  \
+            }                                                                                      \
+            if (!divisors_of(sizes[0], sizes[1], multiple, result))                                \
+                for (int k = 0; k < N_f64; k++) result[k] = one(sizes[0][k], sizes[1][k]);         \
+            for (int64_t k = 0; k < some; k++) to[i + k] = (E_##T)result[k];                       \
+        }                                                                                          \
+    }
 
 /* ---- kernel lines; x, y, z are the operands in the order that the line ends with ----- */
 
@@ -152,10 +201,10 @@ static int64_t lcm_i64(int64_t x, int64_t y)
     LANE2(i64, V_u64, name, expr)                                                                  \
     LANE2(b8, V_b8, name, expr)                                                                    \
     ROW2(name, FN_INTEGRAL, false, ns)
-/* Integers one by one. */
-#define INTEGER2(name, ns, one)                                                                    \
-    LANE_WHOLE2(i32, name, one)                                                                    \
-    LANE_WHOLE2(i64, name, one)                                                                    \
+/* Integers by their common divisors. */
+#define DIVISORS2(name, ns, one, multiple)                                                         \
+    LANE_DIVISORS(i32, name, one, multiple)                                                        \
+    LANE_DIVISORS(i64, name, one, multiple)                                                                    \
     ROW2(name, FN_INTEGER, false, ns)
 #define SHIFT2(name, ns, S, expr)                                                                  \
     LANE2(i32, V_##S##32, name, expr)                                                              \
