@@ -23,6 +23,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "tensor/status.h"
 
@@ -40,8 +43,8 @@
 enum {
     ALIGN = 64,
     LINEAR_CLASSES = 64,                  /* 64, 128, ..., 4096 bytes */
-    THREAD_CLASSES = LINEAR_CLASSES + 32, /* then four a doubling, to 1 MiB: kept by threads */
-    CLASSES = THREAD_CLASSES + 40,        /* to 1 GiB: kept by the depot */
+    THREAD_CLASSES = LINEAR_CLASSES + 16, /* then four a doubling, to 64 KiB: kept by threads */
+    CLASSES = THREAD_CLASSES + 56,        /* to 1 GiB: kept by the depot */
     LINEAR_LIMIT = 128,                   /* blocks a thread keeps of each linear class */
     FLUSH_BYTES = 1 << 18,                /* what a thread counts for itself at most */
     HUGE_PAGE = 1 << 21
@@ -598,6 +601,9 @@ void sp_memory_trim(void)
     depot.bytes = 0;
     pthread_mutex_unlock(&depot.lock);
     for (size_t c = 0; c < CLASSES; c++) release_list(lists[c]);
+#ifdef __GLIBC__
+    malloc_trim(0); /* free() keeps what lies below a block in use */
+#endif
 }
 
 void sp_memory_stats_get(sp_memory_stats *out)

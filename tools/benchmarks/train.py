@@ -2,7 +2,7 @@
 
 Each net is written once, in the names that both libraries share, and starts from the same numbers; PyTorch's optimizers are
 told to be fused. A step ends when its loss is read and nothing is left to do. The losses of the second step are compared.
-With --memory each way has a process of its own.
+With --memory each way has a process of its own; the first three steps, in which jit traces and compiles, count by themselves.
 """
 
 import argparse
@@ -145,6 +145,7 @@ def resnet(net, batch=16):
 
 
 PEAK_BATCH = 256
+WAYS = ("torch", "eager", "jit")
 NETS = {"mlp": mlp, "lenet": lenet, "gpt": gpt, "resnet": resnet}
 
 
@@ -180,26 +181,36 @@ def resident(key):
     return int(re.search(rf"{key}:\s+(\d+)", text)[1]) / 1024
 
 
-def peak_of(way, name, threads):
-    """MiB that three steps at PEAK_BATCH add at most to what the process held after steps with a batch of 1."""
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+
+
+def peaks_of(way, name, threads):
+    """MiB that the first three steps at PEAK_BATCH, and three later ones, add at most to what the process held after steps with a
+    batch of 1."""
     lib = torch if way == "torch" else spool
     lib.set_num_threads(threads)
     small = Training(lib, NETS[name], way == "jit", batch=1)
     small(), small()
     del small
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+    forget_peak()
     training = Training(lib, NETS[name], way == "jit", batch=PEAK_BATCH)
+    training(), training()
+    first = resident("VmHWM") - before
+    forget_peak()
     for _ in range(3):
         training()
-    return resident("VmHWM") - before
+    return first, resident("VmHWM") - before
 
 
 def compare_memory(name, options):
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = [pool.apply(peak_of, (w, name, options.threads)) for w in ("torch", "eager", "jit")]
-    text = "".join(f"{peak:10.0f}" for peak in peaks)
-    print(f"{name:10s}{text}{peaks[1] / peaks[0]:12.3f}{peaks[2] / peaks[0]:10.3f}")
+        peaks = {w: pool.apply(peaks_of, (w, name, options.threads)) for w in WAYS}
+    first, later = ([peaks[w][i] for w in WAYS] for i in (0, 1))
+    text = "".join(f"{peak:10.1f}" for peak in later)
+    print(f"{name:10s}{text}{later[1] / later[0]:12.3f}{later[2] / later[0]:10.3f}", end="")
+    print(f"   first steps:{first[1] / first[0]:7.3f}{first[2] / first[0]:7.3f}")
 
 
 def compare(name, options):
