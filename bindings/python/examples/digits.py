@@ -227,10 +227,10 @@ def print_table(results):
 
 def print_curves(results):
     """Mean losses of ten parts of the run, side by side."""
-    print(f"\n{'mean loss of steps':22s}" + "".join(f"{r['mode']:>18s}" for r in results))
+    print(f"\n{'mean loss of steps':22s}" + "".join(f"{r['mode']:>20s}" for r in results))
     for part in np.array_split(np.arange(len(results[0]["losses"])), 10):
         means = [np.mean([r["losses"][i] for i in part]) for r in results]
-        print(f"{part[0] + 1:>5d} to {part[-1] + 1:<12d}" + "".join(f"{m:18.4f}" for m in means))
+        print(f"{part[0] + 1:>5d} to {part[-1] + 1:<12d}" + "".join(f"{m:20.4f}" for m in means))
 
 
 def check(condition, message):

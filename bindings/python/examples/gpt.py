@@ -7,8 +7,8 @@
 The text is what ``help()`` prints, which every CPython carries in ``pydoc_data.topics``: 650,000 characters of English.
 
 Measured with ``--peer --steps 300 --threads 1`` on a Zen 3 core that other programs shared, against PyTorch 2.13: the loss falls
-from 4.632 to 2.116 (mean of the last 100 steps) in both, the first 20 losses differ by 2.5e-7 at most, and a step takes 159 ms here
-and 771 ms there, the two taking turns.
+from 4.632 to 2.116 (mean of the last 100 steps) in both, the first 20 losses differ by 3.3e-7 at most, and a step takes 208 ms here
+and 245 ms there, the two taking turns.
 """
 
 import argparse

@@ -13,15 +13,15 @@ What it shows, and checks as it goes:
 Measured with ``--peer --threads 1`` on a core of a shared Zen 3 server (12 epochs, batches of 32, SGD with momentum):
 
     mode                    seconds  accuracy  peak memory
-    spool eager               14.55     96.8%      161 MiB
-    spool jit                 10.72     96.8%      179 MiB
-    onnxruntime                0.15     96.8%      133 MiB
-    PyTorch 2.13.0+cpu        19.66     96.4%      384 MiB
+    spool eager                4.63     96.3%      143 MiB
+    spool jit                  4.87     96.3%      145 MiB
+    onnxruntime                0.05     96.3%      133 MiB
+    PyTorch 2.13.0+cpu        13.61     96.4%      385 MiB
 
     mean loss of steps           spool eager   PyTorch
         1 to 150                      1.4131    1.4131
-      601 to 750                      0.0736    0.0676
-     1351 to 1500                     0.0067    0.0066
+      601 to 750                      0.0676    0.0676
+     1351 to 1500                     0.0062    0.0066
 
 The first 20 losses agree to 2.1e-07, relative; losses are those of eager and jit alike.
 """

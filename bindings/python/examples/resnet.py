@@ -9,19 +9,19 @@ Measured with ``--peer --threads 1`` on a core of a shared Zen 3 server (8 epoch
 rises over the first 100 steps):
 
     mode                    seconds  accuracy  peak memory
-    spool eager               55.60     97.8%      383 MiB
-    spool jit                 44.60     97.8%      443 MiB
-    onnxruntime                0.18     97.8%      189 MiB
-    PyTorch 2.13.0+cpu        56.36     97.3%      576 MiB
+    spool eager               55.90     97.2%      403 MiB
+    spool jit                 52.82     97.2%      437 MiB
+    onnxruntime                0.33     97.2%      189 MiB
+    PyTorch 2.13.0+cpu        63.62     97.3%      567 MiB
 
     mean loss of steps           spool eager   PyTorch
-        1 to 100                      1.9407    1.9453
-      501 to 600                      0.1022    0.0929
-      901 to 1000                     0.0299    0.0241
+        1 to 100                      1.9406    1.9453
+      501 to 600                      0.0991    0.0929
+      901 to 1000                     0.0289    0.0241
 
 The first 20 losses agree to 1.6e-05, relative; losses are those of eager and jit alike. Without the rising rate the two part by
 1.4e-03 in these 20 steps: PyTorch's float32 losses are then 1.7e-03 from its own in float64, Spool's 4e-04, and in float64 both
-agree to 1e-14. Peak memory is that of another run, of one epoch.
+agree to 1e-14.
 """
 
 import sys
