@@ -322,11 +322,12 @@ static void eager_chunk(void *ctx, int64_t chunk)
 }
 
 /* Bytes from an operand's first plane to another. */
-static int64_t plane_offset(const sp_kargs *args, int i, int64_t plane)
+static inline int64_t plane_offset(const sp_kargs *args, int i, int64_t plane)
 {
     const sp_operand *x = &args->arg[i], *out = &args->arg[0];
     int64_t at = 0;
-    for (int d = out->rank - 3; x->rank > 0 && plane > 0; plane /= out->shape[d--])
+    if (SP_LIKELY(plane == 0) || x->rank == 0) return 0;
+    for (int d = out->rank - 3; plane > 0; plane /= out->shape[d--])
         at += plane % out->shape[d] * x->stride[d];
     return at * sp__size_of(x->dtype);
 }
