@@ -25,18 +25,10 @@ static int64_t batch_size(const sp_operand *x, int d, int rank)
 /* Whether x's batches and rows are one run of evenly spaced rows. */
 static bool folds(const sp_operand *x, int64_t *m, int64_t *row)
 {
-    int last = x->rank - 2;
-    int64_t step = x->stride[last], size = x->shape[last];
-    for (int d = last - 1; d >= 0; d--) {
-        if (x->shape[d] == 1) continue;
-        if (size == 1)
-            step = x->stride[d];
-        else if (x->stride[d] != step * size)
-            return false;
-        size *= x->shape[d];
-    }
-    *m = size, *row = step;
-    return true;
+    int columns = x->rank - 1;
+    *m = 1, *row = x->stride[columns - 1];
+    for (int d = 0; d < columns; d++) *m *= x->shape[d];
+    return sp__walked_as_one(x, 0, columns, row);
 }
 
 /* A vector on the left is a row, one on the right a column. */

@@ -148,29 +148,14 @@ static int dim_of(const sp_kargs *args)
     return (int)(dim < 0 ? dim + args->arg[0].rank : dim);
 }
 
-/* Whether dimensions from .. to - 1 of x are walked as one; its stride, where they are more than
- * one element, to *step. */
-static bool walked_as_one(const sp_operand *x, int from, int to, int64_t *step)
-{
-    int64_t next = 0;
-    bool any = false;
-    for (int d = to - 1; d >= from; d--) {
-        if (x->shape[d] == 1) continue;
-        if (any && x->stride[d] != next) return false;
-        if (!any) *step = x->stride[d];
-        any = true, next = x->shape[d] * x->stride[d];
-    }
-    return true;
-}
-
 /* x as runs: what lies within `dim` and the dimensions behind it, and again for each of those in
  * front. */
 static bool is_runs(const sp_operand *x, int dim, int64_t *step)
 {
     int64_t inner = 1;
     *step = 0;
-    return x->numel == 0 ||
-           (walked_as_one(x, dim, x->rank, &inner) && inner == 1 && walked_as_one(x, 0, dim, step));
+    return x->numel == 0 || (sp__walked_as_one(x, dim, x->rank, &inner) && inner == 1 &&
+                             sp__walked_as_one(x, 0, dim, step));
 }
 
 static bool all_runs(const sp_kargs *args, int dim)

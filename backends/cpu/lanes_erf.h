@@ -101,30 +101,6 @@ ALWAYS_INLINE V_f32 gelu_backward_none_f32(V_f32 grad, V_f32 x)
 
 /* ---- float64 ----- */
 
-/* c[0] + c[1] x + ..: n coefficients, even and odd ones apart, so that fewer steps wait for one
- * another; n is even. */
-ALWAYS_INLINE V_f64 halved_polynomial_f64(V_f64 x, const double *c, int n)
-{
-    V_f64 s = x * x, even = splat_f64(c[n - 2]), odd = splat_f64(c[n - 1]);
-#pragma GCC unroll 16
-    for (int i = n - 4; i >= 0; i -= 2) {
-        even = MUL_ADD_F64(even, s, splat_f64(c[i]));
-        odd = MUL_ADD_F64(odd, s, splat_f64(c[i + 1]));
-    }
-    return MUL_ADD_F64(odd, x, even);
-}
-
-/* exp(x) for -708 <= x <= 0 */
-ALWAYS_INLINE V_f64 exp_below_f64(V_f64 x)
-{
-    const V_f64 magic = splat_f64(0x1.8p52);
-    V_f64 steps = MUL_ADD_F64(x, splat_f64(M_LOG2E), magic), n = steps - magic;
-    V_f64 r = MUL_ADD_F64(n, splat_f64(-0x1.62e42fefa38p-1), x);
-    r = MUL_ADD_F64(n, splat_f64(-0x1.ef35793c7673p-45), r);
-    V_f64 power = (V_f64)(((M_f64)steps - (M_f64)magic + 1023) << 52);
-    return (MUL_ADD_F64(exp_rest_f64(r), r * r, r) + 1) * power;
-}
-
 /* erf(x) / x - 1 of x^2, up to 1 */
 static const double erf_near[] = {
     0x1.06eba8214db68p-3,  -0x1.812746b0379bdp-2,  0x1.ce2f21a040d21p-4,  -0x1.b82ce311fab6fp-6,
@@ -144,10 +120,10 @@ ALWAYS_INLINE V_f64 quick_erf_of_f64(V_f64 x)
 {
     typedef V_f64 V;
     typedef M_f64 M;
-    V t = (V)((M)x & ~INT64_MIN);
-    V near = MUL_ADD_F64(halved_polynomial_f64(x * x, erf_near, 12), x, x);
-    V r = halved_polynomial_f64(SELECT(t > 6, splat_f64(6), t) - 2, log_erfc, 18);
-    V far = 1 - exp_below_f64(r);
+    V t = (V)((M)x & ~INT64_MIN), rest, n;
+    V near = MUL_ADD_F64(long_polynomial_f64(x * x, erf_near, 12), x, x);
+    V r = long_polynomial_f64(SELECT(t > 6, splat_f64(6), t) - 2, log_erfc, 18);
+    V e = exp_pair_f64(r, &rest, &n), far = 1 - e * power_of_two_f64(n);
     far = (V)(((M)far & ~INT64_MIN) | ((M)x & INT64_MIN));
     return SELECT(t > 1, far, near);
 }

@@ -70,6 +70,29 @@ DEFINE_LESS_PRODUCT(f64, MUL_ADD_F64, ~0x7ffffffLL)
 DEFINE_EXACT(f32, MUL_ADD_F32)
 DEFINE_EXACT(f64, MUL_ADD_F64)
 
+/* ---- polynomials ----- */
+
+/* c[0] + c[1] x + ... + c[n - 1] x^(n - 1) */
+ALWAYS_INLINE V_f64 polynomial_f64(V_f64 x, const double *c, int n)
+{
+    V_f64 p = splat_f64(c[n - 1]);
+#pragma GCC unroll 16
+    for (int i = n - 2; i >= 0; i--) p = MUL_ADD_F64(p, x, splat_f64(c[i]));
+    return p;
+}
+
+/* The same for an even n, in two chains side by side. */
+ALWAYS_INLINE V_f64 long_polynomial_f64(V_f64 x, const double *c, int n)
+{
+    V_f64 square = x * x, even = splat_f64(c[n - 2]), odd = splat_f64(c[n - 1]);
+#pragma GCC unroll 16
+    for (int i = n - 4; i >= 0; i -= 2) {
+        even = MUL_ADD_F64(even, square, splat_f64(c[i]));
+        odd = MUL_ADD_F64(odd, square, splat_f64(c[i + 1]));
+    }
+    return MUL_ADD_F64(odd, x, even);
+}
+
 /* ---- exponentials ----- */
 
 /* (exp(r) - 1 - r) / (r r) for |r| <= log(2) / 2: Moshier's (Cephes), and a fit of degree 9 for the

@@ -14,27 +14,6 @@
 
 DEFINE_MATH(lgamma, u10)
 
-/* c[0] + c[1] x + ... + c[n - 1] x^(n - 1) */
-ALWAYS_INLINE V_f64 polynomial_f64(V_f64 x, const double *c, int n)
-{
-    V_f64 p = splat_f64(c[n - 1]);
-#pragma GCC unroll 16
-    for (int i = n - 2; i >= 0; i--) p = MUL_ADD_F64(p, x, splat_f64(c[i]));
-    return p;
-}
-
-/* The same for an even n, in two chains side by side. */
-ALWAYS_INLINE V_f64 long_polynomial_f64(V_f64 x, const double *c, int n)
-{
-    V_f64 square = x * x, even = splat_f64(c[n - 2]), odd = splat_f64(c[n - 1]);
-#pragma GCC unroll 16
-    for (int i = n - 4; i >= 0; i -= 2) {
-        even = MUL_ADD_F64(even, square, splat_f64(c[i]));
-        odd = MUL_ADD_F64(odd, square, splat_f64(c[i + 1]));
-    }
-    return MUL_ADD_F64(odd, x, even);
-}
-
 /* ---- digamma ----- */
 
 /* 1 <= x <= 2 */

@@ -78,6 +78,9 @@ static struct {
     _Atomic int64_t n_shared, n_backed_off;
 } pool;
 
+#define READ(field)         atomic_load_explicit(&pool.field, memory_order_relaxed)
+#define WRITE(field, value) atomic_store_explicit(&pool.field, value, memory_order_relaxed)
+
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -107,8 +110,6 @@ typedef struct loop {
     void *ctx;
     uint32_t n, per, units, n_rows;
 } loop;
-
-#define READ(field) atomic_load_explicit(&pool.field, memory_order_relaxed)
 
 static loop loop_read(void)
 {
@@ -177,7 +178,7 @@ static bool rings_soon(uint32_t bell)
     int64_t until = now_ns() + LINGER_NS;
     do {
         for (int i = 0; i < LINGER_SPINS; i++, relax())
-            if (atomic_load_explicit(&pool.bell, memory_order_relaxed) != bell) return true;
+            if (READ(bell) != bell) return true;
         sched_yield();
     } while (now_ns() < until);
     return false;
@@ -217,7 +218,7 @@ static int threads_default(void)
 
 int sp_num_threads(void)
 {
-    int n = atomic_load_explicit(&pool.threads, memory_order_relaxed);
+    int n = READ(threads);
     if (SP_LIKELY(n > 0)) return n;
     int unset = 0;
     atomic_compare_exchange_strong(&pool.threads, &unset, threads_default());
@@ -279,7 +280,7 @@ static void register_fork_handlers(void)
 static void helpers_start(int wanted)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    if (SP_LIKELY(atomic_load_explicit(&pool.helpers, memory_order_relaxed) >= wanted)) return;
+    if (SP_LIKELY(READ(helpers) >= wanted)) return;
     pthread_once(&once, register_fork_handlers);
     sp_held_signals h;
     sp__signals_hold(&h);
@@ -303,8 +304,6 @@ static uint32_t parts(uint32_t n, uint32_t size)
 {
     return n / size + (n % size != 0);
 }
-
-#define WRITE(field, value) atomic_store_explicit(&pool.field, value, memory_order_relaxed)
 
 /* Units of it, in all. */
 static uint32_t publish(uint32_t n, uint32_t n_rows, sp_chunk_fn fn, void *ctx)
@@ -347,14 +346,13 @@ static void run_alone(int64_t n_chunks, sp_chunk_fn fn, void *ctx)
 
 static bool somebody_is_awake(void)
 {
-    return (int)atomic_load_explicit(&pool.sleepers, memory_order_relaxed) <
-           atomic_load_explicit(&pool.helpers, memory_order_relaxed);
+    return (int)READ(sleepers) < READ(helpers);
 }
 
 static double missed_us(void)
 {
-    if (now_ns() >= atomic_load_explicit(&pool.missed_until_ns, memory_order_relaxed)) return 0;
-    return (double)atomic_load_explicit(&pool.missed_ns, memory_order_relaxed) * 1e-3;
+    if (now_ns() >= READ(missed_until_ns)) return 0;
+    return (double)READ(missed_ns) * 1e-3;
 }
 
 /* After a loop on the caller alone. Threads that note at once may lose one of their loops. */
@@ -362,8 +360,8 @@ static void note_missed(double predicted_us)
 {
     if (predicted_us <= AWAKE_MIN_US || sp_num_threads() < 2) return;
     int64_t missed_ns = (int64_t)((missed_us() + predicted_us) * 1e3);
-    atomic_store_explicit(&pool.missed_ns, missed_ns, memory_order_relaxed);
-    atomic_store_explicit(&pool.missed_until_ns, now_ns() + LINGER_NS, memory_order_relaxed);
+    WRITE(missed_ns, missed_ns);
+    WRITE(missed_until_ns, now_ns() + LINGER_NS);
 }
 
 bool sp__pool_worth(double predicted_us)

@@ -213,6 +213,19 @@ bool sp__is_dense(const sp_operand *x)
     return true;
 }
 
+bool sp__walked_as_one(const sp_operand *x, int from, int to, int64_t *step)
+{
+    int64_t next = 0;
+    bool any = false;
+    for (int d = to - 1; d >= from; d--) {
+        if (x->shape[d] == 1) continue;
+        if (any && x->stride[d] != next) return false;
+        if (!any) *step = x->stride[d];
+        any = true, next = x->shape[d] * x->stride[d];
+    }
+    return true;
+}
+
 bool sp__operand_coalesce(sp_operand *x)
 {
     int rank = 0;

@@ -35,6 +35,10 @@ bool sp__is_splat(const sp_operand *x);
  * is no dense run. */
 bool sp__operand_coalesce(sp_operand *x);
 
+/* Whether dimensions from .. to - 1 of x are walked as one; its stride, where they are more than
+ * one element, to *step. */
+bool sp__walked_as_one(const sp_operand *x, int from, int to, int64_t *step);
+
 /* Row-major and dense over its own shape, whatever the strides of sizes of 1. */
 bool sp__is_dense(const sp_operand *x);
 

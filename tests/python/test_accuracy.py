@@ -173,17 +173,6 @@ def log_of_sum(x, y, base=mpmath.e):
     return max(x, y) + mpmath.log1p(base ** -abs(x - y)) / mpmath.log(base)
 
 
-# Functions of two tensors: (exact, arguments of a random generator and a largest exponent).
-OF_TWO = {
-    "atan2": (mpmath.atan2, lambda rng, n, most: of_all_sizes(rng, n, most)),
-    "hypot": (mpmath.hypot, lambda rng, n, most: of_all_sizes(rng, n, most)),
-    "pow": (mpmath.power, lambda rng, n, most: (near_one(rng, n), rng.normal(size=n) * most)),
-    "xlogy": (times_log, lambda rng, n, most: (rng.normal(size=n) * 10, near_one(rng, n))),
-    "logaddexp": (log_of_sum, lambda rng, n, most: mixed(rng, n)),
-    "logaddexp2": (lambda x, y: log_of_sum(x, y, mpf(2)), lambda rng, n, most: mixed(rng, n)),
-}
-
-
 def of_all_sizes(rng, n, most):
     """Two of either sign, half of them near each other."""
     x, other = np.exp(rng.uniform(-most, most, (2, n)))
@@ -200,6 +189,17 @@ def near_one(rng, n):
 def mixed(rng, n):
     x, y = rng.normal(size=(2, n)) * 10.0 ** rng.integers(-2, 3, n)
     return x, np.where(rng.random(n) < 0.5, x + y / 10, y)
+
+
+# Functions of two tensors: (exact, arguments of a random generator and a largest exponent).
+OF_TWO = {
+    "atan2": (mpmath.atan2, of_all_sizes),
+    "hypot": (mpmath.hypot, of_all_sizes),
+    "pow": (mpmath.power, lambda rng, n, most: (near_one(rng, n), rng.normal(size=n) * most)),
+    "xlogy": (times_log, lambda rng, n, most: (rng.normal(size=n) * 10, near_one(rng, n))),
+    "logaddexp": (log_of_sum, lambda rng, n, most: mixed(rng, n)),
+    "logaddexp2": (lambda x, y: log_of_sum(x, y, mpf(2)), lambda rng, n, most: mixed(rng, n)),
+}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])

@@ -136,6 +136,10 @@ PyObject *sp__py_from_scalar(sp_scalar value);
 /* Rows of name_call and name_function; doc: of both, from the parameters behind the tensor on. */
 #define SP_PY_METHOD(name, doc)   SP_PY_ROW(#name, name##_call, #name "($self, " doc),
 #define SP_PY_FUNCTION(name, doc) SP_PY_ROW(#name, name##_function, #name "(x, " doc),
+/* Both tables of a list of rows, sp__py_<name>_methods and sp__py_<name>_functions. */
+#define SP_PY_TABLES(name, ROWS)                                                                   \
+    PyMethodDef sp__py_##name##_methods[] = {ROWS(SP_PY_METHOD){NULL, NULL, 0, NULL}};             \
+    PyMethodDef sp__py_##name##_functions[] = {ROWS(SP_PY_FUNCTION){NULL, NULL, 0, NULL}}
 
 /* ---- what the generated file provides (python_gen.c) ----- */
 

@@ -204,7 +204,6 @@ SP_PY_BOTH(allclose)
     ROW(unique_consecutive, CONSECUTIVE_DOC) \
     ROW(equal, EQUAL_DOC) \
     ROW(allclose, ALLCLOSE_DOC)
-
-PyMethodDef sp__py_counted_methods[] = {COUNTED_ROWS(SP_PY_METHOD) {NULL, NULL, 0, NULL}};
-PyMethodDef sp__py_counted_functions[] = {COUNTED_ROWS(SP_PY_FUNCTION) {NULL, NULL, 0, NULL}};
 /* clang-format on */
+
+SP_PY_TABLES(counted, COUNTED_ROWS);

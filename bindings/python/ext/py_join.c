@@ -366,7 +366,6 @@ SP_PY_BOTH(dsplit)
     ROW(hsplit, HSPLIT_DOC) \
     ROW(vsplit, VSPLIT_DOC) \
     ROW(dsplit, DSPLIT_DOC)
-
-PyMethodDef sp__py_join_methods[] = {JOIN_ROWS(SP_PY_METHOD) {NULL, NULL, 0, NULL}};
-PyMethodDef sp__py_join_functions[] = {JOIN_ROWS(SP_PY_FUNCTION) {NULL, NULL, 0, NULL}};
 /* clang-format on */
+
+SP_PY_TABLES(join, JOIN_ROWS);
