@@ -1,4 +1,4 @@
-/* The transforms' levels for spool/func.py, which walks trees of tensors and calls the functions.
+/* The transforms' levels for spool/func/, which walks trees of tensors and calls the functions.
  *
  * A level is a capsule. Python pushes and pops in one function with try and finally, so that levels
  * come off in order; a popped capsule is renamed and refused from then on.

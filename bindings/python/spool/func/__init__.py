@@ -12,8 +12,8 @@ tensor([ 6., 12.])
 
 import functools
 
-from . import _C
-from ._tree import broadcast_prefix, flatten, tree_map, unflatten
+from .. import _C
+from .._tree import broadcast_prefix, flatten, tree_map, unflatten
 
 __all__ = ["grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp", "vmap"]
 

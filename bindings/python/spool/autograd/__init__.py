@@ -1,7 +1,7 @@
 """The tape: ``backward`` and ``grad`` for several tensors at once, and what a recorded op looks like from Python."""
 
-from . import _C
-from ._C import Node, RemovableHandle, enable_grad, grad, no_grad, set_grad_enabled
+from .. import _C
+from .._C import Node, RemovableHandle, enable_grad, grad, no_grad, set_grad_enabled
 
 __all__ = [
     "Node",
