@@ -12,6 +12,7 @@
 #include <unistd.h>
 #ifdef SP_HAVE_DNNL
 #include <dnnl.h>
+static bool onednn_avx512; /* its kernels here are for AVX-512; set at start */
 #endif
 
 #include "tensor/signals.h"
@@ -49,6 +50,10 @@ static void after_fork_child(void)
 void sp__blas_start(void)
 {
     openblas_set_num_threads(1);
+#ifdef SP_HAVE_DNNL
+    onednn_avx512 =
+        (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+#endif
     pthread_atfork(NULL, NULL, after_fork_child);
     atexit(end);
 }
@@ -108,6 +113,7 @@ void sp__blas_warm(void)
 static sp_blas_spread read_across(int64_t m, int64_t n, int64_t k, sp_blas_matrix a,
                                   sp_blas_matrix b)
 {
+    if (onednn_avx512) return (sp_blas_spread){false, false};
     sp_blas_spread x = {a.transposed && a.leading % 512 == 0,
                         !b.transposed && b.leading % 512 == 0};
     bool large = k >= 128 && (double)m * (double)n * (double)k >= 4e6;

@@ -81,7 +81,7 @@ static int64_t height_of(const columns *c, int64_t rows)
 
 static void lay_out(const columns *c, direct *d)
 {
-    d->lanes = &sp__isa->conv[c->dtype];
+    d->lanes = &sp__isa_conv->conv[c->dtype];
     int64_t lanes = d->lanes->width;
     d->wholes = c->out[2] / lanes, d->tails = c->out[2] % lanes > 0;
     d->rows = TILE_POSITIONS / row_of(d);
@@ -274,8 +274,8 @@ static void fill_sheet(const direct *d, const char *x, int64_t depth, int64_t ro
     int64_t at = (depth * c->in[1] + row + first_row) * c->in[2] + start + first * c->stride[2];
     memset(to, 0, (size_t)(first_row * length));
     to += first_row * length;
-    sp__isa->pool[c->dtype].frame(to, d->width, first, x + at * c->size, c->in[2], c->stride[2],
-                                  rows, n);
+    sp__isa_conv->pool[c->dtype].frame(to, d->width, first, x + at * c->size, c->in[2],
+                                       c->stride[2], rows, n);
     memset(to + rows * length, 0, (size_t)((height - first_row - rows) * length));
 }
 

@@ -175,9 +175,9 @@ typedef struct sp_isa {
                     int64_t column);
 } sp_isa;
 
-/* The instruction set in use: the best one of the machine, or the one that SPOOL_ISA names. Set by
- * sp__isa_start(). */
-extern const sp_isa *sp__isa;
+/* The instruction set in use: the best one of the machine, or the one that SPOOL_ISA names; and the
+ * one whose convolutions are the fastest there (isa.c). Set by sp__isa_start(). */
+extern const sp_isa *sp__isa, *sp__isa_conv;
 void sp__isa_start(void);
 
 /* The row of an op for calls that compute in this dtype; NULL: it is not pointwise. */

@@ -121,13 +121,29 @@ ALWAYS_INLINE void copy_few(char *to, const char *from, int64_t n)
     if (n > 0) memcpy(to, from, 4);
 }
 
+/* Less than a vector: masked where that is one instruction, else in pieces. */
+#if VB == 64
+#define DEFINE_POOL_FEW(T)                                                                         \
+    ALWAYS_INLINE void few_##T(E_##T *to, const E_##T *from, int64_t n)                            \
+    {                                                                                              \
+        store_some_##T(to, pad_##T(from, n), n);                                                   \
+    }
+#else
+#define DEFINE_POOL_FEW(T)                                                                         \
+    ALWAYS_INLINE void few_##T(E_##T *to, const E_##T *from, int64_t n)                            \
+    {                                                                                              \
+        copy_few((char *)to, (const char *)from, n *(int64_t)sizeof *to);                          \
+    }
+#endif
+
 /* One row, by vectors of which the last one overlaps: rows are short, and their ends would cost
  * more than they do. */
 #define DEFINE_POOL_ROW(T)                                                                         \
+    DEFINE_POOL_FEW(T)                                                                             \
     ALWAYS_INLINE void copy_row_##T(E_##T *to, const E_##T *from, int64_t n)                       \
     {                                                                                              \
         if (n < N_##T) {                                                                           \
-            copy_few((char *)to, (const char *)from, n *(int64_t)sizeof *to);                      \
+            few_##T(to, from, n);                                                                  \
             return;                                                                                \
         }                                                                                          \
         for (int64_t i = 0; i + N_##T < n; i += N_##T) store_##T(to + i, load_##T(from + i));      \
@@ -135,12 +151,13 @@ ALWAYS_INLINE void copy_few(char *to, const char *from, int64_t n)
     }                                                                                              \
     ALWAYS_INLINE void clear_row_##T(E_##T *to, int64_t n)                                         \
     {                                                                                              \
-        static const V_##T zero;                                                                   \
-        if (n <= 0) return;                                                                        \
-        if (n <= N_##T)                                                                            \
-            copy_few((char *)to, (const char *)&zero, n *(int64_t)sizeof *to);                     \
-        else                                                                                       \
-            memset(to, 0, (size_t)n * sizeof *to);                                                 \
+        static const E_##T zeros[N_##T];                                                           \
+        if (n < N_##T) {                                                                           \
+            few_##T(to, zeros, n);                                                                 \
+            return;                                                                                \
+        }                                                                                          \
+        for (int64_t i = 0; i + N_##T < n; i += N_##T) store_##T(to + i, (V_##T){0});              \
+        store_##T(to + n - N_##T, (V_##T){0});                                                     \
     }                                                                                              \
     ALWAYS_INLINE void add_row_##T(E_##T *to, const E_##T *from, int64_t n)                        \
     {                                                                                              \
@@ -179,6 +196,37 @@ ALWAYS_INLINE void copy_few(char *to, const char *from, int64_t n)
             steps_##T(to, to_row, step, from, from_row, 1, rows, n);                               \
     }
 
+/* Every other element of from, which ends with the last one taken. */
+#if VB == 64
+#define DEFINE_POOL_EVENS(T, PICK, INDEX, CAST)                                                    \
+    ALWAYS_INLINE void evens_##T(E_##T *to, const E_##T *from, int64_t n)                          \
+    {                                                                                              \
+        for (int64_t i = 0; i < n; i += N_##T) {                                                   \
+            int64_t left = 2 * (n - i) - 1, more = left - N_##T, some = n - i;                     \
+            V_##T low = left < N_##T ? pad_##T(from + 2 * i, left) : load_##T(from + 2 * i),       \
+                  high = pad_##T(from + 2 * i + N_##T, more < 0           ? 0                      \
+                                                       : more < N_##T - 1 ? more                   \
+                                                                          : N_##T - 1);            \
+            store_some_##T(to + i, (V_##T)PICK((CAST)low, INDEX, (CAST)high),                      \
+                           some < N_##T ? some : N_##T);                                           \
+        }                                                                                          \
+    }
+#define EVENS_16 _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0)
+#define EVENS_8  _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0)
+DEFINE_POOL_EVENS(f32, _mm512_permutex2var_ps, EVENS_16, __m512)
+DEFINE_POOL_EVENS(f64, _mm512_permutex2var_pd, EVENS_8, __m512d)
+DEFINE_POOL_EVENS(i64, _mm512_permutex2var_epi64, EVENS_8, __m512i)
+#else
+#define DEFINE_POOL_EVENS(T)                                                                       \
+    ALWAYS_INLINE void evens_##T(E_##T *to, const E_##T *from, int64_t n)                          \
+    {                                                                                              \
+        for (int64_t i = 0; i < n; i++) to[i] = from[2 * i]; /* the compiler makes shuffles */     \
+    }
+DEFINE_POOL_EVENS(f32)
+DEFINE_POOL_EVENS(f64)
+DEFINE_POOL_EVENS(i64)
+#endif
+
 /* A row of x in a row of `width`, zeros before and after; and a row back into x, added. */
 #define DEFINE_POOL_FRAME(T)                                                                       \
     static void pool_frame_##T(void *to_, int64_t width, int64_t first, const void *from_,         \
@@ -187,14 +235,15 @@ ALWAYS_INLINE void copy_few(char *to, const char *from, int64_t n)
         const E_##T *from = from_;                                                                 \
         E_##T *to = to_;                                                                           \
         for (int64_t r = 0; r < rows; r++, to += width, from += from_row) {                        \
-            clear_row_##T(to, first);                                                              \
+            bool whole = step == 1 && n < width;                                                   \
+            clear_row_##T(to, whole ? width : first); /* ends would cost more than the row */      \
             if (step == 1)                                                                         \
                 copy_row_##T(to + first, from, n);                                                 \
             else if (step == 2)                                                                    \
-                for (int64_t i = 0; i < n; i++) to[first + i] = from[2 * i];                       \
+                evens_##T(to + first, from, n);                                                    \
             else                                                                                   \
                 for (int64_t i = 0; i < n; i++) to[first + i] = from[i * step];                    \
-            clear_row_##T(to + first + n, width - first - n);                                      \
+            if (!whole) clear_row_##T(to + first + n, width - first - n);                          \
         }                                                                                          \
     }                                                                                              \
     static void pool_add_##T(void *to_, int64_t to_row, int64_t step, const void *from_,           \

@@ -122,6 +122,6 @@ static inline bool near(double got, double expected, double relative)
     for (const char *const *isa_ = (const char *const[]){"baseline", "avx2", "avx512", NULL},      \
                            *name;                                                                  \
          (name = *isa_) != NULL; isa_++)                                                           \
-        if ((sp__isa_by_name(name) != NULL) && (sp__isa = sp__isa_by_name(name)))
+        if ((sp__isa_by_name(name) != NULL) && (sp__isa = sp__isa_conv = sp__isa_by_name(name)))
 
 #endif
