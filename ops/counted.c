@@ -29,6 +29,7 @@ sp_status sp__body_nonzero(sp_call *c)
     size_t room = 0;
     sp_tensor *some = NULL, *line = NULL;
     sp_status status = SP_OK;
+    SP_TRY(sp__check_readable(sp__op_name(c), x, "use where() and masks in place of places"));
     SP_TRY(sp_ne_scalar(x, SP_INT(0), &some));
     SP_TRY(sp_reshape(some, &some->numel, 1, &line));
     SP_TRY(sp__mask_list(line, &places, &n));
@@ -194,6 +195,7 @@ static sp_status unique_of(sp_call *c, const sp_attr *attr, bool sorted)
     sp_tensor *kept = NULL, *inverse = NULL;
     int d;
     sp_status status = SP_OK;
+    SP_TRY(sp__check_readable(u.op, x, "use sort(), which keeps the size"));
     SP_TRY(rows_of(c, &attr[2], &d, &u.rows));
     if (sorted) SP_TRY(sort_rows(&u));
     SP_TRY(find_starts(&u));
@@ -233,10 +235,11 @@ sp_status sp__body_unique_consecutive(sp_call *c)
 sp_status sp__infer_argsort_rows(const sp_call *c, sp_meta *out)
 {
     const sp_tensor *x = c->in[0];
-    if (x->rank != 2)
-        return sp_fail(SP_ESHAPE, "%s: x has shape %s, expected two dimensions", sp__op_name(c),
-                       SP_SHAPE(x));
-    out->rank = 1, out->shape[0] = x->shape[0];
+    if (x->rank < 2)
+        return sp_fail(SP_ESHAPE, "%s: x has shape %s, expected two dimensions or more",
+                       sp__op_name(c), SP_SHAPE(x));
+    out->rank = x->rank - 1;
+    memcpy(out->shape, x->shape, sizeof *x->shape * (size_t)out->rank);
     return sp__infer_dense(c, SP_INT64, x->device, out);
 }
 
@@ -252,9 +255,11 @@ static sp_status take_number(sp_tensor *t, double *out)
     return status;
 }
 
-static sp_status least_and_largest(const sp_tensor *x, double *least, double *largest)
+static sp_status least_and_largest(const sp_call *c, const sp_tensor *x, const char *instead,
+                                   double *least, double *largest)
 {
     sp_tensor *t = NULL;
+    SP_RETURN_IF(sp__check_readable(sp__op_name(c), x, instead));
     SP_RETURN_IF(sp_amin(x, NULL, &t));
     SP_RETURN_IF(take_number(t, least));
     SP_RETURN_IF(sp_amax(x, NULL, &t));
@@ -327,7 +332,8 @@ sp_status sp__body_bincount(sp_call *c)
     double least = 0, largest = -1;
     sp_tensor *weights = NULL;
     SP_RETURN_IF(check_bincount(c));
-    if (x->numel > 0) SP_RETURN_IF(least_and_largest(x, &least, &largest));
+    if (x->numel > 0)
+        SP_RETURN_IF(least_and_largest(c, x, "use one_hot(x, n).sum(0)", &least, &largest));
     if (least < 0 || largest > 0x1p52)
         return sp_fail(SP_EVALUE, "%s: x holds %.0f, expected numbers from 0 on, not too large",
                        sp__op_name(c), least < 0 ? least : largest);
@@ -345,7 +351,8 @@ static sp_status histogram_ends(const sp_call *c, double *low, double *high)
     const sp_attr *min = &c->attr[SP_HISTC_MIN], *max = &c->attr[SP_HISTC_MAX];
     *low = min->tag == SP_FLOAT64 ? min->v.f : (double)min->v.i;
     *high = max->tag == SP_FLOAT64 ? max->v.f : (double)max->v.i;
-    if (*low == *high && c->in[0]->numel > 0) SP_RETURN_IF(least_and_largest(c->in[0], low, high));
+    if (*low == *high && c->in[0]->numel > 0)
+        SP_RETURN_IF(least_and_largest(c, c->in[0], "give min and max", low, high));
     if (*low == *high) *low -= 1, *high += 1;
     if (*low < *high && isfinite(*low) && isfinite(*high)) return SP_OK;
     return sp_fail(SP_EVALUE, "%s: from %g to %g, expected finite numbers in ascending order",
@@ -442,7 +449,7 @@ static sp_status positions(const sp_call *c, const sp_tensor *repeats, const sp_
     if (!output_size->absent) {
         total = (double)output_size->v.i;
     } else if (repeats->numel > 0) {
-        SP_TRY(least_and_largest(repeats, &least, &largest));
+        SP_TRY(least_and_largest(c, repeats, "give output_size", &least, &largest));
         SP_TRY(sp_sum(repeats, NULL, &sum));
         SP_TRY(take_number(sp__retain(sum), &total));
     }

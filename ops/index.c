@@ -170,6 +170,7 @@ sp_status sp__body_one_hot(sp_call *c)
                        "%s: x of shape %s has no class to say how many there are; give "
                        "num_classes",
                        sp__op_name(c), SP_SHAPE(x));
+    SP_RETURN_IF(sp__check_readable(sp__op_name(c), x, "give num_classes"));
     SP_RETURN_IF(sp_amax(x, NULL, &largest));
     sp_status status = sp__read_number(largest, &top);
     sp_drop(&largest);
@@ -264,10 +265,25 @@ out:
     return status;
 }
 
-sp_status sp__read_number(const sp_tensor *t, sp_scalar *out)
+/* What jvp and grad have put around a tensor, taken off. */
+static const sp_tensor *primal_of(const sp_tensor *t)
 {
     while (t->wrap && t->wrap->kind != SP_LEVEL_VMAP) t = t->wrap->inner;
-    return sp_item(t, out);
+    return t;
+}
+
+sp_status sp__check_readable(const char *op, const sp_tensor *t, const char *instead)
+{
+    if (!primal_of(t)->wrap) return SP_OK;
+    return sp_fail(SP_EUNSUPPORTED,
+                   "%s: the size of the result depends on values that, inside vmap, differ from "
+                   "example to example; %s",
+                   op, instead);
+}
+
+sp_status sp__read_number(const sp_tensor *t, sp_scalar *out)
+{
+    return sp_item(primal_of(t), out);
 }
 
 /* The positions of bytes that are 1, of which there are `room`. Eight at a time without a branch,
@@ -294,7 +310,7 @@ static int64_t count_ones(const uint8_t *truth, int64_t n)
 /* A mask's bytes, outside any transform, and how many of them are 1. */
 static sp_status read_mask(const sp_tensor *mask, uint8_t **truth, int64_t *ones)
 {
-    while (mask->wrap && mask->wrap->kind != SP_LEVEL_VMAP) mask = mask->wrap->inner;
+    mask = primal_of(mask);
     size_t bytes = (size_t)mask->numel;
     *truth = sp__alloc(bytes);
     if (!*truth) return sp_fail(SP_EMEMORY, "no memory for a copy of a mask");
@@ -360,6 +376,7 @@ sp_status sp__body_masked_select(sp_call *c)
     sp_meta m = {.view_of = -1};
     sp_status status = SP_OK;
     SP_RETURN_IF(check_mask(c, mask));
+    SP_RETURN_IF(sp__check_readable(sp__op_name(c), mask, "use where(), which keeps the shape"));
     SP_RETURN_IF(sp_op_table[SP_OP_EQ].infer(&shapes, &m));
     SP_TRY(spread_flat(mask, &m, &flat_mask));
     SP_TRY(sp__mask_places(flat_mask, &places));
@@ -383,22 +400,56 @@ static sp_status first_of(const sp_call *c, const sp_tensor *source, int64_t n, 
     return status;
 }
 
+/* Inside vmap, where a mask of the examples' own cannot be read: each place gets the element of
+ * source whose number is how often mask holds before. Whether there are enough is not known. */
+static sp_status scatter_unread(const sp_call *c, const sp_tensor *flat_mask, const sp_tensor *flat,
+                                sp_tensor **out)
+{
+    const sp_tensor *source = c->in[2];
+    sp_tensor *counts = NULL, *within = NULL, *above = NULL, *places = NULL, *line = NULL,
+              *each = NULL;
+    sp_status status = SP_OK;
+    if (source->numel == 0) return sp_clone(flat, out);
+    SP_TRY(sp_cumsum(flat_mask, 0, NULL, &counts));
+    SP_TRY(sp_clamp_max_scalar(counts, SP_INT(source->numel), &within));
+    SP_TRY(sp_clamp_min_scalar(within, SP_INT(1), &above));
+    SP_TRY(sp_sub_scalar(above, SP_INT(1), &places));
+    SP_TRY(sp_reshape(source, &source->numel, 1, &line));
+    SP_TRY(sp_index_select(line, 0, places, &each));
+    SP_TRY(sp_where(flat_mask, each, flat, out));
+out:
+    sp_drop(&counts), sp_drop(&within), sp_drop(&above), sp_drop(&places), sp_drop(&line),
+        sp_drop(&each);
+    return status;
+}
+
+static sp_status scatter_read(const sp_call *c, const sp_tensor *flat_mask, const sp_tensor *flat,
+                              sp_tensor **out)
+{
+    sp_tensor *places = NULL, *src = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp__mask_places(flat_mask, &places));
+    SP_TRY(first_of(c, c->in[2], places->numel, &src));
+    SP_TRY(sp_index_copy(flat, 0, places, src, out));
+out:
+    sp_drop(&places), sp_drop(&src);
+    return status;
+}
+
 sp_status sp__body_masked_scatter(sp_call *c)
 {
     const sp_tensor *x = c->in[0], *mask = c->in[1];
-    sp_tensor *flat = NULL, *flat_mask = NULL, *places = NULL, *src = NULL, *put = NULL;
+    sp_tensor *flat = NULL, *flat_mask = NULL, *put = NULL;
     sp_meta m;
     sp_status status = SP_OK;
     SP_RETURN_IF(check_mask(c, mask));
     sp__meta_of(x, &m);
     SP_TRY(spread_flat(mask, &m, &flat_mask));
-    SP_TRY(sp__mask_places(flat_mask, &places));
-    SP_TRY(first_of(c, c->in[2], places->numel, &src));
     SP_TRY(sp_reshape(x, &x->numel, 1, &flat));
-    SP_TRY(sp_index_copy(flat, 0, places, src, &put));
+    SP_TRY((primal_of(mask)->wrap ? scatter_unread : scatter_read)(c, flat_mask, flat, &put));
     SP_TRY(sp_reshape(put, x->shape, x->rank, &c->out[0]));
 out:
-    sp_drop(&flat), sp_drop(&flat_mask), sp_drop(&places), sp_drop(&src), sp_drop(&put);
+    sp_drop(&flat), sp_drop(&flat_mask), sp_drop(&put);
     return status;
 }
 

@@ -16,6 +16,11 @@ SP_API SP_MUST_USE sp_status sp__mask_places(const sp_tensor *mask, sp_tensor **
 /* The same as a list of *n, in memory of so many numbers that the caller frees. */
 SP_MUST_USE sp_status sp__mask_list(const sp_tensor *mask, int64_t **places, int64_t *n);
 
+/* EUNSUPPORTED in `op`'s name where t is mapped by vmap, so that its values, which decide on a
+ * size, differ from example to example; `instead` says what to do. */
+SP_API SP_MUST_USE sp_status sp__check_readable(const char *op, const sp_tensor *t,
+                                                const char *instead);
+
 /* The value of a tensor of one element, also inside jvp and grad, where it is that of the primal.
  */
 SP_API SP_MUST_USE sp_status sp__read_number(const sp_tensor *t, sp_scalar *out);

@@ -395,16 +395,17 @@ static int64_t *sort_numbers(const entry *e, int64_t width, int64_t *p, int64_t 
 sp_status sp__cpu_argsort_rows(const sp_kargs *args)
 {
     const sp_operand *out = &args->arg[0], *x = &args->arg[1];
-    int64_t n = out->numel, width = x->shape[1];
-    size_t bytes = (size_t)x->numel * sizeof(entry), room = 2 * (size_t)n * sizeof(int64_t);
+    int64_t n = x->shape[x->rank - 2], width = x->shape[x->rank - 1],
+            matrices = n ? out->numel / n : 0, *to = (int64_t *)out->data;
+    size_t bytes = (size_t)(n * width) * sizeof(entry), row = (size_t)n * sizeof(int64_t);
     entry *e = sp__alloc(bytes);
-    int64_t *p = sp__alloc(room);
-    if (e && p) {
-        sp__entries_read(x, 0, x->numel, false, e);
-        memcpy(out->data, sort_numbers(e, width, p, p + n, n), (size_t)n * sizeof(int64_t));
+    int64_t *p = sp__alloc(2 * row);
+    for (int64_t i = 0; i < matrices && e && p; i++, to += n) {
+        sp__entries_read(x, i * n * width, n * width, false, e);
+        memcpy(to, sort_numbers(e, width, p, p + n, n), row);
     }
     if (e) sp__free(e, bytes);
-    if (p) sp__free(p, room);
+    if (p) sp__free(p, 2 * row);
     return e && p ? SP_OK
                   : sp_fail(SP_EMEMORY, "%s: no memory to sort %lld rows",
                             sp_op_table[args->op].name, (long long)n);

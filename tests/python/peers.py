@@ -51,8 +51,12 @@ TORCH = {
         torch.nn.grad.conv2d_weight(x, size, y, stride, padding, dilation, groups)
     ),
     "argsort_rows": lambda x: torch.tensor(
-        sorted(range(len(x)), key=lambda i: x[i].tolist()), dtype=torch.int64
-    ),
+        [
+            sorted(range(x.shape[-2]), key=lambda i: matrix[i].tolist())
+            for matrix in x[None].flatten(0, -3)
+        ],
+        dtype=torch.int64,
+    ).reshape(x.shape[:-1]),
     "middle": lambda x, dim, keepdim=False, skip_nan=False: (
         torch.nanmedian if skip_nan else torch.median
     )(x, dim, keepdim),

@@ -253,6 +253,9 @@ static int read_masks(place *p)
         if (n->index->dtype != SP_BOOL) continue;
         sp_tensor *places = NULL;
         if (check_mask(p->view, n) < 0) return -1;
+        sp_status status =
+            sp__check_readable("index", n->index, "use where(), which keeps the shape");
+        if (status) return sp__py_raise(status), -1;
         if (step(&n->index, sp__mask_places(n->index, &places), places) < 0) return -1;
     }
     return 0;
