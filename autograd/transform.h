@@ -66,7 +66,8 @@ SP_MUST_USE sp_status sp__vmap_wrap(sp_level *level, const sp_tensor *x, int64_t
  */
 SP_MUST_USE sp_status sp__vmap_unwrap(sp_level *level, const sp_tensor *t, int64_t dim,
                                       sp_tensor **out);
-/* How often vmap had to loop over slices because an op has no rule. */
+/* How often vmap had to loop over slices because an op has no rule: this one, or all together. */
+int64_t sp__vmap_fallbacks_of(int op);
 int64_t sp__vmap_fallbacks(void);
 /* Whether each op that does so says so on stderr, once. On by default. */
 void sp__vmap_warn(bool on);

@@ -50,17 +50,6 @@ typedef struct sp_call {
 struct sp_kargs;
 typedef sp_status (*sp_infer_fn)(const sp_call *c, sp_meta *out);
 
-/* how vmap carries a leading dimension through the op (autograd/vmap.c) */
-typedef enum sp_batch_kind {
-    SP_BATCH_NONE,      /* no rule: a loud, counted loop over slices */
-    SP_BATCH_POINTWISE, /* align ranks, then the op itself */
-    SP_BATCH_DIMS,      /* the dims attribute shifts by one */
-    SP_BATCH_LEADING,   /* the op takes leading dimensions anyway */
-    SP_BATCH_SHAPE,     /* the shape attribute gets the batch size in front */
-    SP_BATCH_CREATE,    /* no tensor input: the same for every example */
-    SP_BATCH_CUSTOM     /* sp__batch_<op>() in autograd/vmap_rules.c */
-} sp_batch_kind;
-
 /* sp_op_info.flags; SP_OPF_, because SP_OP_VIEW and SP_OP_LINEAR are opcodes */
 enum {
     SP_OPF_POINTWISE = 1, /* elementwise with broadcasting: the tile VM runs it, fusion takes it */
@@ -91,7 +80,6 @@ typedef struct sp_op_info {
     uint16_t flags;
     uint32_t diff_mask; /* bit i: a gradient flows to input i */
     uint32_t linear_mask;
-    uint8_t batch;    /* sp_batch_kind */
     int8_t dims_attr; /* index of the attribute holding dims (DIMS) or a shape (SHAPE); -1: none */
     int8_t index_in;  /* CHECKS_DATA: the input that holds positions or classes; -1: none */
     sp_infer_fn infer;

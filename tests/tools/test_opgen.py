@@ -83,7 +83,7 @@ BASE = """
   infer: matmul
   vjp: {x: "matmul_x(gy, y, x.meta)", y: "matmul_y(gy, x, y.meta)"}
   linear: [x, y]
-  batch: custom
+  batch: matmul
   operator: matmul
   sample: ["(3, 4), (4, 5)"]
 - op: reshape(Tensor x, int[*] shape) -> Tensor
@@ -152,7 +152,10 @@ def formula_of(tmp_path, text):
         ({"infer": None}, "'infer' is missing"),
         ({"vjp": None}, "no derivative for x"),
         ({"batch": None}, "'batch' is missing"),
-        ({"batch": "sideways"}, "unknown batch rule 'sideways'"),
+        ({"batch": "side ways"}, "'side ways' cannot name a rule"),
+        ({"batch": "leading", "mapped": "[y]"}, "mapped: there is no tensor input 'y'"),
+        ({"batch": "leading", "mapped": "[x]"}, "'mapped' needs a rule"),
+        ({"composite": "foo", "mapped": "[x]"}, "'mapped' needs a rule"),
         ({"batch": "dims"}, "needs 'dims: <attribute>'"),
         ({"batch": "dims", "dims": "axis"}, "no attribute 'axis'"),
         ({"colour": "red"}, "unknown key 'colour'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optable.ctext import BANNER, c_string, wrap_list
+from optable.table import NO_RULE
 
 _FLAGS = (
     ("pointwise", "POINTWISE"),
@@ -47,14 +48,25 @@ def header(ops):
     if bodies:
         lines += ["", "/* Composites: out[] computed by other ops. */"]
         lines += [f"SP_MUST_USE sp_status sp__body_{name}(sp_call *c);" for name in bodies]
-    lines += [
-        "",
-        "/* Ops whose vmap rule is a function of its own: X(opcode, name) for sp__batch_<name>(). */",
-        "#define SP_BATCH_CUSTOM_OPS(X) \\",
-    ]
-    lines += [f"    X({op.opcode}, {op.c_name}) \\" for op in ops if op.batch == "custom"]
-    lines += ["    /* the end */", "", "#endif"]
+    lines += _batch_lists([op for op in ops if op.batch not in NO_RULE])
+    lines += ["", "#endif"]
     return "\n".join(lines) + "\n"
+
+
+def _batch_lists(ops):
+    """The rules of vmap, sp__batch_<name>() in autograd/: their names, and which op has which."""
+    lines = ["", "/* vmap's rules. */", "#define SP_BATCH_RULES(X) \\"]
+    lines += [f"    X({name}) \\" for name in sorted({op.batch for op in ops})]
+    lines += [
+        "    /* the end */",
+        "",
+        "/* X(opcode, rule, inputs that may be mapped for the rule to hold, as bits). */",
+        "#define SP_BATCHED_OPS(X) \\",
+    ]
+    for op in ops:
+        inputs = mask(op.mapped_inputs) if "mapped" in op.keys else "~0u"
+        lines.append(f"    X({op.opcode}, {op.batch}, {inputs}) \\")
+    return [*lines, "    /* the end */"]
 
 
 def _row(op, infer):
@@ -75,7 +87,6 @@ def _row(op, infer):
         f".flags = {' | '.join(flags) or '0'}",
         f".diff_mask = {mask(op.diff_inputs) if not op.variadic else ('~0u' if op.diff_inputs else '0')}",
         f".linear_mask = {mask(op.linear_inputs)}",
-        f".batch = SP_BATCH_{op.batch.upper()}",
         f".dims_attr = {[p.name for p in op.attrs].index(dims) if dims else -1}",
         f".index_in = {[p.name for p in op.inputs].index(op.keys['checks']) if op.flag('checks') else -1}",
         f".infer = {'sp__infer_' + infer if infer else 'NULL'}",

@@ -17,7 +17,7 @@ import yaml
 from optable.sample import SampleError, parse_sample
 from optable.signature import Param, SignatureError, parse_signature
 
-BATCH_KINDS = ("none", "pointwise", "dims", "leading", "shape", "create", "custom")
+NO_RULE = ("none", "create")  # instead of a rule for vmap
 VARIANTS = ("function", "method", "inplace", "out", "reflected")
 OPERATORS = {
     "add": "+",
@@ -94,6 +94,7 @@ KEYS = {
     "linear": list,
     "nondiff": (bool, list),
     "batch": str,
+    "mapped": list,
     "dims": str,
     "onnx": (str, type(None)),
     "variants": list,
@@ -225,6 +226,11 @@ class Op:
         if nondiff is True:
             return []
         return [i for i, p in enumerate(self.inputs) if p.name not in nondiff]
+
+    @property
+    def mapped_inputs(self):
+        """Indices of the inputs that may be mapped for vmap's rule to hold."""
+        return [i for i, p in enumerate(self.inputs) if p.name in self.keys.get("mapped", [])]
 
     @property
     def linear_inputs(self):
@@ -465,10 +471,15 @@ def _check_rules(op, problem):
 
 
 def _check_batch(op, problem):
-    if op.batch not in BATCH_KINDS:
-        problem(f"unknown batch rule '{op.batch}'; known are {', '.join(BATCH_KINDS)}")
+    if not op.batch.isidentifier():
+        problem(f"batch: '{op.batch}' cannot name a rule, a function sp__batch_<name>()")
     if "batch" not in op.keys and not op.flag("pointwise") and not op.is_composite:
-        problem(f"'batch' is missing: one of {', '.join(BATCH_KINDS)}")
+        problem("'batch' is missing: the name of a rule, or one of " + ", ".join(NO_RULE))
+    for name in op.keys.get("mapped", []):
+        if name not in [p.name for p in op.inputs]:
+            problem(f"mapped: there is no tensor input '{name}'")
+    if "mapped" in op.keys and (op.batch in NO_RULE or not op.is_composite):
+        problem("'mapped' needs a rule for these inputs and, for the others, a composite's body")
     dims = op.keys.get("dims")
     if op.batch in ("dims", "shape") and dims is None:
         problem(f"'batch: {op.batch}' needs 'dims: <attribute>'")
