@@ -7,6 +7,7 @@
 
 #include "autograd/transform.h"
 #include "ops/autocast.h"
+#include "ops_gen.h"
 #include "tensor/memory.h"
 
 static const char LIVE[] = "spool.level", POPPED[] = "spool.level (popped)";
@@ -208,7 +209,25 @@ static PyObject *autocast_now(PyObject *module, PyObject *unused)
 static PyObject *vmap_fallbacks(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    return PyLong_FromLongLong(sp__vmap_fallbacks());
+    PyObject *counts = PyDict_New();
+    for (int op = 0; counts && op < SP_OP_COUNT; op++) {
+        int64_t n = sp__vmap_fallbacks_of(op);
+        if (n == 0) continue;
+        PyObject *count = PyLong_FromLongLong(n);
+        if (!count || PyDict_SetItemString(counts, sp_op_table[op].name, count) < 0)
+            Py_CLEAR(counts);
+        Py_XDECREF(count);
+    }
+    return counts;
+}
+
+static PyObject *vmap_loop_always(PyObject *module, PyObject *on)
+{
+    (void)module;
+    bool value;
+    if (sp__py_bool(on, "_vmap_loop_always", "on", &value) < 0) return NULL;
+    sp__vmap_loop_always(value);
+    Py_RETURN_NONE;
 }
 
 static PyObject *vmap_warn(PyObject *module, PyObject *on)
@@ -238,7 +257,9 @@ PyMethodDef sp__py_level_functions[] = {
     {"_vmap_unwrap", vmap_unwrap, METH_VARARGS,
      "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back."},
     {"_vmap_fallbacks", vmap_fallbacks, METH_NOARGS,
-     "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far."},
+     "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far, by op."},
+    {"_vmap_loop_always", vmap_loop_always, METH_O,
+     "_vmap_loop_always(on)\n--\n\nWhether vmap ignores its rules, but those of views."},
     {"_autocast_push", autocast_push, METH_VARARGS,
      "_autocast_push(dtype, enabled)\n--\n\nAn autocast level, above all others."},
     {"_autocast_pop", autocast_pop, METH_O,

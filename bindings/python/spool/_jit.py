@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Callable, List, TypeVar, overload
+from typing import Any, Callable, Dict, List, TypeVar, overload
 
 from . import _C
 
@@ -64,6 +64,18 @@ def jit(fn=None):
     return functools.update_wrapper(jitted, fn, updated=updated)
 
 
+_NOTHING = {
+    "graphs": 0,
+    "ops": 0,
+    "compiled_ops": 0,
+    "breaks": 0,
+    "rebuilds": 0,
+    "calls": 0,
+    "text": "",
+    "ir": "",
+}
+
+
 class Explanation:
     """What became of a jitted function; printing it gives ``text``.
 
@@ -81,6 +93,8 @@ class Explanation:
         Calls so far.
     reasons : list of str
         Why not everything is in one plan, each with the user's line.
+    fallbacks : dict of str to int
+        Ops that ``vmap`` has run slice by slice in this process, for want of a batched rule, and how often.
     text, ir : str
         The same for people; and with the graphs of the plans.
     """
@@ -92,11 +106,15 @@ class Explanation:
     rebuilds: int
     calls: int
     reasons: List[str]
+    fallbacks: Dict[str, int]
     text: str
     ir: str
 
     def __init__(self, facts: dict):
+        self.__dict__.update(_NOTHING, reasons=[], fallbacks=_C._vmap_fallbacks())
         self.__dict__.update(facts)
+        for name, count in self.fallbacks.items():
+            self.text += f"vmap ran {name} slice by slice, {count} times in this process\n"
 
     def __str__(self) -> str:
         return self.text
@@ -108,13 +126,14 @@ class Explanation:
         )
 
 
-def explain(fn: Callable[..., Any], *, quiet: bool = False) -> Explanation:
-    """Tell what :func:`jit` did with ``fn``, and why.
+def explain(fn: Callable[..., Any] | None = None, *, quiet: bool = False) -> Explanation:
+    """Tell what :func:`jit` did with ``fn``, and why; and which ops ``vmap`` could not run batched.
 
     Parameters
     ----------
-    fn : callable
-        What ``spool.jit`` returned, or a method made of it.
+    fn : callable, optional
+        What ``spool.jit`` returned, or a method made of it. Without it, the ops that ``vmap`` ran slice by slice are all
+        there is to tell.
     quiet : bool
         Do not print.
 
@@ -132,7 +151,10 @@ def explain(fn: Callable[..., Any], *, quiet: bool = False) -> Explanation:
     >>> spool.explain(f, quiet=True)
     Explanation(graphs=1, ops=2, compiled_ops=2, breaks=0, rebuilds=0)
     """
-    explanation = Explanation(_C.jit_explain(getattr(fn, "__func__", fn)))
+    facts = {} if fn is None else _C.jit_explain(getattr(fn, "__func__", fn))
+    explanation = Explanation(facts)
+    if fn is None and not explanation.fallbacks:
+        explanation.text = "vmap ran no op slice by slice\n"
     if not quiet:
         sys.stdout.write(explanation.text)
     return explanation

@@ -14,8 +14,19 @@ import functools
 
 from .. import _C
 from .._tree import broadcast_prefix, flatten, tree_map, unflatten
+from .fallbacks import vmap_fallbacks
 
-__all__ = ["grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp", "vmap"]
+__all__ = [
+    "grad",
+    "grad_and_value",
+    "hessian",
+    "jacfwd",
+    "jacrev",
+    "jvp",
+    "vjp",
+    "vmap",
+    "vmap_fallbacks",
+]
 
 _Tensor = _C.Tensor
 

@@ -1,0 +1,269 @@
+"""vmap: every op of the table runs batched, whatever is mapped, and gives what a loop gives."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from samples import (
+    RANDOM,
+    READING,
+    UNSET,
+    arrays_of,
+    float_positions,
+    load,
+    normal_like,
+    outputs,
+    run,
+    tensor_at,
+    tensor_positions,
+    to_spool,
+    with_tensors,
+)
+
+import spool
+from spool.func import grad, jvp, vmap
+
+SIZE = 3
+DRAWN = RANDOM | UNSET
+SAMPLES = [s for s in load() if s.op not in DRAWN and tensor_positions(arrays_of(s)[0])]
+every = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
+smooth = pytest.mark.parametrize(
+    "sample",
+    [s for s in SAMPLES if s.differentiable],
+    ids=[s.id for s in SAMPLES if s.differentiable],
+)
+
+
+@pytest.fixture(autouse=True)
+def no_fallback(request):
+    before = spool.func.vmap_fallbacks()
+    yield
+    assert spool.func.vmap_fallbacks() == before or "loud" in request.node.name
+
+
+def examples(array, rng):
+    """SIZE arrays like this one, along a new first dimension; whole numbers and truth values stay in range."""
+    if array.dtype.kind in "fc":
+        return np.stack([(array * f).astype(array.dtype) for f in rng.uniform(0.5, 1.5, SIZE)])
+    flat = array.reshape(-1)
+    return np.stack([rng.permutation(flat).reshape(array.shape) for _ in range(SIZE)])
+
+
+def mapped_inputs(positions):
+    """Which of the tensors are mapped: all choices of up to three, else each, and all."""
+    if len(positions) > 3:
+        return [[p] for p in positions] + [positions]
+    sizes = range(1, len(positions) + 1)
+    return [list(c) for n in sizes for c in combinations(positions, n)]
+
+
+def close(got, wanted, tolerance):
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b, rtol=tolerance, atol=tolerance)
+
+
+def loop(function, stacks):
+    """The results for each example, stacked."""
+    each = [
+        [o.detach().numpy() for o in outputs(function(*[spool.tensor(s[n]) for s in stacks]))]
+        for n in range(SIZE)
+    ]
+    return [np.stack(parts) for parts in zip(*each)]
+
+
+def check(function, stacks, tolerance, in_dim=0):
+    moved = [spool.tensor(np.moveaxis(s, 0, in_dim).copy()) for s in stacks]
+    got = outputs(vmap(function, in_dims=in_dim)(*moved))
+    close(got, loop(function, stacks), tolerance)
+
+
+def arguments(sample, dtype="float32"):
+    """(args, kwargs, positions of tensors, the examples' values at each)"""
+    args, kwargs = arrays_of(sample, dtype)
+    positions = tensor_positions(args)
+    rng = np.random.default_rng(3)
+    return args, kwargs, positions, {p: examples(tensor_at(args, p), rng) for p in positions}
+
+
+def writes_shared(sample, mapped):
+    """copy_() of mapped values into what all examples share, which is an error."""
+    return sample.op == "copy" and (0, None) not in mapped
+
+
+@every
+@pytest.mark.parametrize("in_dim", [0, -1])
+def test_any_inputs_mapped(sample, in_dim):
+    if in_dim == -1 and sample.op == "view_as_complex":
+        pytest.skip("a view of parts that do not lie side by side")
+    args, kwargs, positions, stacks = arguments(sample)
+    for mapped in mapped_inputs(positions):
+
+        def one(*slices, mapped=mapped):
+            return run(sample, with_tensors(args, mapped, slices), kwargs)
+
+        if writes_shared(sample, mapped):
+            with pytest.raises(ValueError, match="share"):
+                check(one, [stacks[p] for p in mapped], 2e-5, in_dim)
+            continue
+        try:
+            check(one, [stacks[p] for p in mapped], 2e-5, in_dim)
+        except NotImplementedError as error:  # the size of the result depends on values
+            assert sample.op in READING and "inside vmap" in str(error)
+
+
+@every
+def test_vmap_of_vmap(sample):
+    if sample.op in READING:
+        pytest.skip("of a shape that values decide")
+    args, kwargs, positions, stacks = arguments(sample)
+    values = [spool.tensor(stacks[p]) for p in positions]
+
+    def one(*slices):
+        return run(sample, with_tensors(args, positions, slices), kwargs)
+
+    wanted = [o.detach().numpy() for o in outputs(vmap(one)(*values))]
+    twice = [spool.stack([v, v.flip([0])], 1) for v in values]
+    got = outputs(vmap(vmap(one), in_dims=1, out_dims=1)(*twice))
+    close([g.select(1, 0) for g in got], wanted, 1e-6)
+    close([g.select(1, 1) for g in got], [w[::-1] for w in wanted], 1e-6)
+    if len(positions) < 2 or sample.op == "copy":
+        return
+
+    def apart(first, *rest):
+        return vmap(lambda *r: one(first, *r))(*rest)
+
+    got = outputs(vmap(apart, in_dims=(0, *[None] * (len(values) - 1)))(*values))
+    close([spool.diagonal(g, 0, 0, 1).movedim(-1, 0) for g in got], wanted, 1e-6)
+
+
+# ---- with derivatives ----------------------------------------------------------------------------------------------------
+
+
+def weighed(out, weight):
+    if out.is_complex():
+        return weighed(out.real, weight.real.copy()) + weighed(out.imag, weight.imag.copy())
+    return (out * spool.tensor(weight)).sum()
+
+
+class Derivatives:
+    """Derivatives of a sample in float64 as functions of the tensors at `mapped`."""
+
+    def __init__(self, sample):
+        self.sample = sample
+        self.args, self.kwargs, self.positions, self.stacks = arguments(sample, "float64")
+        self.by = [p for p in float_positions(self.args) if p[0] in sample.differentiable]
+        rng = np.random.default_rng(1)
+        results = outputs(run(sample, list(map(to_spool, self.args)), self.kwargs))
+        self.weights = [
+            normal_like(rng, r.detach().numpy())
+            if r.is_floating_point() or r.is_complex()
+            else None
+            for r in results
+        ]
+        self.along = [normal_like(rng, tensor_at(self.args, p)) for p in self.by]
+        self.numbers = tuple(range(len(self.by)))
+
+    @property
+    def any(self):
+        return bool(self.by) and any(w is not None for w in self.weights)
+
+    def at(self, mapped, slices):
+        """(the tensors to differentiate by, a function of these)"""
+        full = with_tensors(self.args, mapped, slices)
+
+        def function(*tensors):
+            now = [list(v) if isinstance(v, list) else v for v in full]
+            return run(self.sample, with_tensors(now, self.by, tensors, lambda v: v), self.kwargs)
+
+        return [tensor_at(full, p) for p in self.by], function
+
+    def total(self, function):
+        def scalar(*tensors):
+            pairs = zip(outputs(function(*tensors)), self.weights)
+            parts = [weighed(o, w) for o, w in pairs if w is not None]
+            return sum(parts[1:], parts[0])
+
+        return scalar
+
+    def gradient(self, mapped, *slices):
+        points, function = self.at(mapped, slices)
+        return grad(self.total(function), self.numbers)(*points)
+
+    def second(self, mapped, *slices):
+        points, function = self.at(mapped, slices)
+
+        def slope(*tensors):
+            grads = grad(self.total(function), self.numbers)(*tensors)
+            parts = [weighed(g, d) for g, d in zip(grads, self.along)]
+            return sum(parts[1:], parts[0])
+
+        return grad(slope, self.numbers)(*points)
+
+    def forward(self, mapped, *slices):
+        points, function = self.at(mapped, slices)
+        tangents = tuple(map(spool.tensor, self.along))
+        return jvp(function, tuple(points), tangents)[1]
+
+
+@smooth
+@pytest.mark.parametrize("kind", ["gradient", "second", "forward"])
+def test_of_derivatives(sample, kind):
+    d = Derivatives(sample)
+    if not d.any:
+        pytest.skip("no floating argument, or no floating result")
+    for mapped in mapped_inputs(d.positions):
+        if writes_shared(sample, mapped):
+            continue
+
+        def one(*slices, mapped=mapped):
+            return getattr(d, kind)(mapped, *slices)
+
+        try:
+            check(one, [d.stacks[p] for p in mapped], 1e-7)
+        except NotImplementedError:
+            assert sample.op in READING
+
+
+@smooth
+def test_derivatives_of_it(sample):
+    """grad and jvp of vmap are vmap of grad and jvp."""
+    d = Derivatives(sample)
+    mapped = d.by
+    if not d.any or sample.op in READING or writes_shared(sample, mapped):
+        pytest.skip("no floating argument or result, or of a shape that values decide")
+    stacks = [spool.tensor(d.stacks[p]) for p in mapped]
+
+    def one(*slices):
+        points, function = d.at(mapped, slices)
+        return d.total(function)(*points)
+
+    got = grad(lambda *t: vmap(one)(*t).sum(), d.numbers)(*stacks)
+    close(got, loop(lambda *s: d.gradient(mapped, *s), [d.stacks[p] for p in mapped]), 1e-7)
+    along = tuple(spool.tensor(np.stack([v] * SIZE)) for v in d.along)
+    got = jvp(vmap(one), tuple(stacks), along)[1]
+    gradients = vmap(lambda *s: d.gradient(mapped, *s))(*stacks)
+    wanted = sum(weighed(g, a.numpy()).item() for g, a in zip(gradients, along))
+    close([got.sum()], [wanted], 1e-7)
+
+
+# ---- what has no rule, and what cannot have one --------------------------------------------------------------------------
+
+
+def test_a_missing_rule_is_loud_and_counted(capfd):
+    x = spool.tensor(np.arange(6.0).reshape(3, 2))
+    before = spool.func.vmap_fallbacks()
+    spool._C._vmap_loop_always(True)
+    try:
+        got = vmap(lambda r: spool.cumsum(spool.cumsum(r, 0), 0))(x)
+    finally:
+        spool._C._vmap_loop_always(False)
+    np.testing.assert_array_equal(got.numpy(), vmap(lambda r: r.cumsum(0).cumsum(0))(x).numpy())
+    said = capfd.readouterr().err
+    assert said.count("cumsum") == 1 and "slice by slice" in said
+    after = spool.func.vmap_fallbacks()
+    assert after["cumsum"] == before.get("cumsum", 0) + 2
+    report = spool.explain(quiet=True)
+    assert report.fallbacks == after and f"cumsum slice by slice, {after['cumsum']}" in report.text
+    jitted = spool.jit(lambda r: r * 2)
+    jitted(x)
+    assert "cumsum slice by slice" in spool.explain(jitted, quiet=True).text
