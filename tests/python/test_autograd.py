@@ -183,6 +183,12 @@ def test_transforms_nest_as_torchs(build):
         same(row, build(torch.func, torch_f)(torch.tensor(point)).numpy())
 
 
+def test_vjp_of_several_results_may_be_used_afterwards():
+    outputs, pull = spool.func.vjp(lambda x: (x * 2.0, x * x), spool.tensor(POINT))
+    (grad,) = pull(outputs)
+    same((grad + 0.0).numpy(), 4 * POINT + 2 * POINT**3)
+
+
 def test_grad_of_vmap_of_grad():
     def inner(lib, function):
         return lambda x: (lib.vmap(lib.grad(function))(x) ** 2).sum()

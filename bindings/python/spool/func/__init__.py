@@ -131,7 +131,9 @@ def _sum_of_grads(level, outputs, weights, inputs):
         if not (output.is_floating_point() or output.is_complex()):
             continue
         part = _C._grad_of(level, output, weight, inputs, i < len(outputs) - 1)
-        total = part if total is None else [a + b for a, b in zip(total, part)]
+        if total is not None:  # the sum is the level's, as all that is computed in it
+            part = [_C._grad_unwrap(level, a + b) for a, b in zip(total, part)]
+        total = part
     return [_C.zeros_like(_C._grad_unwrap(level, x)) for x in inputs] if total is None else total
 
 
