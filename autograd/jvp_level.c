@@ -387,21 +387,30 @@ sp_status sp__dual(sp_level *level, const sp_tensor *x, const sp_tensor *tangent
     return sp__wrap_new(level, x, tangent, out);
 }
 
-sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value, sp_tensor **tangent)
+sp_status sp__dual_parts(sp_level *level, const sp_tensor *t, sp_tensor **value,
+                         sp_tensor **tangent)
 {
     *value = *tangent = NULL;
     SP_RETURN_IF(sp__check_alive(t, "jvp"));
     sp_tensor *found;
     sp_context was;
     sp__below_enter(level, &was);
-    sp_status status = SP_OK;
-    SP_TRY(tangent_of(t, level, &found));
-    if (found)
-        *tangent = sp__retain(found);
-    else
-        SP_TRY(sp__call_full_like(sp__below(t, level), 0, tangent));
-    *value = sp__retain(sp__below(t, level));
-out:
+    sp_status status = tangent_of(t, level, &found);
     sp__below_leave(&was);
+    SP_RETURN_IF(status);
+    if (found) *tangent = sp__retain(found);
+    *value = sp__retain(sp__below(t, level));
+    return SP_OK;
+}
+
+sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value, sp_tensor **tangent)
+{
+    SP_RETURN_IF(sp__dual_parts(level, t, value, tangent));
+    if (*tangent) return SP_OK;
+    sp_context was;
+    sp__below_enter(level, &was);
+    sp_status status = sp__call_full_like(*value, 0, tangent);
+    sp__below_leave(&was);
+    if (status != SP_OK) sp_drop(value);
     return status;
 }

@@ -76,11 +76,12 @@ void sp__level_pop(sp_level *level)
 sp_status sp__check_alive(const sp_tensor *t, const char *op)
 {
     if (!t || !t->wrap || on_stack(t->wrap->level_id)) return SP_OK;
-    return sp_fail(SP_EGRAD,
-                   "%s: a tensor made inside %s is used after that has ended; return it from the "
-                   "transformed function "
-                   "instead of keeping it",
-                   op, level_name(t->wrap->kind));
+    return sp_fail(
+        SP_EGRAD,
+        "%s: a tensor made inside %s is used after that has ended; return it from the "
+        "transformed function, or unpack_dual() it in the dual level, instead of keeping "
+        "it",
+        op, level_name(t->wrap->kind));
 }
 
 sp_status sp__level_check(const sp_level *level, const sp_call *c)

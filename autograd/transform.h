@@ -52,7 +52,10 @@ SP_MUST_USE sp_status sp__grad_of(sp_level *level, const sp_tensor *root, const 
 /* x with a tangent of x's shape (NULL: zero). */
 SP_MUST_USE sp_status sp__dual(sp_level *level, const sp_tensor *x, const sp_tensor *tangent,
                                sp_tensor **out);
-/* Value and tangent (zeros where there is none) one level down. */
+/* Value and tangent one level down; a tangent that is zero is NULL. */
+SP_MUST_USE sp_status sp__dual_parts(sp_level *level, const sp_tensor *t, sp_tensor **value,
+                                     sp_tensor **tangent);
+/* The same with zeros where there is none. */
 SP_MUST_USE sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value,
                                  sp_tensor **tangent);
 

@@ -36,7 +36,8 @@ static __attribute__((cold)) sp_status escaped(const sp_call *c)
     while (!c->in[i] || !c->in[i]->wrap) i++;
     return sp_fail(SP_EGRAD,
                    "%s: input %d was made inside %s, which has ended or is not active here; return "
-                   "such tensors from the transformed function instead of keeping them",
+                   "such tensors from the transformed function, or unpack_dual() them in the dual "
+                   "level, instead of keeping them",
                    sp_op_table[c->op].name, i, transform_of(c->in[i]));
 }
 

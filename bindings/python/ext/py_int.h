@@ -21,9 +21,10 @@ extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_counted_
     sp__py_new_methods[];
 extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_counted_functions[],
     sp__py_create_functions[], sp__py_grad_functions[], sp__py_interop_functions[],
-    sp__py_level_functions[], sp__py_each_functions[], sp__py_fit_functions[],
-    sp__py_join_functions[], sp__py_product_functions[], sp__py_random_functions[],
-    sp__py_launch_functions[], sp__py_mode_functions[], sp__py_state_functions[];
+    sp__py_level_functions[], sp__py_dual_functions[], sp__py_each_functions[],
+    sp__py_fit_functions[], sp__py_join_functions[], sp__py_product_functions[],
+    sp__py_random_functions[], sp__py_launch_functions[], sp__py_mode_functions[],
+    sp__py_state_functions[];
 extern PyGetSetDef sp__py_attr_getset[];
 extern PyMappingMethods sp__py_mapping;
 extern PySequenceMethods sp__py_sequence;
