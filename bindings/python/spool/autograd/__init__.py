@@ -1,17 +1,30 @@
 """The tape: ``backward`` and ``grad`` for several tensors at once, and what a recorded op looks like from Python."""
 
+import importlib
+
 from .. import _C
 from .._C import Node, RemovableHandle, enable_grad, grad, no_grad, set_grad_enabled
+from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 __all__ = [
+    "GradcheckError",
     "Node",
     "RemovableHandle",
     "backward",
     "enable_grad",
+    "forward_ad",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "no_grad",
     "set_grad_enabled",
 ]
+
+
+def __getattr__(name):
+    if name == "forward_ad":  # loaded when it is first used
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @_C._boundary
