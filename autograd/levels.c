@@ -48,6 +48,7 @@ sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness, sp_l
     SP_RETURN_IF(sp__level_push(SP_LEVEL_VMAP, out));
     (*out)->batch_size = batch_size;
     ((sp_vmap_level *)*out)->randomness = (uint8_t)randomness;
+    sp__vmap_random_start((sp_vmap_level *)*out);
     return SP_OK;
 }
 

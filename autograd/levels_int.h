@@ -17,8 +17,11 @@
 
 typedef struct sp_vmap_level {
     sp_level level;
-    uint8_t randomness; /* sp_randomness */
+    uint8_t randomness;    /* sp_randomness */
+    uint64_t seed, offset; /* of the random numbers, when the level was pushed */
 } sp_vmap_level;
+
+void sp__vmap_random_start(sp_vmap_level *v);
 
 sp_status sp__grad_dispatch(sp_level *self, sp_call *c);
 sp_status sp__jvp_dispatch(sp_level *self, sp_call *c);

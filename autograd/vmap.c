@@ -96,8 +96,8 @@ static sp_status check_write(const sp_batch *b)
     return sp_fail(
         SP_EVALUE,
         "%s (in place): inside vmap, values that differ between examples are written into a tensor "
-        "that all "
-        "examples share; write out of place, or make that tensor from a mapped one (x * 0)",
+        "that all examples share; write out of place, or into one made like a mapped tensor, as "
+        "zeros_like() makes it",
         op_name(b->c));
 }
 
@@ -155,57 +155,28 @@ static sp_status run_batched(sp_batch *b)
     return status;
 }
 
-/* Nothing mapped goes in: the same for all examples. */
-static sp_status run_same(const sp_level *level, sp_call *c)
-{
-    return sp__call_below(level, c);
-}
-
-static sp_status run_random(sp_level *level, sp_call *c)
-{
-    int randomness = ((const sp_vmap_level *)level)->randomness;
-    if (randomness == SP_RANDOM_SAME) return run_same(level, c);
-    if (randomness == SP_RANDOM_ERROR)
-        return sp_fail(SP_EUNSUPPORTED,
-                       "%s: random numbers inside vmap: pass randomness='different' for numbers of "
-                       "its own for each "
-                       "example, or 'same' for the same for all",
-                       op_name(c));
-    sp_batch b = {.level = level, .c = c, .size = level->batch_size, .low = *c};
-    int at = 0;
-    while (at < c->n_attr && c->attr[at].kind != SP_ATTR_INTS) at++;
-    if (at == c->n_attr || c->attr[at].n >= SP_MAX_RANK)
-        return sp_fail(SP_ESHAPE, "%s: no room for the mapped dimension", op_name(c));
-    sp__batch_shape_attr(&b, at, c->attr[at].v.ints, c->attr[at].n);
-    SP_RETURN_IF(sp__call_below(level, &b.low));
-    sp_status status = wrap_results(&b);
-    for (int j = 0; j < c->n_out; j++) sp_drop(&b.low.out[j]);
-    return status;
-}
-
 sp_status sp__vmap_dispatch(sp_level *self, sp_call *c)
 {
     enum { ROOM = 8 };
     sp__tls.top = self;
     SP_RETURN_IF(sp__level_check(self, c));
-    bool any = false;
-    for (int i = 0; i < c->n_in; i++) any |= sp__of_level(c->in[i], self);
-    if (!any && sp_op_table[c->op].flags & SP_OPF_RANDOM) return run_random(self, c);
-    if (!any) return run_same(self, c);
-
-    if (sp_op_table[c->op].flags & SP_OPF_RANDOM &&
-        ((const sp_vmap_level *)self)->randomness != SP_RANDOM_DIFFERENT)
-        return sp_fail(SP_EUNSUPPORTED,
-                       "%s: random numbers for a mapped tensor inside vmap: pass "
-                       "randomness='different'",
-                       op_name(c));
+    sp_randomness randomness = SP_RANDOM_SAME;
+    if (sp_op_table[c->op].flags & SP_OPF_RANDOM)
+        SP_RETURN_IF(sp__vmap_randomness(self, c, &randomness));
+    bool same = randomness == SP_RANDOM_SAME;
+    for (int i = 0; i < c->n_in && same; i++) same = !sp__of_level(c->in[i], self);
+    if (same) return sp__call_below(self, c);
 
     sp_tensor *room[ROOM] = {NULL}, **in = room;
     size_t bytes = (size_t)c->n_in * sizeof *in;
     if (c->n_in > ROOM && !(in = sp__alloc_zero(bytes)))
         return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside vmap", op_name(c));
-    sp_batch b = {
-        .level = self, .c = c, .size = self->batch_size, .mapped = ops[c->op].mapped, .low = *c};
+    sp_batch b = {.level = self,
+                  .c = c,
+                  .size = self->batch_size,
+                  .mapped = ops[c->op].mapped,
+                  .randomness = randomness,
+                  .low = *c};
     b.low.in = in;
     for (int j = 0; j < SP_MAX_OUT; j++) b.low.out[j] = NULL;
     sp_status status = run_batched(&b);

@@ -16,9 +16,10 @@
 
 typedef struct sp_batch {
     sp_level *level;
-    const sp_call *c; /* as called: shapes of one example */
-    int64_t size;     /* examples */
-    uint32_t mapped;  /* inputs that the rule carries the mapped dimension through, as bits */
+    const sp_call *c;         /* as called: shapes of one example */
+    int64_t size;             /* examples */
+    sp_randomness randomness; /* of an op that draws numbers */
+    uint32_t mapped; /* inputs that the rule carries the mapped dimension through, as bits */
     sp_meta
         out[SP_MAX_OUT]; /* results for one example; rank and shape only where known (have_out) */
     bool have_out, done;
@@ -90,6 +91,12 @@ SP_MUST_USE sp_status sp__batch_unfold(const sp_batch *b, const sp_tensor *t, in
 
 /* Input i, made batched where it is not, folded; if it is there. */
 SP_MUST_USE sp_status sp__batch_fold_input(sp_batch *b, int i, int dim, int64_t groups);
+
+/* ---- random numbers (vmap_random.c) ----- */
+
+/* What a call of a random op is to do; ERROR is one. */
+SP_MUST_USE sp_status sp__vmap_randomness(const sp_level *level, const sp_call *c,
+                                          sp_randomness *out);
 
 /* ---- without a rule (vmap_slices.c) ----- */
 

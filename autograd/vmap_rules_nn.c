@@ -22,12 +22,161 @@ static sp_status matrix_operand(sp_batch *b, int i, int rank)
     return SP_OK;
 }
 
+/* A mapped vector with a matrix or vector that is the same for all: the vectors are the rows of one
+ * matrix. */
+static bool rows_times_shared(const sp_batch *b)
+{
+    int i = sp__batched(b, 0) ? 0 : 1;
+    return !sp__batched(b, 1 - i) && b->c->in[i]->rank == 1 && b->c->in[1 - i]->rank <= 2;
+}
+
+static sp_status rows_first(sp_batch *b)
+{
+    sp_tensor *shared = NULL;
+    if (sp__batched(b, 0)) return SP_OK;
+    if (b->c->in[0]->rank == 2)
+        SP_RETURN_IF(sp_transpose(b->low.in[0], 0, 1, &shared));
+    else
+        shared = sp__retain(b->low.in[0]);
+    sp__batch_set(b, 0, b->low.in[1]);
+    b->low.in[1] = shared;
+    return SP_OK;
+}
+
 sp_status sp__batch_matmul(sp_batch *b)
 {
+    if (rows_times_shared(b)) return rows_first(b);
     int rx = b->c->in[0]->rank, ry = b->c->in[1]->rank, rank = rx > ry ? rx : ry;
     if (rank < 2) rank = 2;
     SP_RETURN_IF(matrix_operand(b, 0, rank));
     return matrix_operand(b, 1, rank);
+}
+
+/* ---- normalisation ----- */
+
+/* layer_norm and rms_norm take leading dimensions anyway; of group_norm the first one counts
+ * examples. */
+static bool by_rows(const sp_batch *b)
+{
+    return b->c->op != SP_OP_GROUP_NORM && b->c->op != SP_OP_GROUP_NORM_BACKWARD;
+}
+
+static sp_status carry(sp_batch *b, int i)
+{
+    return by_rows(b) ? sp__batch_everywhere(b, i) : sp__batch_fold_input(b, i, 0, 1);
+}
+
+/* t becomes op(t, p), p being input i, a weight or bias, beside x of `rank` dimensions. */
+static sp_status apply(const sp_batch *b, int op, int i, int rank, sp_tensor **t)
+{
+    const sp_tensor *p = b->c->in[i];
+    int64_t shape[SP_MAX_RANK + 1] = {b->size};
+    int alone = !sp__batched(b, i), at = 1 + (by_rows(b) ? rank - p->rank : 1);
+    sp_tensor *in[2] = {*t};
+    sp_call c = {.op = (uint16_t)op, .n_in = 2, .n_out = 1, .in = in};
+    for (int d = 1; d <= rank; d++) shape[d] = d >= at && d < at + p->rank ? p->shape[d - at] : 1;
+    SP_RETURN_IF(sp_reshape(b->low.in[i], shape + alone, rank + 1 - alone, &in[1]));
+    sp_status status = sp__dispatch(&c);
+    sp_drop(&in[1]);
+    if (status != SP_OK) return status;
+    sp_drop(t);
+    *t = c.out[0];
+    return SP_OK;
+}
+
+/* (x - mean) / deviation, of the call's op without weight and bias, or of that whose derivative it
+ * is; x (B, ...) or, where it is the same for all, (...), and the result so. */
+static sp_status normalised(const sp_batch *b, const sp_tensor *x, bool mapped, sp_tensor **out)
+{
+    static const uint16_t forward[SP_OP_COUNT] = {
+        [SP_OP_LAYER_NORM_BACKWARD] = SP_OP_LAYER_NORM,
+        [SP_OP_RMS_NORM_BACKWARD] = SP_OP_RMS_NORM,
+        [SP_OP_GROUP_NORM_BACKWARD] = SP_OP_GROUP_NORM,
+    };
+    sp_tensor *in[3] = {NULL}, *folded = NULL;
+    sp_call c = *b->c;
+    sp_status status = SP_OK;
+    if (forward[c.op]) c.op = forward[c.op];
+    c.in = in, c.n_in = sp_op_table[c.op].n_in, c.n_out = 1, c.out[0] = NULL;
+    if (mapped && !by_rows(b)) SP_TRY(sp__batch_fold(b, x, 0, 1, &folded));
+    in[0] = folded ? folded : (sp_tensor *)x;
+    SP_TRY(sp__dispatch(&c));
+    SP_TRY(sp_reshape(c.out[0], x->shape, x->rank, out));
+out:
+    sp_drop(&folded), sp_drop(&c.out[0]);
+    return status;
+}
+
+/* x, weight and perhaps bias: these go along where they are the same for all. */
+sp_status sp__batch_norm(sp_batch *b)
+{
+    static const int by[] = {SP_OP_MUL, SP_OP_ADD};
+    bool own = false;
+    for (int i = 1; i < b->c->n_in; i++) own |= sp__batched(b, i);
+    if (!own) return carry(b, 0);
+    sp_tensor *y = NULL;
+    b->done = true;
+    SP_RETURN_IF(normalised(b, b->low.in[0], sp__batched(b, 0), &y));
+    sp_status status = SP_OK;
+    for (int i = 1; i < b->c->n_in; i++)
+        if (b->c->in[i]) SP_TRY(apply(b, by[i - 1], i, b->c->in[0]->rank, &y));
+    b->low.out[0] = y, y = NULL;
+out:
+    sp_drop(&y);
+    return status;
+}
+
+/* g (B, ...) summed to a parameter of each example. */
+static sp_status to_parameter(const sp_batch *b, const sp_tensor *g, int rank, sp_tensor **out)
+{
+    int64_t dims[SP_MAX_RANK];
+    int n = 0;
+    for (int d = 1; d < g->rank; d++)
+        if (by_rows(b) ? d < g->rank - rank : d != 2) dims[n++] = d;
+    const sp_sum_opt opt = {.size = sizeof opt, .dim = dims, .n_dim = n};
+    if (n > 0) return sp_sum(g, &opt, out);
+    *out = sp__retain(g);
+    return SP_OK;
+}
+
+/* The gradients of weight and bias: of each example by itself. */
+static sp_status gradients_of_parameters(sp_batch *b, const sp_tensor *grad, const sp_tensor *x)
+{
+    sp_tensor *z = NULL, *product = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(normalised(b, x, true, &z));
+    SP_TRY(sp_mul(grad, z, &product));
+    SP_TRY(to_parameter(b, product, b->out[1].rank, &b->low.out[1]));
+    if (b->c->n_out > 2) SP_TRY(to_parameter(b, grad, b->out[2].rank, &b->low.out[2]));
+out:
+    sp_drop(&z), sp_drop(&product);
+    return status;
+}
+
+/* grad, x, weight: the op itself gives the gradient of x, of grad times weight where the examples
+ * have weights of their own. */
+sp_status sp__batch_norm_backward(sp_batch *b)
+{
+    sp_tensor *grad = NULL, *x = NULL, *weight = b->c->in[2];
+    sp_status status = SP_OK;
+    b->done = true;
+    for (int i = 0; i < 2; i++) SP_TRY(sp__batch_everywhere(b, i));
+    grad = sp__retain(b->low.in[0]), x = sp__retain(b->low.in[1]);
+    if (weight && sp__batched(b, 2)) {
+        SP_TRY(apply(b, SP_OP_MUL, 2, b->c->in[1]->rank, &b->low.in[0]));
+        sp__batch_set(b, 2, NULL);
+    }
+    for (int i = 0; i < 2 && !by_rows(b); i++) {
+        sp_tensor *folded;
+        SP_TRY(sp__batch_fold(b, b->low.in[i], 0, 1, &folded));
+        sp__batch_set(b, i, folded);
+    }
+    SP_TRY(sp__dispatch(&b->low));
+    for (int j = 1; j < b->c->n_out; j++) sp_drop(&b->low.out[j]);
+    SP_TRY(gradients_of_parameters(b, grad, x));
+out:
+    sp_drop(&grad), sp_drop(&x);
+    return status;
 }
 
 /* ---- attention: examples count first in all inputs but the mask, which broadcasts ----- */

@@ -153,6 +153,15 @@ static int64_t count_elements(const sp_attr *size)
     return n;
 }
 
+/* Inside vmap the examples may get numbers of their own, also of a tensor that is not mapped. */
+static int64_t elements_of_all_examples(const sp_tensor *x)
+{
+    int64_t n = x->numel;
+    for (const sp_level *level = sp__tls.top; level; level = level->below)
+        if (level->kind == SP_LEVEL_VMAP) n *= level->batch_size;
+    return n;
+}
+
 /* Of an op over a tensor, four elements a block whatever the dtype, and all examples of a batch. */
 static uint64_t blocks_of(const sp_call *c)
 {
@@ -161,9 +170,7 @@ static uint64_t blocks_of(const sp_call *c)
     if (c->op == SP_OP_RANDPERM_WHOLE)
         return sp__random_blocks(c->attr[SP_RANDPERM_WHOLE_N].v.i, SP_FLOAT64);
     if (c->n_in == 0) return sp__random_blocks(count_elements(&c->attr[SP_RAND_SIZE]), dtype_of(c));
-    const sp_tensor *x = c->in[0];
-    while (x->wrap) x = x->wrap->inner;
-    return sp__random_blocks(x->numel, SP_FLOAT32);
+    return sp__random_blocks(elements_of_all_examples(c->in[0]), SP_FLOAT32);
 }
 
 void sp__random_issue(sp_call *c)

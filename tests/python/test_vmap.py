@@ -267,3 +267,192 @@ def test_a_missing_rule_is_loud_and_counted(capfd):
     jitted = spool.jit(lambda r: r * 2)
     jitted(x)
     assert "cumsum slice by slice" in spool.explain(jitted, quiet=True).text
+
+
+# ---- random numbers ------------------------------------------------------------------------------------------------------
+
+DRAWS = {
+    "rand": lambda x: spool.rand(4),
+    "randn": lambda x: spool.randn(2, 2),
+    "randint": lambda x: spool.randint(0, 1000000, (4,)),
+    "randperm": lambda x: spool.randperm(20),
+    "rand_like": spool.rand_like,
+    "dropout": lambda x: spool.dropout(x + 1),
+    "dropout of what is shared": lambda x: spool.dropout(spool.ones(30)),
+    "bernoulli": lambda x: spool.bernoulli(x * 0 + 0.5),
+    "normal": lambda x: spool.normal(x, 1.0),
+    "in place": lambda x: x.clone().uniform_(),
+    "multinomial": lambda x: spool.multinomial(x + 1, 20, True),
+}
+DRAWN_FROM = spool.tensor(np.zeros((5, 30)))
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_randomness(name):
+    draw = DRAWS[name]
+    with pytest.raises(NotImplementedError, match="randomness="):
+        vmap(draw)(DRAWN_FROM)
+    rows = vmap(draw, randomness="same")(DRAWN_FROM).tolist()
+    assert all(row == rows[0] for row in rows)
+    rows = vmap(draw, randomness="different")(DRAWN_FROM).tolist()
+    assert len({str(row) for row in rows}) == 5
+    inner = vmap(draw, randomness="different")
+    cube = vmap(inner, randomness="same")(spool.stack([DRAWN_FROM] * 3)).tolist()
+    assert cube[0] == cube[1] == cube[2] and cube[0][0] != cube[0][1]
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_derivatives_drop_what_was_dropped(randomness):
+    x = spool.tensor(np.random.default_rng(0).normal(size=(6, 20)))
+
+    def both(row):
+        def dropped(t):
+            out = spool.dropout(t)
+            return (out * out).sum(), out
+
+        gradient, out = grad(dropped, has_aux=True)(row)
+        return gradient, out
+
+    gradient, out = vmap(both, randomness=randomness)(x)
+    np.testing.assert_allclose(gradient.numpy(), 4 * out.numpy())
+    value, tangent = vmap(
+        lambda row: jvp(spool.dropout, (row,), (spool.ones(20).double(),)), randomness=randomness
+    )(x)
+    np.testing.assert_allclose(value.numpy(), (tangent * x).numpy())
+    assert 0 < (tangent == 0).sum().item() < tangent.numel()
+
+
+def test_what_was_dropped_outside_is_dropped_for_all_examples():
+    x = spool.tensor(np.random.default_rng(0).normal(size=20), requires_grad=True)
+    out = spool.dropout(x)
+    spool.rand(3)
+    rows = vmap(lambda g: spool.autograd.grad(out, x, g, retain_graph=True)[0])(
+        spool.tensor(np.eye(20))
+    )
+    np.testing.assert_allclose((rows @ x.detach()).numpy(), out.detach().numpy())
+
+
+def test_numbers_are_used_once():
+    """What vmap draws for a tensor that is not mapped is not drawn again."""
+    spool.manual_seed(1)
+    first = vmap(lambda x: spool.dropout(spool.ones(40)), randomness="different")(DRAWN_FROM)
+    after = spool.dropout(spool.ones(200)).reshape(5, 40)
+    for row in first.tolist():
+        assert row not in after.tolist()
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------------
+
+
+def reversed_by(make):
+    """A function that writes what it returns element by element."""
+
+    def function(x):
+        y = make(x)
+        for i in range(x.shape[0]):
+            y[x.shape[0] - 1 - i] = x[i] * 2
+        return y
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        spool.zeros_like,
+        spool.empty_like,
+        lambda x: spool.full_like(x, 3.0),
+        lambda x: x.new_zeros(4),
+        lambda x: x.new_full((4,), 1.0),
+        lambda x: x.clone(),
+    ],
+)
+def test_what_is_made_like_a_mapped_tensor_can_be_written(make):
+    x = spool.tensor(np.random.default_rng(0).normal(size=(3, 4)))
+    function = reversed_by(make)
+    np.testing.assert_array_equal(vmap(function)(x).numpy(), x.numpy()[:, ::-1] * 2)
+    gradient = vmap(grad(lambda t: (function(t) ** 2).sum()))(x)
+    np.testing.assert_allclose(gradient.numpy(), 8 * x.numpy())
+    tangent = jvp(vmap(function), (x,), (x,))[1]
+    np.testing.assert_array_equal(tangent.numpy(), x.numpy()[:, ::-1] * 2)
+    twice = vmap(vmap(function))(spool.stack([x, x + 1]))
+    np.testing.assert_array_equal(twice.numpy()[1], (x.numpy() + 1)[:, ::-1] * 2)
+
+
+IN_PLACE = {
+    "add_": lambda x, y: x.add_(y),
+    "mul_": lambda x, y: x.mul_(y.sum()),
+    "clamp_": lambda x, y: x.clamp_(-0.5, 0.5),
+    "copy_": lambda x, y: x.copy_(y.sum(0)),
+    "fill_": lambda x, y: x.fill_(y[0, 0]),
+    "masked_fill_": lambda x, y: x.masked_fill_(y > 0, 7.0),
+    "index_add_": lambda x, y: x.index_add_(0, spool.tensor([1, 1]), y[:2]),
+    "index_copy_": lambda x, y: x.index_copy_(1, spool.tensor([2]), y[:, :1]),
+    "scatter_": lambda x, y: x.scatter_(1, y.argsort(1), y),
+    "scatter_add_": lambda x, y: x.scatter_add_(0, (y > 0).long(), y),
+    "zero_": lambda x, y: x.zero_(),
+    "part": lambda x, y: x[1].add_(y[0]),
+    "column": lambda x, y: x[:, 1].mul_(y[:, 0]),
+    "setitem": lambda x, y: x.__setitem__((slice(None), 1), y[:, 0]),
+    "setitem by mask": lambda x, y: x.__setitem__(y > 0, 3.0),
+    "setitem by index": lambda x, y: x.__setitem__(y.argsort(0)[:, 0], y),
+    "index_put_": lambda x, y: x.index_put_((y.argsort(0)[:, 0],), y, accumulate=True),
+    "view": lambda x, y: x.view(-1).add_(y.reshape(-1)),
+    "transposed": lambda x, y: x.t().copy_(y.t()),
+}
+
+
+@pytest.mark.parametrize("in_dim", [0, -1])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place(name, in_dim):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, SIZE, 3, 3))
+
+    def one(a, b):
+        c = a * 1
+        IN_PLACE[name](c, b)
+        return c
+
+    check(one, [x, y], 1e-12, in_dim)
+    check(lambda a: one(a, spool.tensor(y[0])), [x], 1e-12, in_dim)
+    check(lambda a, b: grad(lambda t: (one(t, b) ** 3).sum())(a), [x, y], 1e-12, in_dim)
+    given = spool.tensor(np.moveaxis(x, 0, in_dim).copy())
+    vmap(lambda a, b: (IN_PLACE[name](a, b), a)[1], in_dims=(in_dim, 0))(given, spool.tensor(y))
+    wanted = loop(one, [x, y])[0]
+    np.testing.assert_allclose(np.moveaxis(given.numpy(), in_dim, 0), wanted, rtol=1e-12)
+
+
+def test_errors_say_what_to_do():
+    x = spool.tensor(np.ones((3, 4)))
+    shared = spool.zeros(4).double()
+    for function, kind, match in [
+        (lambda r: shared.add_(r), ValueError, "zeros_like"),
+        (lambda r: spool.exp(r, out=spool.empty(4).double()), NotImplementedError, "out="),
+        (lambda r: r.sum().item(), NotImplementedError, "item: inside vmap.*return it"),
+        (lambda r: r if r.sum() > 0 else -r, NotImplementedError, "inside vmap"),
+        (lambda r: r[r > 0], NotImplementedError, "index: .*where"),
+        (lambda r: r.masked_select(r > 0), NotImplementedError, "masked_select: .*where"),
+        (lambda r: r.nonzero(), NotImplementedError, "nonzero: .*inside vmap"),
+        (lambda r: r.unique(), NotImplementedError, "unique: .*sort"),
+        (lambda r: spool.bincount(r.long()), NotImplementedError, "bincount: .*one_hot"),
+        (lambda r: spool.one_hot(r.long()), NotImplementedError, "one_hot: .*num_classes"),
+        (lambda r: r.numpy(), NotImplementedError, "inside vmap"),
+    ]:
+        with pytest.raises(kind, match=match):
+            vmap(function)(x)
+    np.testing.assert_array_equal(vmap(lambda r: r * 2)(x).numpy(), 2 * x.numpy())
+
+
+def test_no_examples():
+    none = spool.zeros(0, 2, 3, 5, 5)
+    w, b = spool.ones(4, 3, 3, 3), spool.ones(4)
+    functions = {
+        (0, 2, 4, 3, 3): lambda x: spool.conv2d(x, w, b),
+        (0, 2, 3, 5): lambda x: spool.softmax(x, 1).sum(-1),
+        (0, 6): lambda x: spool.layer_norm(x, [5, 5]).amax((2, 3)).reshape(6),
+        (0,): lambda x: x.sum(),
+    }
+    for shape, function in functions.items():
+        assert vmap(function)(none).shape == shape
+    gradient = grad(lambda t: vmap(functions[0, 2, 4, 3, 3])(t).sum())(none)
+    assert gradient.shape == none.shape

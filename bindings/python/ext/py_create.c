@@ -103,21 +103,53 @@ static int take_size(const char *op, PyObject *const *args, Py_ssize_t n, PyObje
     return sp__py_ints_args(args, n, op, "size", sizes, rank);
 }
 
-/* value NULL: whatever the memory holds. */
-static PyObject *filled(int rank, const int64_t *sizes, const sp_scalar *value,
-                        const sp_py_making *how)
+static bool is_mapped(const sp_tensor *t)
+{
+    for (; t->wrap; t = t->wrap->inner)
+        if (t->wrap->kind == SP_LEVEL_VMAP) return true;
+    return false;
+}
+
+/* Inside vmap, what is made like a mapped tensor is mapped, too, so that mapped values can be
+ * written into it: where(a mapped truth value, t, t). */
+static sp_status map_like(const sp_tensor *like, sp_tensor **t)
+{
+    sp_tensor *differs = NULL, *number = NULL, *mapped = NULL;
+    sp_status status = SP_OK;
+    if (!like || !is_mapped(like)) return SP_OK;
+    SP_TRY(sp_ne(like, like, &differs));
+    SP_TRY(sp_any(differs, NULL, &number));
+    SP_TRY(sp_where(number, *t, *t, &mapped));
+    sp_drop(t);
+    *t = mapped;
+out:
+    sp_drop(&differs), sp_drop(&number);
+    return status;
+}
+
+static PyObject *made_like(sp_status status, const sp_tensor *like, sp_tensor *out,
+                           const sp_py_making *how)
+{
+    if (status == SP_OK) status = map_like(like, &out);
+    if (status != SP_OK) sp_drop(&out);
+    return sp__py_made(status, &out, how);
+}
+
+/* value NULL: whatever the memory holds. like: what it is mapped as by vmap, or NULL. */
+static PyObject *filled(const sp_tensor *like, int rank, const int64_t *sizes,
+                        const sp_scalar *value, const sp_py_making *how)
 {
     sp_full_opt full = {.size = sizeof full, .has_dtype = how->has_dtype, .dtype = how->dtype};
     sp_empty_opt empty = {.size = sizeof empty, .has_dtype = how->has_dtype, .dtype = how->dtype};
     sp_tensor *out = NULL;
     sp_status status =
         value ? sp_full(sizes, rank, *value, &full, &out) : sp_empty(sizes, rank, &empty, &out);
-    return sp__py_made(status, &out, how);
+    return made_like(status, like, out, how);
 }
 
 /* Of a number that Python code gave: a complex one goes by a tensor. */
-static PyObject *filled_with(const char *op, int rank, const int64_t *sizes, PyObject *value,
-                             const sp_py_making *how)
+static PyObject *filled_with(const char *op, const sp_tensor *like, int rank, const int64_t *sizes,
+                             PyObject *value, const sp_py_making *how)
 {
     sp_scalar number;
     double part[2];
@@ -126,14 +158,14 @@ static PyObject *filled_with(const char *op, int rank, const int64_t *sizes, PyO
     if (!is_complex)
         return sp__py_scalar(value, op, "fill_value", &number) < 0
                    ? NULL
-                   : filled(rank, sizes, &number, how);
+                   : filled(like, rank, sizes, &number, how);
     sp_full_tensor_opt full = {
         .size = sizeof full, .has_dtype = how->has_dtype, .dtype = how->dtype};
     sp_tensor *out = NULL, *one_number = sp__py_complex_tensor(value, NULL);
     if (!one_number) return NULL;
     sp_status status = sp_full_tensor(sizes, rank, one_number, &full, &out);
     sp_drop(&one_number);
-    return sp__py_made(status, &out, how);
+    return made_like(status, like, out, how);
 }
 
 static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyObject *names,
@@ -145,7 +177,7 @@ static PyObject *sized(const char *op, PyObject *const *args, Py_ssize_t n, PyOb
     sp_py_making how;
     if (sp__py_making(op, args + n, names, "size", &size, &how) < 0) return NULL;
     if (take_size(op, args, n, size, sizes, &rank) < 0) return NULL;
-    return filled(rank, sizes, value, &how);
+    return filled(NULL, rank, sizes, value, &how);
 }
 
 static PyObject *zeros(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -177,8 +209,8 @@ static PyObject *like(const char *op, PyObject *const *args, Py_ssize_t n, PyObj
     if (!t) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)t->dtype;
     how.has_dtype = true;
-    if (asks) return filled_with(op, t->rank, t->shape, given, &how);
-    return filled(t->rank, t->shape, value, &how);
+    if (asks) return filled_with(op, t, t->rank, t->shape, given, &how);
+    return filled(t, t->rank, t->shape, value, &how);
 }
 
 static PyObject *zeros_like(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -218,7 +250,7 @@ static PyObject *new_sized(PyObject *self, const char *op, PyObject *const *args
     if (take_size(op, args, n, size, sizes, &rank) < 0) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)sp__py_handle(self)->dtype;
     how.has_dtype = true;
-    return filled(rank, sizes, value, &how);
+    return filled(sp__py_handle(self), rank, sizes, value, &how);
 }
 
 static PyObject *new_zeros(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -248,7 +280,7 @@ static PyObject *new_full(PyObject *self, PyObject *const *args, Py_ssize_t n, P
     if (sp__py_ints(args[0], "new_full", "size", sizes, &rank) < 0) return NULL;
     if (!how.has_dtype) how.dtype = (sp_dtype)sp__py_handle(self)->dtype;
     how.has_dtype = true;
-    return filled_with("new_full", rank, sizes, value, &how);
+    return filled_with("new_full", sp__py_handle(self), rank, sizes, value, &how);
 }
 
 static PyObject *new_tensor(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
