@@ -81,9 +81,6 @@ out:
 
 static sp_status check_write(const sp_batch *b)
 {
-    if (b->c->flags & SP_CALL_OUT)
-        return sp_fail(SP_EUNSUPPORTED, "%s: out= is not available inside vmap; leave it away",
-                       op_name(b->c));
     if (sp__batched(b, 0)) {
         bool same = !b->have_out || b->out[0].rank == b->c->in[0]->rank;
         for (int d = 0; b->have_out && same && d < b->out[0].rank; d++)
@@ -135,7 +132,7 @@ static bool infers(int op)
 static sp_status run_batched(sp_batch *b)
 {
     sp_batch_rule rule = rule_for(b);
-    bool write = b->c->flags & (SP_CALL_INPLACE | SP_CALL_OUT);
+    bool write = b->c->flags & SP_CALL_INPLACE;
     if (!write && !rule && sp_op_table[b->c->op].body) return sp__body((sp_call *)b->c);
     if (infers(b->c->op)) {
         SP_RETURN_IF(sp__infer(b->c, b->out));
@@ -155,10 +152,36 @@ static sp_status run_batched(sp_batch *b)
     return status;
 }
 
+static sp_status check_out(const sp_call *c, const sp_tensor *made)
+{
+    const sp_tensor *t = c->out[0];
+    bool same = t->rank == made->rank;
+    for (int d = 0; d < t->rank && same; d++) same = t->shape[d] == made->shape[d];
+    if (!same)
+        return sp_fail(SP_ESHAPE, "%s: the result has shape %s, out %s; they must be equal",
+                       op_name(c), SP_SHAPE(made), SP_SHAPE(t));
+    if (sp__dtype_kind(made->dtype) <= sp__dtype_kind(t->dtype)) return SP_OK;
+    return sp_fail(SP_EDTYPE, "%s: the result is %s, which out, of %s, cannot hold", op_name(c),
+                   sp_dtype_name((sp_dtype)made->dtype), sp_dtype_name((sp_dtype)t->dtype));
+}
+
+/* Into a tensor that is there: what the call makes, copied. */
+static sp_status run_out(sp_level *self, sp_call *c)
+{
+    sp_call fresh = *c;
+    fresh.flags = 0, fresh.out[0] = NULL;
+    SP_RETURN_IF(sp__vmap_dispatch(self, &fresh));
+    sp_status status = check_out(c, fresh.out[0]);
+    if (status == SP_OK) status = sp_copy_(c->out[0], fresh.out[0]);
+    sp_drop(&fresh.out[0]);
+    return status;
+}
+
 sp_status sp__vmap_dispatch(sp_level *self, sp_call *c)
 {
     enum { ROOM = 8 };
     sp__tls.top = self;
+    if (c->flags & SP_CALL_OUT) return run_out(self, c);
     SP_RETURN_IF(sp__level_check(self, c));
     sp_randomness randomness = SP_RANDOM_SAME;
     if (sp_op_table[c->op].flags & SP_OPF_RANDOM)

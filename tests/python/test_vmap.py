@@ -422,12 +422,28 @@ def test_in_place(name, in_dim):
     np.testing.assert_allclose(np.moveaxis(given.numpy(), in_dim, 0), wanted, rtol=1e-12)
 
 
+def test_out():
+    x = spool.tensor(np.random.default_rng(0).normal(size=(3, 4)))
+    functions = [
+        lambda r: spool.exp(r, out=spool.empty_like(r)),
+        lambda r: spool.exp(r, out=r.new_empty(4)) * 2,
+        lambda r: spool.exp(x[0], out=spool.zeros_like(r)),
+        lambda r: spool.cat([r, x[1]], out=r.new_zeros(8)),
+        lambda r: spool.matmul(x, r, out=r.new_zeros(3)),
+        lambda r: spool.exp(x[0], out=spool.zeros(4).double()) + r,
+    ]
+    for function in functions:
+        check(function, [x.numpy()], 1e-12)
+
+
 def test_errors_say_what_to_do():
     x = spool.tensor(np.ones((3, 4)))
     shared = spool.zeros(4).double()
     for function, kind, match in [
         (lambda r: shared.add_(r), ValueError, "zeros_like"),
-        (lambda r: spool.exp(r, out=spool.empty(4).double()), NotImplementedError, "out="),
+        (lambda r: spool.exp(r, out=shared), ValueError, "zeros_like"),
+        (lambda r: spool.exp(r, out=r.new_empty(3)), spool.ShapeError, "exp: .*equal"),
+        (lambda r: spool.exp(r, out=spool.zeros_like(r).int()), spool.DTypeError, "exp: .*hold"),
         (lambda r: r.sum().item(), NotImplementedError, "item: inside vmap.*return it"),
         (lambda r: r if r.sum() > 0 else -r, NotImplementedError, "inside vmap"),
         (lambda r: r[r > 0], NotImplementedError, "index: .*where"),
