@@ -472,3 +472,113 @@ def test_no_examples():
         assert vmap(function)(none).shape == shape
     gradient = grad(lambda t: vmap(functions[0, 2, 4, 3, 3])(t).sum())(none)
     assert gradient.shape == none.shape
+
+
+# ---- programs, against PyTorch -------------------------------------------------------------------------------------------
+
+
+def normal(*shape, scale=0.3):
+    return np.random.default_rng(len(shape) + sum(shape)).normal(size=shape) * scale
+
+
+def mlp(lib, f):
+    def loss(w, x):
+        hidden = lib.tanh(f.linear(x, w[0], w[1]))
+        return (f.softplus(f.linear(hidden, w[2], w[3])) ** 2).sum()
+
+    return loss, [normal(7, 5), normal(7), normal(3, 7), normal(3)], normal(4, 5)
+
+
+def convnet(lib, f):
+    def loss(w, x):
+        h = f.max_pool2d(lib.tanh(f.conv2d(x.unsqueeze(0), w[0], w[1], padding=1)), 2)
+        h = f.group_norm(f.conv2d(h, w[2], stride=2, groups=2), 2, w[3], w[4])
+        h = lib.sigmoid(f.conv_transpose2d(h, w[5], w[6], stride=2))
+        h = f.avg_pool2d(h, 2, padding=1).flatten(1)
+        return -f.log_softmax(f.linear(h, w[7]), 1)[0, 1]
+
+    w = [normal(4, 2, 3, 3), normal(4), normal(6, 2, 2, 2), normal(6), normal(6)]
+    w += [normal(6, 3, 3, 3), normal(3), normal(5, 27)]
+    return loss, w, normal(4, 2, 8, 8)
+
+
+def attention(lib, f):
+    def loss(w, x):
+        h = f.layer_norm(x, (6,), w[0], w[1])
+        q, k, v = (t.reshape(5, 2, 3).transpose(0, 1) for t in f.linear(h, w[2], w[3]).chunk(3, -1))
+        y = f.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1).reshape(5, 6)
+        h = f.gelu(f.linear(x + y, w[4]))
+        return (h.cumsum(0) * lib.softmax(h, -1)).mean()
+
+    return (
+        loss,
+        [normal(6) + 1, normal(6), normal(18, 6), normal(18), normal(6, 6)],
+        normal(4, 5, 6),
+    )
+
+
+def lookup(lib, f):
+    def loss(w, x):
+        places = x.argsort(-1)
+        rows = w[0][places] * x.unsqueeze(-1)
+        best = rows.gather(1, places[:4].unsqueeze(0).expand(6, 4) % 4)
+        values, _ = lib.sort(best, 0)
+        return (
+            lib.logsumexp(values.index_select(0, places[:2]), 1).sum() * values.amax(1).cumsum(0)
+        ).sum()
+
+    return loss, [normal(6, 4)], normal(4, 6)
+
+
+def recurrence(lib, f):
+    def loss(w, x):
+        h = lib.zeros_like(x[0])
+        for t in range(3):
+            h = lib.tanh(w[0] @ h + x[t] @ w[1])
+        return (h * lib.where(h > 0, h, -h)).sum()
+
+    return loss, [normal(5, 5), normal(5, 5)], normal(4, 3, 5)
+
+
+def transformed(lib, f, t, build):
+    """What the transforms t make of a program, by name."""
+    loss, w, x = build(lib, f)
+    w, x = list(map(lib.tensor, w)), lib.tensor(x)
+    ones = [a * 0 + 1 for a in w]
+
+    def along(weights, example):
+        return t.jvp(lambda *v: loss(list(v), example), tuple(weights), tuple(ones))[1]
+
+    def curvature(weights, example):
+        return t.grad(lambda v: t.grad(lambda u: loss(u, example))(v)[0].sum())(weights)
+
+    stacked = [lib.stack([a * s for s in (0.5, 1.0, 2.0)]) for a in w]
+    return {
+        "gradients": lambda: t.vmap(t.grad(loss), in_dims=(None, 0))(w, x),
+        "gradients by examples": lambda: t.vmap(t.grad(loss, argnums=1), in_dims=(None, 0))(w, x),
+        "directions": lambda: t.vmap(along, in_dims=(None, 0))(w, x),
+        "second order": lambda: t.vmap(curvature, in_dims=(None, 0))(w, x),
+        "ensemble": lambda: t.vmap(t.vmap(loss, in_dims=(None, 0)), in_dims=(0, None))(stacked, x),
+        "gradients of an ensemble": lambda: t.vmap(
+            t.vmap(t.grad(loss), in_dims=(None, 0)), in_dims=(0, None)
+        )(stacked, x),
+        "gradient of a batch": lambda: t.grad(
+            lambda v: (t.vmap(loss, in_dims=(None, 0))(v, x) ** 2).sum()
+        )(w),
+        "rows": lambda: t.jacrev(lambda e: t.vmap(loss, in_dims=(None, 0))(w, e))(x),
+        "columns": lambda: t.jacfwd(lambda e: t.vmap(loss, in_dims=(None, 0))(w, e))(x[:2]),
+    }
+
+
+@pytest.mark.parametrize("build", [mlp, convnet, attention, lookup, recurrence])
+def test_programs_are_torchs(build):
+    import torch
+
+    ours = transformed(spool, spool.nn.functional, spool.func, build)
+    theirs = transformed(torch, torch.nn.functional, torch.func, build)
+    for name, function in theirs.items():
+        wanted = outputs(function())
+        for a, b in zip(outputs(ours[name]()), wanted, strict=True):
+            np.testing.assert_allclose(
+                a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-11, err_msg=name
+            )

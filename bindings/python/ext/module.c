@@ -74,7 +74,7 @@ static int start(PyObject *module)
     sp__py_hooks_start();
     if (sp__py_errors_start(module) < 0 || sp__py_types_start(module) < 0) return -1;
     if (sp__py_tensor_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
-    if (sp__py_random_start(module) < 0) return -1;
+    if (sp__py_random_start(module) < 0 || sp__py_tree_start(module) < 0) return -1;
     if (add_functions(module) < 0 || set_all(module) < 0) return -1;
     if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0) return -1;
     if (add_of_submodules(module) < 0 || start_graphs(module) < 0) return -1;

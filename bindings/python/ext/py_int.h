@@ -13,6 +13,7 @@ int sp__py_grad_start(PyObject *module);
 int sp__py_boundary_start(PyObject *module);
 int sp__py_mode_start(PyObject *module);
 int sp__py_random_start(PyObject *module);
+int sp__py_tree_start(PyObject *module);
 void sp__py_hooks_start(void);
 
 /* Tables that module.c and py_tensor.c join; each ends with an empty row. */

@@ -1,6 +1,6 @@
 """Trees of values: nested tuples, lists, dicts and named tuples, flattened and built up again."""
 
-_LEAF = object()
+from . import _C
 
 
 def flatten(tree):
@@ -8,40 +8,12 @@ def flatten(tree):
 
     Anything but tuple, list, dict and None is a leaf; None is structure. Dicts are walked in their own order.
     """
-    leaves = []
-    return leaves, _flatten(tree, leaves)
-
-
-def _flatten(tree, leaves):
-    kind = type(tree)
-    if kind is tuple or kind is list:
-        return kind, [_flatten(value, leaves) for value in tree]
-    if kind is dict:
-        return dict, list(tree), [_flatten(value, leaves) for value in tree.values()]
-    if tree is None:
-        return None
-    if isinstance(tree, tuple) and (hasattr(kind, "_fields") or hasattr(kind, "n_fields")):
-        return kind, [_flatten(value, leaves) for value in tree]
-    leaves.append(tree)
-    return _LEAF
+    return _C._tree_flatten(tree)
 
 
 def unflatten(structure, leaves):
     """The tree of that structure with these leaves."""
-    return _unflatten(structure, iter(leaves))
-
-
-def _unflatten(structure, leaves):
-    if structure is _LEAF:
-        return next(leaves)
-    if structure is None:
-        return None
-    if structure[0] is dict:
-        return {key: _unflatten(part, leaves) for key, part in zip(structure[1], structure[2])}
-    values = [_unflatten(part, leaves) for part in structure[1]]
-    if hasattr(structure[0], "_fields"):
-        return structure[0](*values)
-    return structure[0](values)  # tuple, list, or the named results of an op
+    return _C._tree_unflatten(structure, leaves)
 
 
 def tree_map(function, tree):
