@@ -151,24 +151,42 @@ static sp_status body_of(sp_call *c)
     return half >= 0 ? body_rounding_once(c, (sp_dtype)half) : sp__body(c);
 }
 
+static sp_status made_by_body(sp_call *c, sp_call *fresh)
+{
+    fresh->flags = 0;
+    fresh->out[0] = NULL;
+    SP_RETURN_IF(body_of(fresh));
+    sp_status status = check_written(c, fresh->out[0]);
+    if (status == SP_OK) status = sp_copy_(c->out[0], fresh->out[0]);
+    sp_drop(&fresh->out[0]);
+    return status;
+}
+
+/* The written tensor stands for what it was before: the body's ops may save that. */
+static sp_status write_recorded(sp_call *c, sp_call *fresh)
+{
+    enum { MOST = 32 }; /* as tools/optable/table.py checks; lists are not written */
+    sp_tensor *in[MOST], *before = NULL;
+    SP_RETURN_IF(sp_clone(c->in[0], &before));
+    for (int i = 0; i < c->n_in; i++) in[i] = c->in[i] == c->in[0] ? before : c->in[i];
+    fresh->in = in;
+    sp_status status = made_by_body(c, fresh);
+    sp_drop(&before);
+    return status;
+}
+
 /* Into a tensor that is there: what the body makes, copied. */
 static __attribute__((noinline)) sp_status write_body(sp_call *c)
 {
-    const sp_op_info *info = &sp_op_table[c->op];
     sp_call fresh = *c;
     if (c->flags & SP_CALL_INPLACE) c->out[0] = c->in[0];
-    if (c->flags & SP_CALL_OUT && wants_grad(c))
+    if (!wants_grad(c)) return made_by_body(c, &fresh);
+    if (c->flags & SP_CALL_OUT)
         return sp_fail(SP_EGRAD,
                        "%s: out= cannot be differentiated, but an argument requires grad; leave "
                        "out= away, or call it under no_grad()",
-                       info->name);
-    fresh.flags = 0;
-    fresh.out[0] = NULL;
-    SP_RETURN_IF(body_of(&fresh));
-    sp_status status = check_written(c, fresh.out[0]);
-    if (status == SP_OK) status = sp_copy_(c->out[0], fresh.out[0]);
-    sp_drop(&fresh.out[0]);
-    return status;
+                       sp_op_table[c->op].name);
+    return write_recorded(c, &fresh);
 }
 
 sp_status sp__dispatch(sp_call *c)

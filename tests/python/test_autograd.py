@@ -140,6 +140,22 @@ def test_random_programs_have_torchs_gradients(block):
     assert ran > 5
 
 
+@pytest.mark.parametrize(
+    "write",
+    [lambda t: t.clamp_(0.1), lambda t: t.logit_(eps=None), lambda t: t[1:].clamp_(max=0.5)],
+    ids=["clamp", "logit", "view"],
+)
+def test_composites_in_place(write):
+    """What their ops save is the written tensor's value before."""
+    grads = []
+    for lib in (spool, torch):
+        x = lib.tensor([0.3, 0.05, 0.7], dtype=lib.float64, requires_grad=True)
+        t = x * 1.0
+        write(t)
+        grads.append(lib.autograd.grad((t * t).sum(), x)[0].numpy())
+    same(*grads)
+
+
 # ---- nested transforms ----------------------------------------------------------------------------------------------------
 
 
