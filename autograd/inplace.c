@@ -70,6 +70,13 @@ void sp__views_follow(sp_grad_meta *base)
         if (!v->view_no_grad) v->self->flags |= SP_T_REQUIRES_GRAD;
 }
 
+static bool saves_output(const sp_node *node)
+{
+    for (int i = 0; i < node->n_saved; i++)
+        if (node->saved[i].index < 0) return true;
+    return false;
+}
+
 /* The node through which base's gradient will go when the part that x shows is rewritten by
  * `inner`. */
 static sp_status slices_new(const sp_tensor *x, sp_node *inner, sp_node **out)
@@ -80,7 +87,13 @@ static sp_status slices_new(const sp_tensor *x, sp_node *inner, sp_node **out)
     sp_node *node;
     SP_RETURN_IF(sp__node_bare(SP_NODE_SLICES, sizeof(sp_slices), inner->n_in, meta->base, &node));
     sp_slices *slices = (sp_slices *)node;
+    sp_status status = saves_output(inner) ? sp__value_alias(meta->base, &slices->base) : SP_OK;
+    if (status != SP_OK) {
+        sp__node_let_go(node);
+        return status;
+    }
     slices->inner = sp__node_keep(inner);
+    inner->flags |= SP_NODE_PART, inner->slices = slices;
     slices->steps = sp__step_keep(meta->steps);
     if (before.node) node->edges[0] = (sp_edge){sp__node_keep(before.node), before.nr};
     for (int i = 1; i < inner->n_in; i++) {
@@ -93,6 +106,17 @@ static sp_status slices_new(const sp_tensor *x, sp_node *inner, sp_node **out)
     sp__node_number(node);
     *out = node;
     return SP_OK;
+}
+
+sp_status sp__slices_part(sp_slices *s, sp_tensor **out)
+{
+    sp_tensor *base = NULL;
+    *out = NULL;
+    SP_RETURN_IF(sp__value_alias(s->base, &base));
+    sp_status status = sp__history_set(base, &s->node, 0);
+    if (status == SP_OK) status = sp__steps_view(s->steps, base, out);
+    sp_drop(&base);
+    return status;
 }
 
 sp_status sp__slices_vjp(sp_slices *s, sp_tensor *gy, uint64_t need, sp_tensor **gx)

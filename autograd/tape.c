@@ -50,6 +50,7 @@ static void bury(sp_node *node)
         sp_slices *slices = (sp_slices *)node;
         if (slices->inner) sp__node_let_go(slices->inner);
         sp__step_drop(slices->steps);
+        sp_drop(&slices->base);
     }
     sp__free(node, node->bytes);
 }
@@ -82,7 +83,9 @@ void sp__node_release(sp_node *node)
     if (node->kind == SP_NODE_LEAF) return;
     node->flags |= SP_NODE_RELEASED;
     saved_free(node);
-    if (node->kind == SP_NODE_SLICES) sp__node_release(((sp_slices *)node)->inner);
+    if (node->kind != SP_NODE_SLICES) return;
+    sp_drop(&((sp_slices *)node)->base);
+    sp__node_release(((sp_slices *)node)->inner);
 }
 
 /* ---- geometry ----- */
@@ -393,8 +396,12 @@ static sp_status output_again(sp_node *node, const sp_saved *s, replay *r)
     int i = -1 - s->index;
     r->out[i] = s->t;
     if (sp__tls.no_grad) return SP_OK;
-    SP_RETURN_IF(sp__value_alias(s->t, &r->owned[i]));
-    SP_RETURN_IF(sp__history_set(r->owned[i], node, i));
+    if (node->flags & SP_NODE_PART) {
+        SP_RETURN_IF(sp__slices_part(node->slices, &r->owned[i]));
+    } else {
+        SP_RETURN_IF(sp__value_alias(s->t, &r->owned[i]));
+        SP_RETURN_IF(sp__history_set(r->owned[i], node, i));
+    }
     r->out[i] = r->owned[i];
     return SP_OK;
 }

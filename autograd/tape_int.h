@@ -30,7 +30,8 @@ typedef enum sp_node_kind { SP_NODE_OP, SP_NODE_LEAF, SP_NODE_SLICES } sp_node_k
 
 enum {                       /* sp_node.flags */
        SP_NODE_RELEASED = 1, /* ran without retain_graph: saved values are gone */
-       SP_NODE_INPLACE = 2   /* edge 0 leads to what the written tensor was before */
+       SP_NODE_INPLACE = 2,  /* edge 0 leads to what the written tensor was before */
+       SP_NODE_PART = 16     /* the inner one of `slices` */
 };
 
 /* One hook; owned by the node that it listens to. */
@@ -73,7 +74,10 @@ struct sp_node {
     int64_t *geometry; /* of every input, then of every output: see pack_geometry() in tape.c */
     sp_hook *hooks;
     struct sp_task *tasks;
-    sp_node *next_dead;
+    union {
+        sp_node *next_dead;       /* of a node that nobody refers to any more */
+        struct sp_slices *slices; /* PART: whose; borrowed */
+    };
 };
 
 typedef struct sp_leaf {
@@ -87,6 +91,7 @@ typedef struct sp_slices {
     sp_node node; /* edge 0: the base before; edges 1...: inner's inputs 1... */
     sp_node *inner;
     struct sp_step *steps;
+    sp_tensor *base; /* owned: the base without history, if inner saves its output */
 } sp_slices;
 
 /* One call that made a view of its input; shared by all views made further on. */
@@ -235,6 +240,8 @@ void sp__views_follow(sp_grad_meta *base);
 /* Runs and records a call with SP_CALL_INPLACE or SP_CALL_OUT. */
 SP_MUST_USE sp_status sp__record_write(sp_call *c, sp_level *level, uint64_t need);
 SP_MUST_USE sp_status sp__slices_vjp(sp_slices *node, sp_tensor *gy, uint64_t need, sp_tensor **gx);
+/* What inner made, with its history: the part that the steps show of what the base became. */
+SP_MUST_USE sp_status sp__slices_part(sp_slices *node, sp_tensor **out);
 
 /* ---- hooks.c ----- */
 

@@ -156,6 +156,24 @@ def test_composites_in_place(write):
     same(*grads)
 
 
+@pytest.mark.parametrize("op", ["sigmoid_", "exp_", "tanh_", "sqrt_", "reciprocal_"])
+@pytest.mark.parametrize(
+    "view", [lambda t: t[...], lambda t: t[0], lambda t: t.transpose(0, 1)[1:]], ids=range(3)
+)
+def test_second_derivative_of_a_write_through_a_view(view, op):
+    """The op saves its result, which is a part of what the base has become."""
+    rows = []
+    for lib in (spool, torch):
+        x = lib.tensor([[0.3, 0.7], [1.1, 0.4]], dtype=lib.float64, requires_grad=True)
+        t = x * 1.0
+        getattr(view(t), op)()
+        (grad,) = lib.autograd.grad((t * t).sum(), x, create_graph=True)
+        (second,) = lib.autograd.grad(grad.sum(), x, create_graph=True)
+        rows.append([grad, second, *lib.autograd.grad(second.sum(), x)])
+    for got, wanted in zip(*rows):
+        same(got.detach().numpy(), wanted.detach().numpy())
+
+
 # ---- nested transforms ----------------------------------------------------------------------------------------------------
 
 
