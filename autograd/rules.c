@@ -136,48 +136,54 @@ out:
     return status;
 }
 
+/* x ** e log(x), and 0 where x is 0 and e is not negative. There x is replaced before its logarithm
+ * is taken, so that no derivative of this is 0 times infinity. */
 sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_tensor *e,
                                     const sp_tensor *power, sp_tensor **out)
 {
-    sp_tensor *log = NULL, *steep = NULL, *zero = NULL, *above = NULL, *flat = NULL, *slope = NULL,
-              *real = NULL;
+    sp_tensor *zero = NULL, *real = NULL, *above = NULL, *flat = NULL, *base = NULL, *log = NULL,
+              *slope = NULL;
     sp_status status = SP_OK;
     *out = NULL;
-    SP_TRY(sp_log(x, &log));
-    SP_TRY(sp_mul(power, log, &steep));
     SP_TRY(sp_eq_scalar(x, SP_INT(0), &zero));
     SP_TRY(sp_real(e, &real));
     SP_TRY(sp_ge_scalar(real, SP_INT(0), &above));
     SP_TRY(sp_logical_and(zero, above, &flat));
-    SP_TRY(sp_where_scalar_x(flat, SP_INT(0), steep, &slope));
+    SP_TRY(sp_where_scalar_x(flat, SP_INT(1), x, &base));
+    SP_TRY(sp_log(base, &log));
+    SP_TRY(sp_mul(power, log, &slope));
     SP_TRY(sp_mul(gy, slope, out));
 out:
-    sp_drop(&log), sp_drop(&steep), sp_drop(&zero), sp_drop(&above), sp_drop(&flat);
-    sp_drop(&real), sp_drop(&slope);
+    sp_drop(&zero), sp_drop(&real), sp_drop(&above), sp_drop(&flat), sp_drop(&base);
+    sp_drop(&log), sp_drop(&slope);
+    return status;
+}
+
+/* d 0 ** e / d e: the same with 1 and 0 for the bases. */
+static sp_status slope_of_zero(const sp_tensor *e, const sp_tensor *power, sp_tensor **out)
+{
+    sp_tensor *real = NULL, *flat = NULL, *base = NULL, *log = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_real(e, &real));
+    SP_TRY(sp_ge_scalar(real, SP_INT(0), &flat));
+    SP_TRY(sp_cast(flat, sp__dtype_real(power->dtype), &base));
+    SP_TRY(sp_log(base, &log));
+    SP_TRY(sp_mul(power, log, out));
+out:
+    sp_drop(&real), sp_drop(&flat), sp_drop(&base), sp_drop(&log);
     return status;
 }
 
 sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scalar base,
                                 const sp_tensor *power, sp_tensor **out)
 {
-    sp_tensor *slope = NULL, *gx = NULL, *flat = NULL, *real = NULL;
-    sp_status status = SP_OK;
+    sp_tensor *slope = NULL;
     double number = base.kind == SP_FLOAT64 ? base.v.f : (double)base.v.i;
     *out = NULL;
-    SP_TRY(sp_mul_scalar(power, SP_FLOAT(log(number)), &slope));
-    if (number != 0) {
-        SP_TRY(sp_mul(gy, slope, out));
-        goto out;
-    }
-    SP_TRY(sp_mul(gy, slope, &gx));
-    SP_TRY(sp_real(e, &real));
-    SP_TRY(sp_ge_scalar(real, SP_INT(0), &flat));
-    SP_TRY(sp_where_scalar_x(flat, SP_INT(0), gx, out));
-out:
+    sp_status status = number == 0 ? slope_of_zero(e, power, &slope)
+                                   : sp_mul_scalar(power, SP_FLOAT(log(number)), &slope);
+    if (status == SP_OK) status = sp_mul(gy, slope, out);
     sp_drop(&slope);
-    sp_drop(&gx);
-    sp_drop(&flat);
-    sp_drop(&real);
     return status;
 }
 

@@ -47,6 +47,8 @@ RIGHT = {
     "complex": (lambda z: (z * z.conj() * 3 + z.exp(), z.abs()), [imaginary(2, 2)]),
     "complex to real": (lambda z: z.abs().sum() * z.angle(), [imaginary(3)]),
     "real to complex": (lambda x, y: spool.complex(x, y * x).exp(), [real(3), real(3, seed=1)]),
+    "power of zero": (lambda x: 0 ** (x * x + 0.5), [real(3)]),
+    "zero to a power": (lambda x: spool.zeros(3).double() ** (x * x + 0.5), [real(3)]),
     "transposed": (lambda x: x @ x.T, [real(3, 2).detach().T.requires_grad_()]),
 }
 
