@@ -44,16 +44,15 @@ out:
     return status;
 }
 
-static sp_status check_root(const sp_tensor *root, const sp_tensor *gradient)
+static sp_status check_only_element(const sp_tensor *root)
 {
-    SP_RETURN_IF(sp__check_alive(root, "grad"));
-    if (!gradient && root->numel != 1)
+    if (root->numel != 1)
         return sp_fail(SP_ESHAPE,
                        "grad: the function returned a tensor of shape %s; it must return one "
                        "element (use sum() or mean(), "
                        "or vjp() or jacrev() for several)",
                        SP_SHAPE(root));
-    if (!gradient && sp__dtype_is_complex(root->dtype))
+    if (sp__dtype_is_complex(root->dtype))
         return sp_fail(
             SP_EDTYPE,
             "grad: the function returned %s; it must return a real number (use abs(), or "
@@ -67,27 +66,57 @@ static sp_status check_root(const sp_tensor *root, const sp_tensor *gradient)
     return SP_OK;
 }
 
-sp_status sp__grad_of(sp_level *level, const sp_tensor *root, const sp_tensor *gradient,
-                      const sp_tensor *const *inputs, int n, bool retain, sp_tensor **grads)
+typedef struct ends { /* the roots that lead anywhere, and their weights */
+    const sp_tensor **root, **weight;
+    int n;
+} ends;
+
+static sp_status choose_ends(const sp_level *level, const sp_tensor *const *roots,
+                             const sp_tensor *const *weights, int n_roots, ends *e)
 {
-    for (int i = 0; i < n; i++) grads[i] = NULL;
-    SP_RETURN_IF(check_root(root, gradient));
-    sp_status status = SP_OK;
-    if (!sp__wants_grad(root, level)) {
-        SP_TRY(zeros_below(level, inputs, n, grads));
-        return SP_OK;
+    for (int i = 0; i < n_roots; i++) {
+        SP_RETURN_IF(sp__check_alive(roots[i], "grad"));
+        if (!weights) SP_RETURN_IF(check_only_element(roots[i]));
+        if (weights) SP_RETURN_IF(sp__check_alive(weights[i], "grad"));
+        if ((weights && !weights[i]) || !sp__wants_grad(roots[i], level)) continue;
+        e->root[e->n] = roots[i];
+        if (weights) e->weight[e->n] = weights[i];
+        e->n++;
     }
+    return SP_OK;
+}
+
+static sp_status gradients(const sp_level *level, const ends *e, bool weighted,
+                           const sp_tensor *const *inputs, int n, bool retain, sp_tensor **grads)
+{
+    if (e->n == 0) return zeros_below(level, inputs, n, grads);
     sp_grad_opt opt = {.size = sizeof opt,
-                       .grad_outputs = gradient ? &gradient : NULL,
+                       .grad_outputs = weighted ? e->weight : NULL,
                        .retain_graph = retain,
                        .materialize_grads = true};
-    SP_TRY(sp_grad(&root, 1, inputs, n, &opt, grads));
+    SP_RETURN_IF(sp_grad(e->root, e->n, inputs, n, &opt, grads));
     for (int i = 0; i < n; i++) {
         sp_tensor *wrapped = grads[i];
         grads[i] = sp__retain(sp__below(wrapped, level));
         sp_drop(&wrapped);
     }
-out:
+    return SP_OK;
+}
+
+sp_status sp__grad_of(sp_level *level, const sp_tensor *const *roots,
+                      const sp_tensor *const *weights, int n_roots, const sp_tensor *const *inputs,
+                      int n, bool retain, sp_tensor **grads)
+{
+    enum { ROOM = 8 };
+    const sp_tensor *room[2 * ROOM], **list = room;
+    size_t bytes = 2 * (size_t)n_roots * sizeof *list;
+    for (int i = 0; i < n; i++) grads[i] = NULL;
+    if (n_roots > ROOM && !(list = sp__alloc(bytes)))
+        return sp_fail(SP_EMEMORY, "grad: no memory for %d results", n_roots);
+    ends e = {list, list + n_roots, 0};
+    sp_status status = choose_ends(level, roots, weights, n_roots, &e);
+    if (status == SP_OK) status = gradients(level, &e, weights, inputs, n, retain, grads);
+    if (list != room) sp__free(list, bytes);
     for (int i = 0; i < n && status != SP_OK; i++) sp_drop(&grads[i]);
     return status;
 }

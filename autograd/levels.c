@@ -43,6 +43,13 @@ sp_status sp__level_push(sp_level_kind kind, sp_level **out)
     return SP_OK;
 }
 
+sp_status sp__level_push_again(uint64_t id, sp_level **out)
+{
+    SP_RETURN_IF(sp__level_push(SP_LEVEL_GRAD, out));
+    (*out)->id = id;
+    return SP_OK;
+}
+
 sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness, sp_level **out)
 {
     SP_RETURN_IF(sp__level_push(SP_LEVEL_VMAP, out));

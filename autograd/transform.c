@@ -132,8 +132,8 @@ sp_status sp_grad_fn(sp_fn fn, void *ctx, const sp_tensor *const *in, int n_in, 
     for (int i = 0; i < n_in; i++) SP_TRY(sp__grad_wrap(level, in[i], i < n_grad, &wrapped[i]));
     SP_TRY(call_fn("grad", fn, ctx, wrapped, n_in, made, MAX_RESULTS, &n_made));
     if (n_made == 0) SP_TRY(sp_fail(SP_EVALUE, "grad: the function returned nothing"));
-    SP_TRY(
-        sp__grad_of(level, made[0], NULL, (const sp_tensor *const *)wrapped, n_grad, false, grads));
+    SP_TRY(sp__grad_of(level, (const sp_tensor *const *)made, NULL, 1,
+                       (const sp_tensor *const *)wrapped, n_grad, false, grads));
     if (value) SP_TRY(sp__grad_unwrap(level, made[0], value));
 out:
     drop_all(made, MAX_RESULTS);

@@ -28,6 +28,9 @@ typedef enum sp_randomness { /* what random ops do inside vmap */
 SP_MUST_USE sp_status sp__level_push(sp_level_kind kind, sp_level **out);
 SP_MUST_USE sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness,
                                           sp_level **out);
+/* The grad level that had this id, back on top of the stack: what was recorded at it can be pulled
+ * back through again, for as long as the levels that it stood on are there. */
+SP_MUST_USE sp_status sp__level_push_again(uint64_t id, sp_level **out);
 /* Takes the level off, with all that were left above it, and frees it. */
 void sp__level_pop(sp_level *level);
 /* EGRAD, naming the transform, when t belongs to a level that is not on this thread's stack any
@@ -41,9 +44,11 @@ SP_MUST_USE sp_status sp__grad_wrap(sp_level *level, const sp_tensor *x, bool le
                                     sp_tensor **out);
 /* The value of t one level down. */
 SP_MUST_USE sp_status sp__grad_unwrap(sp_level *level, const sp_tensor *t, sp_tensor **out);
-/* d root / d inputs, one level down and differentiable there; zeros for inputs that root does not
- * depend on. gradient NULL: root must have one element. Uses the level's tape up unless retain. */
-SP_MUST_USE sp_status sp__grad_of(sp_level *level, const sp_tensor *root, const sp_tensor *gradient,
+/* The sum over roots of weight * d root / d inputs, one level down and differentiable there; zeros
+ * for inputs that no root depends on. weights NULL: each root must have one element; a weight NULL:
+ * zero. Uses the level's tape up unless retain. */
+SP_MUST_USE sp_status sp__grad_of(sp_level *level, const sp_tensor *const *roots,
+                                  const sp_tensor *const *weights, int n_roots,
                                   const sp_tensor *const *inputs, int n, bool retain,
                                   sp_tensor **grads);
 
@@ -69,6 +74,8 @@ SP_MUST_USE sp_status sp__vmap_wrap(sp_level *level, const sp_tensor *x, int64_t
  */
 SP_MUST_USE sp_status sp__vmap_unwrap(sp_level *level, const sp_tensor *t, int64_t dim,
                                       sp_tensor **out);
+/* t one level down; EVALUE where its examples differ. */
+SP_MUST_USE sp_status sp__vmap_unwrap_same(sp_level *level, const sp_tensor *t, sp_tensor **out);
 /* How often vmap had to loop over slices because an op has no rule: this one, or all together. */
 int64_t sp__vmap_fallbacks_of(int op);
 int64_t sp__vmap_fallbacks(void);

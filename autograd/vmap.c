@@ -267,3 +267,15 @@ sp_status sp__vmap_unwrap(sp_level *level, const sp_tensor *t, int64_t dim, sp_t
     sp__below_leave(&was);
     return status;
 }
+
+sp_status sp__vmap_unwrap_same(sp_level *level, const sp_tensor *t, sp_tensor **out)
+{
+    *out = NULL;
+    SP_RETURN_IF(sp__check_alive(t, "vmap"));
+    if (sp__of_level(t, level) && t->wrap->batched)
+        return sp_fail(SP_EVALUE,
+                       "vmap: out_dims is None for a result that depends on what is mapped over; "
+                       "give the dimension where its examples are to stand");
+    *out = sp__retain(sp__below(t, level));
+    return SP_OK;
+}

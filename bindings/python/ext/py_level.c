@@ -31,6 +31,71 @@ static int tensor_converter(PyObject *o, void *out)
     return (*(sp_tensor **)out = sp__py_tensor_arg(o, "transform", "value")) != NULL;
 }
 
+/* The tensors of a list or tuple, borrowed from it; None: NULL. */
+typedef struct tensors {
+    const sp_tensor **t;
+    int n;
+    const sp_tensor *room[8];
+} tensors;
+
+static void tensors_free(tensors *ts)
+{
+    if (ts->t && ts->t != ts->room) sp__free(ts->t, (size_t)ts->n * sizeof *ts->t);
+}
+
+static int tensors_of(PyObject *list, tensors *out)
+{
+    *out = (tensors){.t = out->room};
+    if (!PyList_Check(list) && !PyTuple_Check(list)) {
+        PyErr_SetString(PyExc_TypeError, "transform: expected a list or tuple of tensors");
+        return -1;
+    }
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(list);
+    out->n = (int)n;
+    if (n > (Py_ssize_t)(sizeof out->room / sizeof *out->room))
+        out->t = sp__alloc((size_t)n * sizeof *out->t);
+    if (!out->t) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *o = PySequence_Fast_GET_ITEM(list, i);
+        out->t[i] = o == Py_None ? NULL : sp__py_tensor_arg(o, "transform", "value");
+        if (out->t[i] || o == Py_None) continue;
+        tensors_free(out);
+        return -1;
+    }
+    return 0;
+}
+
+static int no_gaps(const tensors *ts)
+{
+    for (int i = 0; i < ts->n; i++) {
+        if (ts->t[i]) continue;
+        PyErr_SetString(PyExc_TypeError, "transform: None among the tensors");
+        return -1;
+    }
+    return 0;
+}
+
+/* A tuple of n new references, which becomes theirs; room[] is freed. */
+static PyObject *results(sp_status status, sp_tensor **made, int n)
+{
+    for (int i = 0; i < n && status; i++) sp_drop(&made[i]);
+    PyObject *tuple = status ? sp__py_raise(status) : sp__py_tuple(made, n);
+    sp__free(made, (size_t)n * sizeof *made);
+    return tuple;
+}
+
+static sp_tensor **room_for(int n)
+{
+    sp_tensor **made = sp__alloc_zero((size_t)n * sizeof *made);
+    if (!made) PyErr_NoMemory();
+    return made;
+}
+
+/* ---- pushing and popping ----- */
+
 static PyObject *push(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -38,6 +103,16 @@ static PyObject *push(PyObject *module, PyObject *args)
     sp_level *level = NULL;
     if (!PyArg_ParseTuple(args, "s:_level_push", &kind)) return NULL;
     sp_status status = sp__level_push(strcmp(kind, "jvp") ? SP_LEVEL_GRAD : SP_LEVEL_JVP, &level);
+    return level_wrap(status, level);
+}
+
+static PyObject *push_again(PyObject *module, PyObject *number)
+{
+    (void)module;
+    sp_level *level = NULL;
+    unsigned long long id = PyLong_AsUnsignedLongLong(number);
+    if (id == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+    sp_status status = sp__level_push_again(id, &level);
     return level_wrap(status, level);
 }
 
@@ -59,6 +134,13 @@ static PyObject *push_vmap(PyObject *module, PyObject *args)
                         randomness);
 }
 
+static PyObject *level_id(PyObject *module, PyObject *capsule)
+{
+    (void)module;
+    sp_level *level;
+    return level_converter(capsule, &level) ? PyLong_FromUnsignedLongLong(level->id) : NULL;
+}
+
 static PyObject *pop(PyObject *module, PyObject *capsule)
 {
     (void)module;
@@ -71,16 +153,44 @@ static PyObject *pop(PyObject *module, PyObject *capsule)
 
 /* ---- grad ----- */
 
-static PyObject *grad_wrap(PyObject *module, PyObject *args)
+static sp_status grad_wrap_each(sp_level *level, const tensors *x, sp_tensor **made)
+{
+    for (int i = 0; i < x->n; i++) SP_RETURN_IF(sp__grad_wrap(level, x->t[i], true, &made[i]));
+    return SP_OK;
+}
+
+static sp_status grad_unwrap_each(sp_level *level, const tensors *t, sp_tensor **made)
+{
+    for (int i = 0; i < t->n; i++) SP_RETURN_IF(sp__grad_unwrap(level, t->t[i], &made[i]));
+    return SP_OK;
+}
+
+typedef sp_status (*each_fn)(sp_level *level, const tensors *in, sp_tensor **made);
+
+/* A tuple of one result for each tensor of args[1]. */
+static PyObject *for_each(PyObject *args, const char *format, each_fn each)
+{
+    sp_level *level;
+    PyObject *list, *result = NULL;
+    tensors in;
+    if (!PyArg_ParseTuple(args, format, level_converter, &level, &list)) return NULL;
+    if (tensors_of(list, &in) < 0) return NULL;
+    sp_tensor **made = no_gaps(&in) < 0 ? NULL : room_for(in.n);
+    if (made) result = results(each(level, &in, made), made, in.n);
+    tensors_free(&in);
+    return result;
+}
+
+static PyObject *grad_wrap_all(PyObject *module, PyObject *args)
 {
     (void)module;
-    sp_level *level;
-    sp_tensor *x, *out = NULL;
-    int leaf;
-    if (!PyArg_ParseTuple(args, "O&O&p:_grad_wrap", level_converter, &level, tensor_converter, &x,
-                          &leaf))
-        return NULL;
-    return sp__py_result(sp__grad_wrap(level, x, leaf, &out), out);
+    return for_each(args, "O&O:_grad_wrap_all", grad_wrap_each);
+}
+
+static PyObject *grad_unwrap_all(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return for_each(args, "O&O:_grad_unwrap_all", grad_unwrap_each);
 }
 
 static PyObject *grad_unwrap(PyObject *module, PyObject *args)
@@ -97,50 +207,86 @@ static PyObject *grad_of(PyObject *module, PyObject *args)
 {
     (void)module;
     sp_level *level;
-    sp_tensor *root, *gradient = NULL;
-    PyObject *seed, *inputs;
+    PyObject *lists[3], *result = NULL;
+    tensors roots, weights = {.t = NULL}, in;
     int retain;
-    if (!PyArg_ParseTuple(args, "O&O&OO!p:_grad_of", level_converter, &level, tensor_converter,
-                          &root, &seed, &PyTuple_Type, &inputs, &retain))
+    if (!PyArg_ParseTuple(args, "O&OOOp:_grad_of", level_converter, &level, &lists[0], &lists[1],
+                          &lists[2], &retain))
         return NULL;
-    if (seed != Py_None && !tensor_converter(seed, &gradient)) return NULL;
-    int n = (int)PyTuple_GET_SIZE(inputs);
-    for (int i = 0; i < n; i++)
-        if (!sp__py_tensor_arg(PyTuple_GET_ITEM(inputs, i), "grad", "argument")) return NULL;
-    size_t bytes = (size_t)n * sizeof(sp_tensor *);
-    sp_tensor **grads = sp__alloc_zero(bytes);
-    if (!grads) return PyErr_NoMemory();
-    const sp_tensor *const *in = (const sp_tensor *const *)&PyTuple_GET_ITEM(inputs, 0);
-    sp_status status = sp__grad_of(level, root, gradient, in, n, retain, grads);
-    PyObject *result = status ? sp__py_raise(status) : sp__py_tuple(grads, n);
-    sp__free(grads, bytes);
+    bool weighted = lists[1] != Py_None;
+    if (tensors_of(lists[0], &roots) < 0) return NULL;
+    if (tensors_of(lists[2], &in) < 0) goto roots;
+    if (weighted && tensors_of(lists[1], &weights) < 0) goto in;
+    if (weighted && weights.n != roots.n)
+        PyErr_SetString(PyExc_ValueError, "transform: one weight a result expected");
+    sp_tensor **made =
+        PyErr_Occurred() || no_gaps(&roots) < 0 || no_gaps(&in) < 0 ? NULL : room_for(in.n);
+    if (made)
+        result = results(sp__grad_of(level, roots.t, weights.t, roots.n, in.t, in.n, retain, made),
+                         made, in.n);
+    tensors_free(&weights);
+in:
+    tensors_free(&in);
+roots:
+    tensors_free(&roots);
     return result;
 }
 
 /* ---- jvp ----- */
 
-static PyObject *dual(PyObject *module, PyObject *args)
+static PyObject *dual_all(PyObject *module, PyObject *args)
 {
     (void)module;
     sp_level *level;
-    sp_tensor *x, *tangent = NULL, *out = NULL;
-    PyObject *along;
-    if (!PyArg_ParseTuple(args, "O&O&O:_dual", level_converter, &level, tensor_converter, &x,
-                          &along))
+    PyObject *values, *tangents, *result = NULL;
+    tensors x, t;
+    if (!PyArg_ParseTuple(args, "O&OO:_dual_all", level_converter, &level, &values, &tangents))
         return NULL;
-    if (along != Py_None && !tensor_converter(along, &tangent)) return NULL;
-    return sp__py_result(sp__dual(level, x, tangent, &out), out);
+    if (tensors_of(values, &x) < 0) return NULL;
+    if (tensors_of(tangents, &t) < 0) goto values;
+    if (x.n != t.n) PyErr_SetString(PyExc_ValueError, "jvp: one tangent a value expected");
+    sp_tensor **made = PyErr_Occurred() || no_gaps(&x) < 0 ? NULL : room_for(x.n);
+    sp_status status = SP_OK;
+    for (int i = 0; made && i < x.n && status == SP_OK; i++)
+        status = sp__dual(level, x.t[i], t.t[i], &made[i]);
+    if (made) result = results(status, made, x.n);
+    tensors_free(&t);
+values:
+    tensors_free(&x);
+    return result;
 }
 
-static PyObject *undual(PyObject *module, PyObject *args)
+static sp_status undual_each(sp_level *level, const tensors *t, sp_tensor **values,
+                             sp_tensor **tangents)
+{
+    for (int i = 0; i < t->n; i++)
+        SP_RETURN_IF(sp__undual(level, t->t[i], &values[i], &tangents[i]));
+    return SP_OK;
+}
+
+static PyObject *undual_all(PyObject *module, PyObject *args)
 {
     (void)module;
     sp_level *level;
-    sp_tensor *t, *pair[2] = {NULL, NULL};
-    if (!PyArg_ParseTuple(args, "O&O&:_undual", level_converter, &level, tensor_converter, &t))
-        return NULL;
-    sp_status status = sp__undual(level, t, &pair[0], &pair[1]);
-    return status ? sp__py_raise(status) : sp__py_tuple(pair, 2);
+    PyObject *list, *pair = NULL;
+    tensors in;
+    if (!PyArg_ParseTuple(args, "O&O:_undual_all", level_converter, &level, &list)) return NULL;
+    if (tensors_of(list, &in) < 0) return NULL;
+    sp_tensor **values = no_gaps(&in) < 0 ? NULL : room_for(in.n);
+    sp_tensor **tangents = values ? room_for(in.n) : NULL;
+    if (values && !tangents) sp__free(values, (size_t)in.n * sizeof *values);
+    if (tangents) {
+        sp_status status = undual_each(level, &in, values, tangents);
+        PyObject *v = results(status, values, in.n);
+        for (int i = 0; i < in.n && !v; i++) sp_drop(&tangents[i]);
+        PyObject *t = v ? results(status, tangents, in.n) : NULL;
+        if (!v) sp__free(tangents, (size_t)in.n * sizeof *tangents);
+        if (t) pair = PyTuple_Pack(2, v, t);
+        Py_XDECREF(v);
+        Py_XDECREF(t);
+    }
+    tensors_free(&in);
+    return pair;
 }
 
 /* ---- vmap ----- */
@@ -162,10 +308,13 @@ static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
     (void)module;
     sp_level *level;
     sp_tensor *t, *out = NULL;
-    long long dim;
-    if (!PyArg_ParseTuple(args, "O&O&L:_vmap_unwrap", level_converter, &level, tensor_converter, &t,
-                          &dim))
+    PyObject *place;
+    if (!PyArg_ParseTuple(args, "O&O&O:_vmap_unwrap", level_converter, &level, tensor_converter, &t,
+                          &place))
         return NULL;
+    if (place == Py_None) return sp__py_result(sp__vmap_unwrap_same(level, t, &out), out);
+    long long dim = PyLong_AsLongLong(place);
+    if (dim == -1 && PyErr_Occurred()) return NULL;
     return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), out);
 }
 
@@ -244,18 +393,26 @@ PyMethodDef sp__py_level_functions[] = {
      "_level_push(kind)\n--\n\nA level of kind 'grad' or 'jvp' on top of this thread's stack."},
     {"_level_push_vmap", push_vmap, METH_VARARGS,
      "_level_push_vmap(batch_size, randomness)\n--\n\nA vmap level."},
+    {"_level_push_again", push_again, METH_O,
+     "_level_push_again(id)\n--\n\nThe grad level that had this id, once more."},
+    {"_level_id", level_id, METH_O, "_level_id(level)\n--\n\nIts number."},
     {"_level_pop", pop, METH_O, "_level_pop(level)\n--\n\nTakes the level off again."},
-    {"_grad_wrap", grad_wrap, METH_VARARGS, "_grad_wrap(level, x, leaf)\n--\n\nx at the level."},
+    {"_grad_wrap_all", grad_wrap_all, METH_VARARGS,
+     "_grad_wrap_all(level, values)\n--\n\nValues at the level, to differentiate by."},
     {"_grad_unwrap", grad_unwrap, METH_VARARGS,
      "_grad_unwrap(level, t)\n--\n\nt's value one level down."},
+    {"_grad_unwrap_all", grad_unwrap_all, METH_VARARGS,
+     "_grad_unwrap_all(level, tensors)\n--\n\nTheir values one level down."},
     {"_grad_of", grad_of, METH_VARARGS,
-     "_grad_of(level, root, gradient, inputs, retain)\n--\n\nDerivatives one level down."},
-    {"_dual", dual, METH_VARARGS, "_dual(level, x, tangent)\n--\n\nx with a tangent."},
-    {"_undual", undual, METH_VARARGS, "_undual(level, t)\n--\n\nValue and tangent."},
+     "_grad_of(level, roots, weights, inputs, retain)\n--\n\nDerivatives one level down."},
+    {"_dual_all", dual_all, METH_VARARGS,
+     "_dual_all(level, values, tangents)\n--\n\nValues with tangents (None: zero)."},
+    {"_undual_all", undual_all, METH_VARARGS,
+     "_undual_all(level, tensors)\n--\n\nValues, and tangents."},
     {"_vmap_wrap", vmap_wrap, METH_VARARGS,
      "_vmap_wrap(level, x, dim)\n--\n\nx with a dimension hidden."},
     {"_vmap_unwrap", vmap_unwrap, METH_VARARGS,
-     "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back."},
+     "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back (None: it has none)."},
     {"_vmap_fallbacks", vmap_fallbacks, METH_NOARGS,
      "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far, by op."},
     {"_vmap_loop_always", vmap_loop_always, METH_O,

@@ -1,0 +1,124 @@
+"""``vmap``: a function of one example, for a batch of them."""
+
+from .. import _C
+from .._tree import broadcast_prefix, flatten, unflatten
+from .arguments import Tensor, transformed
+
+__all__ = ["vmap"]
+
+
+def _batch_size(leaves, dims):
+    sizes = {}
+    for leaf, dim in zip(leaves, dims):
+        if dim is None:
+            continue
+        if not isinstance(dim, int) or isinstance(dim, bool):
+            raise TypeError(f"vmap: in_dims must hold ints and None, not {type(dim).__name__}")
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                f"vmap: in_dims maps over an argument of type {type(leaf).__name__}; pass None for it"
+            )
+        if not -leaf.ndim <= dim < leaf.ndim:
+            raise IndexError(f"vmap: in_dims has {dim} for a tensor of shape {tuple(leaf.shape)}")
+        sizes[leaf.shape[dim]] = tuple(leaf.shape)
+    if not sizes:
+        raise ValueError("vmap: in_dims maps over no argument")
+    if len(sizes) > 1:
+        raise _C.ShapeError(f"vmap: the mapped dimensions differ in size: {sorted(sizes)}")
+    return next(iter(sizes))
+
+
+def _places(out_dims, output, outputs):
+    places = broadcast_prefix(out_dims, output, "vmap: out_dims")
+    for place, value in zip(places, outputs):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"vmap: results must be Tensors or trees of them, found {type(value).__name__}"
+            )
+        if place is not None and (not isinstance(place, int) or isinstance(place, bool)):
+            raise TypeError(f"vmap: out_dims must hold ints and None, not {type(place).__name__}")
+    return places
+
+
+def _run(func, leaves, dims, structure, out_dims, size, randomness):
+    """Results of one batch: leaves, where the mapped dimension is in each, structure."""
+    level = _C._level_push_vmap(size, randomness)
+    try:
+        mapped = [
+            x if dim is None else _C._vmap_wrap(level, x, dim) for x, dim in zip(leaves, dims)
+        ]
+        args, kwargs = unflatten(structure, mapped)
+        output = func(*args, **kwargs)
+        outputs, out_structure = flatten(output)
+        places = _places(out_dims, output, outputs)
+        results = [_C._vmap_unwrap(level, o, place) for o, place in zip(outputs, places)]
+    finally:
+        _C._level_pop(level)
+    return results, places, out_structure
+
+
+def _run_chunks(func, leaves, dims, structure, out_dims, size, randomness, chunk_size):
+    parts = []
+    for start in range(0, max(size, 1), chunk_size):
+        count = min(chunk_size, size - start)
+        some = [x if dim is None else x.narrow(dim, start, count) for x, dim in zip(leaves, dims)]
+        parts.append(_run(func, some, dims, structure, out_dims, count, randomness))
+    _, places, out_structure = parts[0]
+    columns = zip(*(part[0] for part in parts))
+    results = [
+        column[0] if place is None else _C.cat(list(column), place)
+        for column, place in zip(columns, places)
+    ]
+    return results, out_structure
+
+
+def vmap(func, in_dims=0, out_dims=0, randomness="error", *, chunk_size=None):
+    """The function that maps ``func`` over a dimension of its arguments, as one batched computation.
+
+    Parameters
+    ----------
+    func : callable
+        Written for one example.
+    in_dims : int, None, or a tuple of these and of trees
+        The dimension of each argument to map over; None: the same for every example. Keyword arguments are mapped over
+        dimension 0.
+    out_dims : int, None, or tree of these
+        Where the mapped dimension goes in each result; None: nowhere, for a result that is the same for every example.
+    randomness : {'error', 'different', 'same'}
+        What random numbers do: raise, differ from example to example, or agree.
+    chunk_size : int or None
+        How many examples are computed at a time; None: all. Less memory, more calls of ``func``.
+
+    Raises
+    ------
+    ShapeError
+        The mapped dimensions differ in size.
+    IndexError
+        A tensor has no such dimension.
+    ValueError
+        Nothing is mapped over, or ``out_dims`` is None for a result that differs between examples.
+
+    >>> import spool
+    >>> dot = lambda a, b: (a * b).sum()
+    >>> spool.func.vmap(dot, in_dims=(0, None))(spool.tensor([[1.0, 2.0], [3.0, 4.0]]), spool.tensor([1.0, 10.0]))
+    tensor([21., 43.])
+    """
+    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
+        raise ValueError(f"vmap: chunk_size must be None or an int above 0, not {chunk_size!r}")
+
+    @transformed(func)
+    def wrapper(*args, **kwargs):
+        leaves, structure = flatten((args, kwargs))
+        dims = broadcast_prefix(in_dims, args, "vmap: in_dims") + [0] * len(flatten(kwargs)[0])
+        size = _batch_size(leaves, dims)
+        if chunk_size is None or chunk_size >= size:
+            results, _, out_structure = _run(
+                func, leaves, dims, structure, out_dims, size, randomness
+            )
+        else:
+            results, out_structure = _run_chunks(
+                func, leaves, dims, structure, out_dims, size, randomness, chunk_size
+            )
+        return unflatten(out_structure, results)
+
+    return wrapper
