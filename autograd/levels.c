@@ -7,7 +7,10 @@ static _Atomic uint64_t last_level_id;
 
 static const char *level_name(int kind)
 {
-    static const char *const names[] = {"jvp", "vmap", "grad"};
+    static const char *const names[] = {[SP_LEVEL_JVP] = "jvp",
+                                        [SP_LEVEL_VMAP] = "vmap",
+                                        [SP_LEVEL_GRAD] = "grad",
+                                        [SP_LEVEL_JET] = "jet"};
     return names[kind];
 }
 
@@ -15,6 +18,7 @@ static const char *level_name(int kind)
 
 static size_t level_bytes(int kind)
 {
+    if (kind == SP_LEVEL_JET) return sizeof(sp_jet_level);
     return kind == SP_LEVEL_VMAP ? sizeof(sp_vmap_level) : sizeof(sp_level);
 }
 
@@ -28,8 +32,11 @@ static sp_level **top_transform_at(void)
 
 sp_status sp__level_push(sp_level_kind kind, sp_level **out)
 {
-    static sp_status (*const dispatch[])(sp_level *, sp_call *) = {
-        sp__jvp_dispatch, sp__vmap_dispatch, sp__grad_dispatch};
+    static sp_status (*const dispatch[])(sp_level *,
+                                         sp_call *) = {[SP_LEVEL_JVP] = sp__forward_dispatch,
+                                                       [SP_LEVEL_VMAP] = sp__vmap_dispatch,
+                                                       [SP_LEVEL_GRAD] = sp__grad_dispatch,
+                                                       [SP_LEVEL_JET] = sp__forward_dispatch};
     sp_level *level = sp__alloc_zero(level_bytes(kind));
     if (!level) return sp_fail(SP_EMEMORY, "%s: no memory for a level", level_name(kind));
     level->id = atomic_fetch_add(&last_level_id, 1) + 1;
@@ -50,6 +57,16 @@ sp_status sp__level_push_again(uint64_t id, sp_level **out)
     return SP_OK;
 }
 
+sp_status sp__level_push_jet(int64_t order, sp_level **out)
+{
+    if (order < 1 || order > SP_JET_MAX)
+        return sp_fail(SP_EVALUE, "jet: an order of %lld, expected 1 to %d", (long long)order,
+                       SP_JET_MAX);
+    SP_RETURN_IF(sp__level_push(SP_LEVEL_JET, out));
+    ((sp_jet_level *)*out)->order = (uint8_t)order;
+    return SP_OK;
+}
+
 sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness, sp_level **out)
 {
     SP_RETURN_IF(sp__level_push(SP_LEVEL_VMAP, out));
@@ -57,6 +74,12 @@ sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness, sp_l
     ((sp_vmap_level *)*out)->randomness = (uint8_t)randomness;
     sp__vmap_random_start((sp_vmap_level *)*out);
     return SP_OK;
+}
+
+int sp__level_order(const sp_level *level)
+{
+    if (level->kind == SP_LEVEL_JVP) return 1;
+    return level->kind == SP_LEVEL_JET ? ((const sp_jet_level *)level)->order : 0;
 }
 
 static bool on_stack(uint64_t id)
@@ -180,21 +203,31 @@ static void geometry_at(const sp_level *level, const sp_tensor *inner, sp_meta *
     sp__meta_update(m);
 }
 
-sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_tensor *tangent,
-                       sp_tensor **out)
+sp_status sp__wrap_series(const sp_level *level, const sp_tensor *inner, sp_tensor *const *tangents,
+                          int stride, sp_tensor **out)
 {
-    sp_wrap *wrap = sp__alloc_zero(sizeof *wrap);
+    int order = sp__level_order(level);
+    sp_wrap *wrap = sp__alloc_zero(sp__wrap_bytes(order));
     *out = NULL;
     if (!wrap)
         return sp_fail(SP_EMEMORY, "%s: no memory for a level's value", level_name(level->kind));
     wrap->level_id = level->id;
     wrap->kind = level->kind;
     wrap->batched = level->kind == SP_LEVEL_VMAP;
+    wrap->order = (uint8_t)order;
     wrap->inner = sp__retain(inner);
-    wrap->tangent = tangent ? sp__retain(tangent) : NULL;
+    for (int k = 0; tangents && k < order; k++)
+        wrap->tangent[k] = tangents[k * stride] ? sp__retain(tangents[k * stride]) : NULL;
     sp_meta meta;
     geometry_at(level, inner, &meta);
     sp_status status = sp__handle_wrap(&meta, wrap, out);
     if (status != SP_OK) sp__wrap_free(wrap);
     return status;
+}
+
+sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner, const sp_tensor *tangent,
+                       sp_tensor **out)
+{
+    SP_ASSERT(!tangent || sp__level_order(level) == 1);
+    return sp__wrap_series(level, inner, tangent ? (sp_tensor *const *)&tangent : NULL, 0, out);
 }

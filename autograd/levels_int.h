@@ -1,4 +1,4 @@
-/* The thread's stack of levels from the inside: what grad, jvp and vmap levels share.
+/* The thread's stack of levels from the inside: what grad, jvp, jet and vmap levels share.
  *
  *     sp__tls.top -> vmap #7 -> grad #5 -> jvp #2 -> (the tape)
  *
@@ -21,10 +21,15 @@ typedef struct sp_vmap_level {
     uint64_t seed, offset; /* of the random numbers, when the level was pushed */
 } sp_vmap_level;
 
+typedef struct sp_jet_level {
+    sp_level level;
+    uint8_t order; /* coefficients beyond the value; lowered while derivatives are evaluated */
+} sp_jet_level;
+
 void sp__vmap_random_start(sp_vmap_level *v);
 
 sp_status sp__grad_dispatch(sp_level *self, sp_call *c);
-sp_status sp__jvp_dispatch(sp_level *self, sp_call *c);
+sp_status sp__forward_dispatch(sp_level *self, sp_call *c); /* jvp and jet */
 sp_status sp__vmap_dispatch(sp_level *self, sp_call *c);
 
 static inline bool sp__of_level(const sp_tensor *t, const sp_level *level)
@@ -36,6 +41,11 @@ static inline bool sp__of_level(const sp_tensor *t, const sp_level *level)
 static inline sp_tensor *sp__below(const sp_tensor *t, const sp_level *level)
 {
     return sp__of_level(t, level) ? t->wrap->inner : (sp_tensor *)t;
+}
+
+static inline bool sp__is_forward(const sp_level *level)
+{
+    return level->kind == SP_LEVEL_JVP || level->kind == SP_LEVEL_JET;
 }
 
 /* EGRAD naming the op when an input belongs to no level at or below `level`. */
@@ -51,8 +61,12 @@ SP_MUST_USE sp_status sp__level_run_below(sp_level *level, sp_call *c);
 /* Runs c, whose tensors are all from below, one level down. */
 SP_MUST_USE sp_status sp__call_below(const sp_level *level, sp_call *c);
 
-/* A wrapper at level for inner, and tangent (NULL: none); both gain a reference. VMAP: inner has
- * the mapped dimension first. */
+/* A wrapper at level for inner, and, of a level that has an order, for as many tangents (NULL: all
+ * zero) that stand `stride` apart; all gain a reference. VMAP: inner has the mapped dimension
+ * first. */
+SP_MUST_USE sp_status sp__wrap_series(const sp_level *level, const sp_tensor *inner,
+                                      sp_tensor *const *tangents, int stride, sp_tensor **out);
+/* The same with one tangent at most. */
 SP_MUST_USE sp_status sp__wrap_new(const sp_level *level, const sp_tensor *inner,
                                    const sp_tensor *tangent, sp_tensor **out);
 

@@ -61,10 +61,11 @@ sp_status sp__history(const sp_tensor *t, sp_edge *out)
 
 static sp_status wrapped_alias(const sp_tensor *t, sp_tensor **out)
 {
-    sp_wrap *wrap = sp__dup(t->wrap, sizeof *wrap);
+    sp_wrap *wrap = sp__dup(t->wrap, sp__wrap_bytes(t->wrap->order));
     if (!wrap) return sp_fail(SP_EMEMORY, "autograd: no memory for a transform's value");
     sp__retain(wrap->inner);
-    if (wrap->tangent) sp__retain(wrap->tangent);
+    for (int k = 0; k < wrap->order; k++)
+        if (wrap->tangent[k]) sp__retain(wrap->tangent[k]);
     sp_meta meta;
     sp__meta_of(t, &meta);
     sp_status status = sp__handle_wrap(&meta, wrap, out);

@@ -67,7 +67,9 @@ sp_status sp_set_requires_grad(sp_tensor *t, bool on)
             sp_dtype_name(t->dtype));
     if (on && t->wrap && t->wrap->kind != SP_LEVEL_GRAD)
         return sp_fail(SP_EGRAD, "requires_grad: inside %s use spool.func.grad() to differentiate",
-                       t->wrap->kind == SP_LEVEL_VMAP ? "vmap" : "jvp");
+                       t->wrap->kind == SP_LEVEL_VMAP  ? "vmap"
+                       : t->wrap->kind == SP_LEVEL_JVP ? "jvp"
+                                                       : "jet");
     if (!sp__is_leaf(t)) {
         if (on) return SP_OK;
         return sp_fail(SP_EGRAD, "requires_grad: can be switched off at leaves only; this tensor "

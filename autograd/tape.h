@@ -65,6 +65,10 @@ typedef struct sp_rule { /* generated: autograd_gen.c, indexed by opcode */
     const uint64_t *vjp_reads_in; /* per input i: which inputs gx[i] reads, so that only needed
                                      values are saved */
     const uint32_t *vjp_reads_out;
+    const uint64_t *vjp_bends_in; /* the same, but only where gx[i] has a derivative by what it
+                                     reads: not where it compares, or takes a sign */
+    const uint32_t *vjp_bends_out;
+    uint32_t jvp_bends_out; /* the outputs that the jvp formula has a derivative by */
 } sp_rule;
 extern const sp_rule sp__rules[];
 

@@ -16,6 +16,8 @@
 
 #include "ops/dispatch.h"
 
+enum { SP_JET_MAX = 64 }; /* coefficients that a Taylor series may have beside its value */
+
 typedef enum sp_randomness { /* what random ops do inside vmap */
                              SP_RANDOM_ERROR,
                              SP_RANDOM_DIFFERENT, /* each example draws its own numbers */
@@ -26,6 +28,8 @@ typedef enum sp_randomness { /* what random ops do inside vmap */
 
 /* A level on top of the calling thread's stack. GRAD: switches grad mode on, until it is popped. */
 SP_MUST_USE sp_status sp__level_push(sp_level_kind kind, sp_level **out);
+/* order: 1 to SP_JET_MAX. */
+SP_MUST_USE sp_status sp__level_push_jet(int64_t order, sp_level **out);
 SP_MUST_USE sp_status sp__level_push_vmap(int64_t batch_size, sp_randomness randomness,
                                           sp_level **out);
 /* The grad level that had this id, back on top of the stack: what was recorded at it can be pulled
@@ -63,6 +67,21 @@ SP_MUST_USE sp_status sp__dual_parts(sp_level *level, const sp_tensor *t, sp_ten
 /* The same with zeros where there is none. */
 SP_MUST_USE sp_status sp__undual(sp_level *level, const sp_tensor *t, sp_tensor **value,
                                  sp_tensor **tangent);
+
+/* ---- jet: x(t) = x + series[0] t + series[1] t^2 + ..., truncated ----- */
+
+/* How many coefficients a tensor of the level carries beside its value: of jvp 1, of grad and vmap
+ * 0. */
+int sp__level_order(const sp_level *level);
+/* x with the level's order of coefficients, each of x's shape and dtype (NULL: zero). */
+SP_MUST_USE sp_status sp__series(sp_level *level, const sp_tensor *x,
+                                 const sp_tensor *const *series, sp_tensor **out);
+/* Value and coefficients (zeros where there are none) one level down. */
+SP_MUST_USE sp_status sp__unseries(sp_level *level, const sp_tensor *t, sp_tensor **value,
+                                   sp_tensor **series);
+/* How often a series was found term by term, because an op's derivative reads its own result and
+ * the op has no recurrence: cost of order^3 instead of order^2. */
+int64_t sp__jet_fallbacks(void);
 
 /* ---- vmap ----- */
 

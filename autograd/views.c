@@ -288,7 +288,7 @@ sp_status sp__view_note(const sp_call *c, const sp_level *level)
     SP_RETURN_IF(sp__meta(base, &root));
     SP_RETURN_IF(sp__meta(c->out[0], &meta));
     meta->view_no_grad =
-        from->view_no_grad || (sp__tls.no_grad && !(level && level->kind == SP_LEVEL_JVP));
+        from->view_no_grad || (sp__tls.no_grad && !(level && sp__is_forward(level)));
     if (!meta->view_no_grad) {
         bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) &&
                        base->offset == 0 && base->dtype == c->in[0]->dtype;

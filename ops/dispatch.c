@@ -24,8 +24,10 @@ static sp_status at_level(sp_tls *tls, sp_call *c)
 
 static const char *transform_of(const sp_tensor *t)
 {
-    static const char *const names[] = {
-        [SP_LEVEL_JVP] = "jvp", [SP_LEVEL_VMAP] = "vmap", [SP_LEVEL_GRAD] = "grad"};
+    static const char *const names[] = {[SP_LEVEL_JVP] = "jvp",
+                                        [SP_LEVEL_VMAP] = "vmap",
+                                        [SP_LEVEL_GRAD] = "grad",
+                                        [SP_LEVEL_JET] = "jet"};
     return t->wrap ? names[t->wrap->kind] : "a transform";
 }
 
@@ -234,8 +236,8 @@ sp_status sp__value_ready(const sp_tensor *t, const char *op)
 void sp__wrap_free(sp_wrap *wrap)
 {
     sp_drop(&wrap->inner);
-    sp_drop(&wrap->tangent);
-    sp__free(wrap, sizeof *wrap);
+    for (int k = 0; k < wrap->order; k++) sp_drop(&wrap->tangent[k]);
+    sp__free(wrap, sp__wrap_bytes(wrap->order));
 }
 
 /* A constructor, so that the hooks are there in every program that this file is linked into:

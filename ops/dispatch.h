@@ -21,6 +21,7 @@ typedef enum sp_level_kind {
     SP_LEVEL_JVP,
     SP_LEVEL_VMAP,
     SP_LEVEL_GRAD,
+    SP_LEVEL_JET,
     SP_LEVEL_AUTOCAST /* no transform: ops/autocast.h */
 } sp_level_kind;
 
@@ -37,9 +38,10 @@ typedef struct sp_level {
 typedef struct sp_wrap {
     uint64_t level_id;
     uint8_t kind;
-    bool batched;       /* VMAP: inner has the mapped dimension at 0; else it is the same for all */
-    sp_tensor *inner;   /* the value one level down; owned */
-    sp_tensor *tangent; /* JVP: owned; NULL: zero */
+    bool batched;     /* VMAP: inner has the mapped dimension at 0; else it is the same for all */
+    uint8_t order;    /* JVP: 1; JET: how many Taylor coefficients follow the value; else 0 */
+    sp_tensor *inner; /* the value one level down; owned */
+    sp_tensor *tangent[]; /* the `order` coefficients; owned; NULL: zero */
 } sp_wrap;
 
 typedef struct sp_tracer { /* replaces evaluation at the bottom */
@@ -108,6 +110,10 @@ typedef struct sp_where_hooks {
 } sp_where_hooks;
 SP_API extern sp_where_hooks sp__where_hooks;
 
+static inline size_t sp__wrap_bytes(int order)
+{
+    return sizeof(sp_wrap) + (size_t)order * sizeof(sp_tensor *);
+}
 void sp__wrap_free(sp_wrap *wrap); /* registered as sp_handle_hooks.wrap_free */
 
 #endif

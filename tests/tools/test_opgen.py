@@ -377,6 +377,50 @@ def test_geometry_is_not_saved(tmp_path):
     assert "reads_in_mul[] = {0x2, 0x1}" in code
 
 
+FLAT = """
+- op: gt(Tensor x, Tensor y) -> Tensor
+  doc: Whether x is above y.
+  infer: compare
+  pointwise: true
+  nondiff: true
+  operator: gt
+  sample: ["(3,), (3,)"]
+- op: sign(Tensor x) -> Tensor
+  doc: Sign.
+  infer: pointwise
+  pointwise: true
+  vjp:
+    x: fill(gy, 0)
+  sample: ["(3,)"]
+- op: where(Tensor cond, Tensor x, Tensor y) -> Tensor
+  doc: Choice.
+  infer: pointwise
+  pointwise: true
+  nondiff: [cond]
+  vjp:
+    x: where(cond, gy, gy)
+    y: where(cond, gy, gy)
+  sample: ["(3,), (3,), (3,)"]
+"""
+
+
+@pytest.mark.parametrize(
+    "formula, bends_in, bends_out",
+    [
+        ("gy * x", "0x1", "0"),
+        ("gy * out", "0", "0x1"),
+        ("gy * sign(x)", "0", "0"),
+        ("where(x > out, gy, x)", "0x1", "0"),
+        ("helper(gy, x, out)", "0x1", "0x1"),
+        ("reshape(gy, x.shape)", "0", "0"),
+    ],
+)
+def test_what_is_only_compared_does_not_bend(tmp_path, formula, bends_in, bends_out):
+    code = rules.generate(read(tmp_path, BASE, FLAT, unary(f"vjp: {{x: '{formula}'}}")))
+    assert f"bends_in_foo[] = {{{bends_in}}}" in code
+    assert f"bends_out_foo[] = {{{bends_out}}}" in code
+
+
 def test_pointwise_sums_to_input(tmp_path):
     code = rules.generate(read(tmp_path, BASE))
     assert "sp__rule_sum_to(gy, &a->in_meta[0], &a->gx[0])" in code

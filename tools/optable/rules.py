@@ -474,14 +474,70 @@ def _sum_parts(node, count):
     return [node, *parts]
 
 
-def _reads_table(op, reads):
+def _reads_table(op, what, reads):
     n = max(len(op.inputs), 1)
     ins = [mask([k for kind, k in sorted(reads.get(i, ())) if kind == "in"]) for i in range(n)]
     outs = [mask([k for kind, k in sorted(reads.get(i, ())) if kind == "out"]) for i in range(n)]
     return (
-        f"static const uint64_t reads_in_{op.c_name}[] = {{{', '.join(ins)}}};\n"
-        f"static const uint32_t reads_out_{op.c_name}[] = {{{', '.join(outs)}}};"
+        f"static const uint64_t {what}_in_{op.c_name}[] = {{{', '.join(ins)}}};\n"
+        f"static const uint32_t {what}_out_{op.c_name}[] = {{{', '.join(outs)}}};"
     )
+
+
+def _bends(op, reads, context):
+    """Of what each gradient reads, that by which it has a derivative: not what is only compared, or where it is flat."""
+    if op.variadic:
+        return reads
+    places = {param.name: ("in", i) for i, param in enumerate(op.inputs)}
+    places |= {name: ("out", k) for k, name in enumerate(op.outputs)}
+    return {
+        i: {
+            places[name]
+            for name in _smooth(parse(op.vjp[op.inputs[i].name]), context) & set(places)
+        }
+        for i in reads
+    }
+
+
+def _jvp_bends_out(op, context):
+    """Which outputs the tangent's formula has a derivative by."""
+    nodes = (
+        [parse(str(op.keys["jvp"]))]
+        if op.variadic
+        else [node for node, _ in _jvp_formulas(op).values()]
+    )
+    names = set().union(*(_smooth(node, context) for node in nodes))
+    outputs = op.outputs if not op.variadic else ["out"]
+    return mask([k for k, name in enumerate(outputs) if name in names])
+
+
+def _smooth(node, context):
+    """The names that an expression has a derivative by."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, (ast.Compare, ast.Attribute)):
+        return set()
+    if not isinstance(node, ast.Call):
+        return set().union(*(_smooth(child, context) for child in ast.iter_child_nodes(node)))
+    args, name = node.args, getattr(node.func, "id", "")
+    if name == "op":
+        name, args = args[0].value.partition(".")[0], args[1:]
+    ops, found = context.table.get(name, ()), set()
+    for place, arg in [*enumerate(args), *((k.arg, k.value) for k in node.keywords)]:
+        if not ops or not all(_is_flat(op, place) for op in ops):
+            found |= _smooth(arg, context)
+    return found
+
+
+def _is_flat(op, place):
+    """Whether an op has no derivative, or always the derivative 0, by a parameter."""
+    params = [p for p in op.params if p.name == place] if isinstance(place, str) else op.params
+    place = 0 if isinstance(place, str) else place
+    if place >= len(params) or params[place] not in op.inputs or op.keys.get("nondiff") is True:
+        return True
+    if params[place].name in op.vjp:
+        return op.vjp[params[place].name] == "fill(gy, 0)"
+    return bool(op.vjp)
 
 
 def generate(ops):
@@ -506,9 +562,15 @@ def generate(ops):
             fields.append(f".{kind} = {kind}_{op.c_name}")
             if kind == "jvp":
                 functions.append(built)
+                fields.append(f".jvp_bends_out = {_jvp_bends_out(op, context)}")
                 continue
             text, reads = built
-            functions += [text, _reads_table(op, reads)]
+            bends = _bends(op, reads, context)
+            functions += [
+                text,
+                _reads_table(op, "reads", reads),
+                _reads_table(op, "bends", bends),
+            ]
             every = set().union(*reads.values()) if reads else set()
             for where in ("in", "out"):
                 bits = mask(sorted(k for kind_, k in every if kind_ == where))
@@ -518,6 +580,8 @@ def generate(ops):
             fields += [
                 f".vjp_reads_in = reads_in_{op.c_name}",
                 f".vjp_reads_out = reads_out_{op.c_name}",
+                f".vjp_bends_in = bends_in_{op.c_name}",
+                f".vjp_bends_out = bends_out_{op.c_name}",
             ]
         if fields:
             rows.append(wrap_list(f"    [{op.opcode}] = {{", fields, "},", indent=" " * 8))

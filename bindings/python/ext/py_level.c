@@ -289,6 +289,55 @@ static PyObject *undual_all(PyObject *module, PyObject *args)
     return pair;
 }
 
+/* ---- jet ----- */
+
+static PyObject *push_jet(PyObject *module, PyObject *number)
+{
+    (void)module;
+    sp_level *level = NULL;
+    long long order = PyLong_AsLongLong(number);
+    if (order == -1 && PyErr_Occurred()) return NULL;
+    sp_status status = sp__level_push_jet(order, &level);
+    return level_wrap(status, level);
+}
+
+static PyObject *series(PyObject *module, PyObject *args)
+{
+    (void)module;
+    sp_level *level;
+    sp_tensor *x, *out = NULL;
+    PyObject *list, *result = NULL;
+    tensors in;
+    if (!PyArg_ParseTuple(args, "O&O&O:_series", level_converter, &level, tensor_converter, &x,
+                          &list))
+        return NULL;
+    if (tensors_of(list, &in) < 0) return NULL;
+    if (level->kind != SP_LEVEL_JET || in.n != sp__level_order(level))
+        PyErr_SetString(PyExc_ValueError,
+                        "jet: as many coefficients as the level's order expected");
+    else
+        result = sp__py_result(sp__series(level, x, in.t, &out), out);
+    tensors_free(&in);
+    return result;
+}
+
+static PyObject *unseries(PyObject *module, PyObject *args)
+{
+    (void)module;
+    sp_level *level;
+    sp_tensor *t, *made[1 + SP_JET_MAX];
+    if (!PyArg_ParseTuple(args, "O&O&:_unseries", level_converter, &level, tensor_converter, &t))
+        return NULL;
+    sp_status status = sp__unseries(level, t, &made[0], &made[1]);
+    return status ? sp__py_raise(status) : sp__py_tuple(made, 1 + sp__level_order(level));
+}
+
+static PyObject *jet_fallbacks(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLongLong(sp__jet_fallbacks());
+}
+
 /* ---- vmap ----- */
 
 static PyObject *vmap_wrap(PyObject *module, PyObject *args)
@@ -409,6 +458,14 @@ PyMethodDef sp__py_level_functions[] = {
      "_dual_all(level, values, tangents)\n--\n\nValues with tangents (None: zero)."},
     {"_undual_all", undual_all, METH_VARARGS,
      "_undual_all(level, tensors)\n--\n\nValues, and tangents."},
+    {"_level_push_jet", push_jet, METH_O,
+     "_level_push_jet(order)\n--\n\nA level of series with that many coefficients."},
+    {"_series", series, METH_VARARGS,
+     "_series(level, x, coefficients)\n--\n\nx with Taylor coefficients (None: zero)."},
+    {"_unseries", unseries, METH_VARARGS,
+     "_unseries(level, t)\n--\n\nThe value and its Taylor coefficients."},
+    {"_jet_fallbacks", jet_fallbacks, METH_NOARGS,
+     "_jet_fallbacks()\n--\n\nHow often an op's series was found order by order so far."},
     {"_vmap_wrap", vmap_wrap, METH_VARARGS,
      "_vmap_wrap(level, x, dim)\n--\n\nx with a dimension hidden."},
     {"_vmap_unwrap", vmap_unwrap, METH_VARARGS,

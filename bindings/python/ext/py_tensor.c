@@ -208,6 +208,7 @@ static const char *level_name(int kind)
     switch (kind) {
     case SP_LEVEL_JVP: return "jvp";
     case SP_LEVEL_VMAP: return "vmap";
+    case SP_LEVEL_JET: return "jet";
     default: return "grad";
     }
 }

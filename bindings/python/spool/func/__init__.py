@@ -1,4 +1,4 @@
-"""Transforms of functions: ``grad``, ``vjp``, ``jvp``, ``vmap``, Jacobians and Hessians; modules as functions.
+"""Transforms of functions: ``grad``, ``vjp``, ``jvp``, ``vmap``, Jacobians and Hessians, Taylor mode; modules as functions.
 
 Arguments and results may be trees (tuples, lists, dicts) of tensors. All transforms nest in any order, with themselves, too:
 each call is a level of its own, and a tensor carries its level, so that nested derivatives are not confused.
@@ -16,6 +16,7 @@ from .forward import hvp, jvp, linearize
 from .jacobians import hessian, jacfwd, jacrev
 from .modules import functional_call, stack_module_state
 from .reverse import grad, grad_and_value, vjp
+from .taylor import jet, laplacian, nth_derivative
 
 __all__ = [
     "functional_call",
@@ -25,8 +26,11 @@ __all__ = [
     "hvp",
     "jacfwd",
     "jacrev",
+    "jet",
     "jvp",
+    "laplacian",
     "linearize",
+    "nth_derivative",
     "stack_module_state",
     "vjp",
     "vmap",
