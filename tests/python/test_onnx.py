@@ -216,3 +216,29 @@ def test_order_of_nodes_does_not_matter(tmp_path):
         spool.onnx.load(path)(spool.tensor(x)).numpy(), np.exp(-x) + x, rtol=1e-6
     )
     assert os.path.exists(path)
+
+
+def test_derivatives_of_a_loaded_graph_are_graphs(tmp_path):
+    """A network's file, loaded: its vjp is a graph, with eager's gradients, that can be saved in turn."""
+    spool.manual_seed(0)
+    net = spool.nn.Sequential(
+        spool.nn.Conv2d(1, 3, 3, padding=1),
+        spool.nn.ReLU(),
+        spool.nn.MaxPool2d(2),
+        spool.nn.Flatten(),
+        spool.nn.Linear(48, 5),
+        spool.nn.LogSoftmax(-1),
+    )
+    x, cotangent, tangent = spool.randn(2, 1, 8, 8), spool.randn(2, 5), spool.randn(2, 1, 8, 8)
+    spool.onnx.save(net, (x,), tmp_path / "net.onnx")
+    model = spool.onnx.load(tmp_path / "net.onnx")
+    model.vjp(x).save(tmp_path / "gradient.onnx")
+    value, gradient = spool.onnx.load(tmp_path / "gradient.onnx")(x, cotangent)
+    expected, pull = spool.func.vjp(net, x)
+    assert np.allclose(value.numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert np.allclose(gradient.numpy(), pull(cotangent)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
+    _, along = model.jvp(x)(x, tangent)
+    _, expected = spool.func.jvp(net, (x,), (tangent,))
+    assert np.allclose(along.numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="2 examples for 1 inputs"):
+        model.vjp(x, x)

@@ -95,6 +95,34 @@ static PyObject *graph_str(PyObject *self)
     return graph_text(self, NULL);
 }
 
+typedef sp_status derive_fn(sp_graph *graph, const sp_tensor *const *examples, sp_graph **out);
+
+static PyObject *derived(PyObject *self, PyObject *args, const char *op, derive_fn *derive)
+{
+    sp_graph *graph = ((graph_object *)self)->graph, *out = NULL;
+    int n;
+    sp_tensor **examples = tensors_of(args, op, &n);
+    if (examples == NULL) return NULL;
+    sp_status status = SP_OK;
+    if (n != 0 && n != sp_graph_num_inputs(graph))
+        status = sp_fail(SP_EVALUE, "%s: %d examples for %d inputs; give one each, or none", op, n,
+                         sp_graph_num_inputs(graph));
+    else
+        status = derive(graph, n ? (const sp_tensor *const *)examples : NULL, &out);
+    tensors_free(examples, n);
+    return status == SP_OK ? graph_wrap(out) : sp__py_raise(status);
+}
+
+static PyObject *graph_vjp(PyObject *self, PyObject *args)
+{
+    return derived(self, args, "vjp", sp_graph_vjp);
+}
+
+static PyObject *graph_jvp(PyObject *self, PyObject *args)
+{
+    return derived(self, args, "jvp", sp_graph_jvp);
+}
+
 static PyObject *graph_save_onnx(PyObject *self, PyObject *path)
 {
     PyObject *bytes = NULL;
@@ -136,6 +164,8 @@ static PyMethodDef graph_methods[] = {
     {"run", graph_run, METH_VARARGS, "run(*tensors) -> tuple of tensors. Runs the compiled graph."},
     {"text", graph_text, METH_NOARGS,
      "text() -> str. The graph's textual form; spool._C.graph_parse() reads it back."},
+    {"vjp", graph_vjp, METH_VARARGS, "vjp(*examples) -> Graph. See sp_graph_vjp() in spool.h."},
+    {"jvp", graph_jvp, METH_VARARGS, "jvp(*examples) -> Graph. See sp_graph_jvp() in spool.h."},
     {"save_onnx", graph_save_onnx, METH_O,
      "save_onnx(path). Writes an ONNX model; all or nothing."},
     {"_name_input", graph_name_input, METH_VARARGS, NULL},

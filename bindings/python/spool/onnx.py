@@ -33,6 +33,57 @@ class Model:
         """How many tensors a call takes."""
         return self._graph.num_inputs
 
+    def vjp(self, *examples):
+        """The gradient, as a graph of its own, by the formulas that eager code is differentiated with.
+
+        Parameters
+        ----------
+        examples : Tensor
+            One an input, of its shape and dtype, or none: zeros. The graph runs on them once, so they matter where an op checks
+            values, such as indices.
+
+        Returns
+        -------
+        Model
+            Takes the inputs and then a cotangent for each floating output; returns the outputs and then the gradient of each
+            floating input (zeros where nothing depends on it). It can be run, saved and differentiated like any other.
+
+        Raises
+        ------
+        ShapeError
+            An example does not have its input's shape or dtype.
+
+        Examples
+        --------
+        >>> import spool
+        >>> spool.onnx.save(lambda x: x * x, (spool.zeros(2),), "/tmp/square.onnx")
+        >>> square = spool.onnx.load("/tmp/square.onnx")
+        >>> square.vjp()(spool.tensor([1.0, 3.0]), spool.tensor([1.0, 10.0]))
+        (tensor([1., 9.]), tensor([ 2., 60.]))
+        """
+        return Model(self._graph.vjp(*examples))
+
+    def jvp(self, *examples):
+        """The forward derivative, as a graph of its own.
+
+        Parameters and errors are those of :meth:`vjp`.
+
+        Returns
+        -------
+        Model
+            Takes the inputs and then a tangent for each floating input; returns the outputs and then the tangent of each
+            floating output.
+
+        Examples
+        --------
+        >>> import spool
+        >>> spool.onnx.save(lambda x: x * x, (spool.zeros(2),), "/tmp/square.onnx")
+        >>> square = spool.onnx.load("/tmp/square.onnx")
+        >>> square.jvp()(spool.tensor([1.0, 3.0]), spool.tensor([1.0, 10.0]))
+        (tensor([1., 9.]), tensor([ 2., 60.]))
+        """
+        return Model(self._graph.jvp(*examples))
+
     def save(self, path):
         """Writes the graph as an ONNX file."""
         self._graph.save_onnx(os.fspath(path))
