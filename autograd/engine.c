@@ -236,22 +236,24 @@ static sp_status pass_on(run *r, const sp_node *node, uint64_t need, sp_tensor *
     return SP_OK;
 }
 
-enum { GX_ROOM = 8 };
+enum { GRADS_ROOM = 12 };
 
 static sp_status run_vjp(run *r, sp_task *task)
 {
     sp_node *node = task->node;
-    sp_tensor *gy[SP_MAX_OUT], *room[GX_ROOM] = {NULL}, **gx = room;
+    sp_tensor *room[GRADS_ROOM] = {NULL}, **gx = room, **gy;
     uint64_t need = needed_edges(r, node);
     bool any = false;
-    for (int i = 0; i < node->n_out; i++) any |= (gy[i] = task->slot[i].g) != NULL;
+    for (int i = 0; i < node->n_out; i++) any |= task->slot[i].g != NULL;
     if (!any || !need) return SP_OK;
-    size_t bytes = (size_t)node->n_in * sizeof *gx;
-    if (node->n_in > GX_ROOM && !(gx = sp__alloc_zero(bytes)))
+    size_t bytes = (size_t)(node->n_in + node->n_out) * sizeof *gx;
+    if (node->n_in + node->n_out > GRADS_ROOM && !(gx = sp__alloc_zero(bytes)))
         return sp_fail(SP_EMEMORY, "backward: no memory for the gradients of %s",
                        sp__node_op(node));
 
     sp_status status = SP_OK;
+    gy = gx + node->n_in; /* borrowed */
+    for (int i = 0; i < node->n_out; i++) gy[i] = task->slot[i].g;
     SP_TRY(sp__node_vjp(node, gy, need, gx));
     if (!r->retain) sp__node_release(node);
     task_clear(

@@ -29,6 +29,15 @@ typedef struct sp_forward {
     uint64_t moving; /* inputs that move */
 } sp_forward;
 
+/* t's coefficients, borrowed with its wrap; NULL: it belongs elsewhere, nothing moves. With the
+ * level off the stack, as the next. */
+SP_MUST_USE sp_status sp__tangents_of(const sp_tensor *t, const sp_level *level,
+                                      const sp_wrap **out);
+/* x was written and has new tangents, `order` of them: so does what it is a view of, and, at their
+ * next look, the other views. */
+SP_MUST_USE sp_status sp__tangents_written(const sp_tensor *x, sp_tensor *const *tangents,
+                                           int order);
+
 /* Tangents of c's results, as c->n_out new references, from tangents t of its inputs; everything at
  * the top of the stack. c->in and c->out do not count. */
 SP_MUST_USE sp_status sp__tangents(const sp_call *c, sp_tensor *const *in, sp_tensor *const *out,

@@ -23,35 +23,35 @@ static bool is_grad_leaf(const sp_tensor *t)
            !t->grad_meta->node;
 }
 
-static sp_status check_target(const sp_call *c, const sp_level *level)
+sp_status sp__write_check(const char *op, const sp_tensor *x, const sp_level *level)
 {
-    const sp_tensor *x = c->in[0];
     const sp_grad_meta *meta = x->grad_meta;
     if (level && (!sp__of_level(x, level) || (meta && meta->foreign)))
         return sp_fail(SP_EGRAD,
                        "%s (in place): a tensor from outside of grad() is written with one that "
                        "grad() differentiates, "
                        "which would lose the derivative; write to a clone() made inside",
-                       op_name(c));
+                       op);
     if (is_grad_leaf(x))
         return sp_fail(SP_EGRAD,
                        "%s: a leaf tensor that requires grad is used in an in-place operation; do "
                        "it under no_grad(), or "
                        "on a clone()",
-                       op_name(c));
+                       op);
     if (!meta || !meta->base) return SP_OK;
     if (is_grad_leaf(meta->base))
         return sp_fail(SP_EGRAD,
                        "%s: a view of a leaf tensor that requires grad is used in an in-place "
                        "operation; do it under "
                        "no_grad(), or on a clone() of the leaf",
-                       op_name(c));
+                       op);
+    if (meta->by_function) return sp__view_is_final(op);
     if (meta->view_no_grad)
         return sp_fail(SP_EGRAD,
                        "%s: a view made under no_grad() is modified in place with grad mode on; "
                        "make the view with grad "
                        "mode on, or write under no_grad()",
-                       op_name(c));
+                       op);
     return SP_OK;
 }
 
@@ -77,9 +77,19 @@ static bool saves_output(const sp_node *node)
     return false;
 }
 
-/* The node through which base's gradient will go when the part that x shows is rewritten by
- * `inner`. */
-static sp_status slices_new(const sp_tensor *x, sp_node *inner, sp_node **out)
+/* The bytes behind meta's handle were written: they, or those they are part of, are node's result
+ * from now on. */
+static void history_replace(sp_grad_meta *meta, sp_node *node, int out_nr)
+{
+    sp_grad_meta *root = meta->base ? meta->base->grad_meta : meta;
+    stale_with_views(root);
+    sp__history_move(root, node, out_nr);
+    sp__views_follow(root);
+}
+
+/* The node through which base's gradient will go when the part that x shows, input `written` of
+ * `inner`, is rewritten by that. */
+static sp_status slices_new(const sp_tensor *x, sp_node *inner, int written, sp_node **out)
 {
     sp_grad_meta *meta = x->grad_meta;
     sp_edge before;
@@ -95,13 +105,14 @@ static sp_status slices_new(const sp_tensor *x, sp_node *inner, sp_node **out)
     slices->inner = sp__node_keep(inner);
     inner->flags |= SP_NODE_PART, inner->slices = slices;
     slices->steps = sp__step_keep(meta->steps);
-    if (before.node) node->edges[0] = (sp_edge){sp__node_keep(before.node), before.nr};
-    for (int i = 1; i < inner->n_in; i++) {
+    slices->written = written;
+    for (int i = 0; i < inner->n_in; i++) {
         node->edges[i] = inner->edges[i];
         inner->edges[i].node = NULL;
     }
-    if (inner->edges[0].node) sp__node_let_go(inner->edges[0].node);
-    inner->edges[0].node = NULL;
+    if (node->edges[written].node) sp__node_let_go(node->edges[written].node);
+    node->edges[written].node = NULL;
+    if (before.node) node->edges[written] = (sp_edge){sp__node_keep(before.node), before.nr};
     node->flags |= SP_NODE_INPLACE;
     sp__node_number(node);
     *out = node;
@@ -122,16 +133,17 @@ sp_status sp__slices_part(sp_slices *s, sp_tensor **out)
 sp_status sp__slices_vjp(sp_slices *s, sp_tensor *gy, uint64_t need, sp_tensor **gx)
 {
     sp_status status = SP_OK;
-    sp_tensor *whole = NULL, *part = NULL, *old_part = NULL;
+    sp_tensor *whole = NULL, *part = NULL, *old_part = NULL, **before = &gx[s->written];
     SP_TRY(sp__steps_operand(s->steps, gy, &whole));
     SP_TRY(sp__steps_view(s->steps, whole, &part));
-    uint64_t inner_need =
-        need & sp_op_table[s->inner->op].diff_mask; /* what is filled or copied over gets zero */
+    uint64_t inner_need = need;
+    if (s->inner->kind == SP_NODE_OP) /* what is filled or copied over gets zero */
+        inner_need &= sp_op_table[s->inner->op].diff_mask;
     if (inner_need) SP_TRY(sp__node_vjp(s->inner, &part, inner_need, gx));
-    if (need & 1) {
-        old_part = gx[0];
-        gx[0] = NULL;
-        SP_TRY(sp__steps_replace(s->steps, whole, old_part, &gx[0]));
+    if (need & sp__in_bit(s->written)) {
+        old_part = *before;
+        *before = NULL;
+        SP_TRY(sp__steps_replace(s->steps, whole, old_part, before));
     }
 out:
     sp_drop(&whole), sp_drop(&part), sp_drop(&old_part);
@@ -171,20 +183,28 @@ static sp_status record_inplace(sp_call *c, sp_level *level, uint64_t need)
     SP_TRY(saved_inputs(c, need, save, &old));
     SP_TRY(sp__node_new(c, need, save, &node));
     node->flags |= SP_NODE_INPLACE;
-    if (meta->base) SP_TRY(slices_new(x, node, &slices));
+    if (meta->base) SP_TRY(slices_new(x, node, 0, &slices));
     SP_TRY(sp__record_run(c, level));
 
     sp__node_outputs_written(node);
-    sp_grad_meta *root = meta->base ? meta->base->grad_meta : meta;
-    stale_with_views(root);
-    sp__history_move(root, slices ? slices : node, 0);
-    sp__views_follow(root);
+    history_replace(meta, slices ? slices : node, 0);
 out:
     if (slices) sp__node_let_go(slices);
     if (node) sp__node_let_go(node);
     sp_drop(&old);
     if (save != room) sp__free(save, bytes);
     return status;
+}
+
+sp_status sp__written_by(sp_tensor *x, sp_node *node, int written, int out_nr)
+{
+    sp_grad_meta *meta;
+    sp_node *slices = NULL;
+    SP_RETURN_IF(sp__meta(x, &meta));
+    if (meta->base) SP_RETURN_IF(slices_new(x, node, written, &slices));
+    history_replace(meta, slices ? slices : node, slices ? 0 : out_nr);
+    if (slices) sp__node_let_go(slices);
+    return SP_OK;
 }
 
 static sp_status record_out(sp_call *c, sp_level *level, uint64_t need)
@@ -206,6 +226,6 @@ sp_status sp__record_write(sp_call *c, sp_level *level, uint64_t need)
     if (c->flags & SP_CALL_OUT) return record_out(c, level, need);
     bool history = need || (!sp__tls.no_grad && sp__wants_grad(c->in[0], level));
     if (!history) return sp__record_run(c, level);
-    SP_RETURN_IF(check_target(c, level));
+    SP_RETURN_IF(sp__write_check(op_name(c), c->in[0], level));
     return record_inplace(c, level, need);
 }

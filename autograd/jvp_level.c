@@ -47,6 +47,7 @@ static sp_status tangents_again(const sp_grad_meta *meta)
     const sp_wrap *from = meta->base->wrap;
     sp_tensor *view[SP_JET_MAX] = {NULL};
     sp_status status = SP_OK;
+    if (meta->by_function) return sp__view_is_final("jvp");
     for (int k = 0; k < from->order; k++)
         SP_TRY(view_tangent(meta->steps, from->tangent[k], &view[k]));
     set_tangents(meta->self, view);
@@ -55,8 +56,7 @@ out:
     return status;
 }
 
-/* t's tangents, borrowed; NULL: it belongs elsewhere, nothing moves. */
-static sp_status tangents_of(const sp_tensor *t, const sp_level *level, const sp_wrap **out)
+sp_status sp__tangents_of(const sp_tensor *t, const sp_level *level, const sp_wrap **out)
 {
     *out = NULL;
     if (!sp__of_level(t, level)) return SP_OK;
@@ -100,9 +100,7 @@ out:
     return status;
 }
 
-/* x was written and has new tangents: so does what it is a view of, and, at their next look, the
- * other views. */
-static sp_status written(const sp_tensor *x, sp_tensor *const *tangents, int order)
+sp_status sp__tangents_written(const sp_tensor *x, sp_tensor *const *tangents, int order)
 {
     sp_grad_meta *meta = x->grad_meta;
     sp_tensor *now[SP_JET_MAX] = {NULL};
@@ -138,6 +136,7 @@ static sp_status check_write(const sp_forward *f)
         return sp_fail(SP_EGRAD, "%s: out= cannot be differentiated; leave it away inside %s",
                        op_name(c), name_of(f));
     const sp_tensor *x = c->in[0];
+    if (x->grad_meta && x->grad_meta->by_function) return sp__view_is_final(op_name(c));
     if (!sp__of_level(x, f->level) || (x->grad_meta && x->grad_meta->foreign))
         return sp_fail(SP_EGRAD,
                        "%s (in place): a tensor from outside of %s() is written with one that has "
@@ -155,7 +154,7 @@ static sp_status gather(sp_forward *f)
     for (int i = 0; i < c->n_in; i++) {
         const sp_wrap *wrap;
         f->in[i] = sp__below(c->in[i], f->level);
-        SP_RETURN_IF(tangents_of(c->in[i], f->level, &wrap));
+        SP_RETURN_IF(sp__tangents_of(c->in[i], f->level, &wrap));
         bool knows = sp_op_table[c->op].n_in < 0 || (sp_op_table[c->op].diff_mask >> i & 1);
         for (int k = 0; k < f->order; k++) {
             sp_tensor *t = wrap && knows ? wrap->tangent[k] : NULL;
@@ -185,7 +184,7 @@ static sp_status run_forward(sp_forward *f)
         SP_RETURN_IF(sp__jet_series(f));
     else
         SP_RETURN_IF(sp__tangents(c, f->in, f->out, f->t, f->ty));
-    return write ? written(c->in[0], f->ty, f->order) : SP_OK;
+    return write ? sp__tangents_written(c->in[0], f->ty, f->order) : SP_OK;
 }
 
 static bool gave_input_back(const sp_forward *f, sp_call *c)
@@ -225,7 +224,7 @@ static sp_status run_still(sp_forward *f, sp_call *c)
     if (!(c->flags & SP_CALL_INPLACE) || !sp__of_level(c->in[0], f->level)) return SP_OK;
     sp_context was;
     sp__below_enter(f->level, &was);
-    sp_status status = written(c->in[0], NULL, 0);
+    sp_status status = sp__tangents_written(c->in[0], NULL, 0);
     sp__below_leave(&was);
     return status;
 }
@@ -322,7 +321,7 @@ static sp_status take_down(const sp_level *level, const sp_tensor *t, bool zeros
                            sp_tensor **series)
 {
     const sp_wrap *wrap;
-    SP_RETURN_IF(tangents_of(t, level, &wrap));
+    SP_RETURN_IF(sp__tangents_of(t, level, &wrap));
     for (int k = 0; k < sp__level_order(level); k++) {
         if (wrap && wrap->tangent[k])
             series[k] = sp__retain(wrap->tangent[k]);

@@ -1,6 +1,6 @@
 /* Grad mode, leaves and their gradients, and what a node is called. */
 #include "autograd/autograd.h"
-#include "autograd/tape_int.h"
+#include "autograd/function_int.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -175,6 +175,7 @@ static const char *backward_name(const char *op, char *buf, size_t n)
 const char *sp__node_op(const sp_node *node)
 {
     if (node->kind == SP_NODE_LEAF) return "leaf";
+    if (node->kind == SP_NODE_FUNCTION) return sp__function_name(node);
     if (node->kind == SP_NODE_SLICES) return sp__node_op(((const sp_slices *)node)->inner);
     return sp_op_table[node->op].name;
 }
@@ -182,6 +183,10 @@ const char *sp__node_op(const sp_node *node)
 const char *sp__node_name(const sp_node *node, char *buf, size_t n)
 {
     if (node->kind == SP_NODE_OP) return backward_name(sp_op_table[node->op].name, buf, n);
+    if (node->kind == SP_NODE_FUNCTION) {
+        snprintf(buf, n, "%.*sBackward", (int)n - (int)sizeof "Backward", sp__function_name(node));
+        return buf;
+    }
     snprintf(buf, n, "%s", node->kind == SP_NODE_LEAF ? "AccumulateGrad" : "CopySlices");
     return buf;
 }
@@ -191,7 +196,8 @@ const char *sp__grad_fn_name(const sp_tensor *t, char *buf, size_t n)
     const sp_grad_meta *meta = t->grad_meta;
     buf[0] = '\0';
     if (!meta || sp__is_leaf(t)) return buf;
-    if (sp__view_outdated(meta)) return backward_name(sp_op_table[meta->steps->op].name, buf, n);
+    if (sp__view_outdated(meta) && meta->steps)
+        return backward_name(sp_op_table[meta->steps->op].name, buf, n);
     return sp__node_name(meta->node, buf, n);
 }
 

@@ -1,7 +1,11 @@
 /* Nodes: making, numbering, running and freeing them. */
 #include "autograd/tape_int.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#include "autograd/autograd.h"
+#include "autograd/function_int.h"
 
 /* ---- numbering and freeing ----- */
 
@@ -52,6 +56,7 @@ static void bury(sp_node *node)
         sp__step_drop(slices->steps);
         sp_drop(&slices->base);
     }
+    if (node->kind == SP_NODE_FUNCTION) sp__function_bury(node);
     sp__free(node, node->bytes);
 }
 
@@ -149,12 +154,21 @@ static const int64_t *unpack_geometry(const int64_t *from, sp_meta *m)
     return from;
 }
 
-static const int64_t *packed_out(const sp_node *node, int i)
+static const int64_t *packed_at(const sp_node *node, int i)
 {
     const int64_t *from = node->geometry;
-    int skip = node->kind == SP_NODE_OP ? node->n_in : 0;
-    for (int k = 0; k < skip + i; k++) from += packed_words(from);
+    for (int k = 0; k < i; k++) from += packed_words(from);
     return from;
+}
+
+static const int64_t *packed_out(const sp_node *node, int i)
+{
+    return packed_at(node, i + (node->kind == SP_NODE_SLICES ? 0 : node->n_in));
+}
+
+void sp__node_in_meta(const sp_node *node, int i, sp_meta *out)
+{
+    unpack_geometry(packed_at(node, i), out);
 }
 
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out)
@@ -243,7 +257,7 @@ sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_ten
 
 /* Values may go stale for a handle that gets a new history later: its meta then knows who saved it
  * (invariant 6). A leaf that requires grad never does. */
-static sp_status save_handle(sp_node *node, sp_tensor *t, int index)
+sp_status sp__node_save(sp_node *node, sp_tensor *t, int index)
 {
     sp_grad_meta *meta = NULL;
     bool leaf = (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf &&
@@ -268,9 +282,24 @@ static sp_status save_handle(sp_node *node, sp_tensor *t, int index)
 static sp_status save_all(sp_node *node, const sp_call *c, sp_tensor *const *save, savings what)
 {
     for (int i = 0; i < c->n_in; i++)
-        if (what.in & sp__in_bit(i)) SP_RETURN_IF(save_handle(node, save[i], i));
+        if (what.in & sp__in_bit(i)) SP_RETURN_IF(sp__node_save(node, save[i], i));
     for (int i = 0; i < c->n_out; i++)
-        if (what.out >> i & 1) SP_RETURN_IF(save_handle(node, c->out[i], -1 - i));
+        if (what.out >> i & 1) SP_RETURN_IF(sp__node_save(node, c->out[i], -1 - i));
+    return SP_OK;
+}
+
+sp_status sp__node_over(sp_node_kind kind, size_t header, sp_tensor *const *in, int n_in,
+                        sp_tensor *const *out, int n_out, int n_saved, sp_node **node)
+{
+    int words = 0;
+    for (int i = 0; i < n_in; i++) words += geometry_words(in ? in[i] : NULL);
+    for (int i = 0; i < n_out; i++) words += geometry_words(out[i]);
+    *node = node_block(kind, header, n_in, n_saved, 0, words);
+    if (!*node) return no_memory("autograd");
+    (*node)->n_out = (uint8_t)n_out;
+    int64_t *at = (*node)->geometry;
+    for (int i = 0; i < n_in; i++) at = pack_geometry(in ? in[i] : NULL, at);
+    for (int i = 0; i < n_out; i++) at = pack_geometry(out[i], at);
     return SP_OK;
 }
 
@@ -376,32 +405,50 @@ static void replay_end(replay *r)
     if (r->in) sp__free(r->in, (size_t)r->n * sizeof(sp_tensor *));
 }
 
-static sp_status saved_check(const sp_node *node, const sp_saved *s)
+sp_status sp__saved_there(const sp_node *node)
+{
+    if (!(node->flags & SP_NODE_RELEASED) || !node->n_saved) return SP_OK;
+    return sp_fail(SP_EGRAD,
+                   "backward: through the graph a second time: the values that %s saved were "
+                   "freed by the first; "
+                   "pass retain_graph=True to the first, or compute the forward again",
+                   sp__node_op(node));
+}
+
+sp_status sp__saved_check(const sp_node *node, const sp_saved *s)
 {
     uint32_t now = s->stale ? s->stale_version : sp__version_of(s->t);
     if (!s->stale && now == s->version) return SP_OK;
-    int index = s->index >= 0 ? s->index : -1 - s->index;
+    char what[24];
+    if (s->index >= SP_SAVED_CONSTANT)
+        snprintf(what, sizeof what, "saved value %d", (int)(s - node->saved));
+    else
+        snprintf(what, sizeof what, "%s %d", s->index >= 0 ? "input" : "output",
+                 s->index >= 0 ? s->index : -1 - s->index);
     return sp_fail(SP_EGRAD,
-                   "backward: %s %d of %s, which its gradient needs, was modified by an in-place "
+                   "backward: %s of %s, which its gradient needs, was modified by an in-place "
                    "operation: it is at "
                    "version %u, expected version %u; write to a clone() instead, or out of place",
-                   s->index >= 0 ? "input" : "output", index, sp_op_table[node->op].name, now,
-                   s->version);
+                   what, sp__node_op(node), now, s->version);
 }
 
 /* A saved output is the node's own result again: for derivatives of derivatives it needs its
  * history back. */
+sp_status sp__saved_output(sp_node *node, const sp_saved *s, sp_tensor **out)
+{
+    if (node->flags & SP_NODE_PART) return sp__slices_part(node->slices, out);
+    SP_RETURN_IF(sp__value_alias(s->t, out));
+    sp_status status = sp__history_set(*out, node, -1 - s->index);
+    if (status != SP_OK) sp_drop(out);
+    return status;
+}
+
 static sp_status output_again(sp_node *node, const sp_saved *s, replay *r)
 {
     int i = -1 - s->index;
     r->out[i] = s->t;
     if (sp__tls.no_grad) return SP_OK;
-    if (node->flags & SP_NODE_PART) {
-        SP_RETURN_IF(sp__slices_part(node->slices, &r->owned[i]));
-    } else {
-        SP_RETURN_IF(sp__value_alias(s->t, &r->owned[i]));
-        SP_RETURN_IF(sp__history_set(r->owned[i], node, i));
-    }
+    SP_RETURN_IF(sp__saved_output(node, s, &r->owned[i]));
     r->out[i] = r->owned[i];
     return SP_OK;
 }
@@ -444,18 +491,14 @@ sp_status sp__vjp(int op, const sp_vjp_args *args)
 sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_tensor **gx)
 {
     if (node->kind == SP_NODE_SLICES) return sp__slices_vjp((sp_slices *)node, gy[0], need, gx);
-    if ((node->flags & SP_NODE_RELEASED) && node->n_saved)
-        return sp_fail(SP_EGRAD,
-                       "backward: through the graph a second time: the values that %s saved were "
-                       "freed by the first; "
-                       "pass retain_graph=True to the first, or compute the forward again",
-                       sp_op_table[node->op].name);
+    if (node->kind == SP_NODE_FUNCTION) return sp__function_vjp(node, gy, need, gx);
+    SP_RETURN_IF(sp__saved_there(node));
     replay r;
     sp_status status = SP_OK;
     SP_TRY(replay_start(&r, node));
     for (int i = 0; i < node->n_saved; i++) {
         const sp_saved *s = &node->saved[i];
-        SP_TRY(saved_check(node, s));
+        SP_TRY(sp__saved_check(node, s));
         if (s->index >= 0)
             r.in[s->index] = s->t;
         else

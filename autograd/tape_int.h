@@ -26,7 +26,12 @@
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
-typedef enum sp_node_kind { SP_NODE_OP, SP_NODE_LEAF, SP_NODE_SLICES } sp_node_kind;
+typedef enum sp_node_kind {
+    SP_NODE_OP,
+    SP_NODE_LEAF,
+    SP_NODE_SLICES,
+    SP_NODE_FUNCTION /* a custom function: function_int.h */
+} sp_node_kind;
 
 enum {                       /* sp_node.flags */
        SP_NODE_RELEASED = 1, /* ran without retain_graph: saved values are gone */
@@ -88,9 +93,10 @@ typedef struct sp_leaf {
 /* Writing to a view, seen from the base: `inner` acts on the part of the base that the steps lead
  * to. */
 typedef struct sp_slices {
-    sp_node node; /* edge 0: the base before; edges 1...: inner's inputs 1... */
+    sp_node node; /* edge `written`: the base before; the others: inner's other inputs */
     sp_node *inner;
     struct sp_step *steps;
+    int written; /* inner's input that is the view; of ops 0 */
     sp_tensor *base; /* owned: the base without history, if inner saves its output */
 } sp_slices;
 
@@ -112,13 +118,15 @@ typedef struct sp_grad_meta {
     bool view_no_grad; /* the view was made while grad mode was off */
     bool foreign; /* a view, made at a level, of a tensor from outside of it: not to be written with
                      derivatives */
-    sp_leaf *leaf;   /* owned; leaves that require grad, or have hooks */
-    sp_tensor *grad; /* owned */
+    bool by_function; /* a view that a custom function returned, or one of that: its history is the
+                         function's, so neither it nor its base may be written with derivatives */
+    sp_leaf *leaf;    /* owned; leaves that require grad, or have hooks */
+    sp_tensor *grad;  /* owned */
     sp_saved *savers;
 
     sp_tensor *base; /* owned; of a view */
-    sp_step *steps;  /* owned; of a view; NULL if view_no_grad: that one never gets a history from
-                        its base */
+    sp_step *steps;  /* owned; of a view; NULL if view_no_grad or by_function: these never get a
+                        history from their base */
     uint32_t seen;
     uint32_t rebased; /* of a base: how many histories it has had through in-place writes */
     struct sp_grad_meta *views; /* of a base: its live views */
@@ -136,6 +144,18 @@ SP_MUST_USE sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *c
  * NULL) is its output. */
 SP_MUST_USE sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in,
                                     const sp_tensor *result, sp_node **out);
+/* A node of that kind over in[] (NULL: unknown) and out[], with room for n_saved values and nothing
+ * else: edges, number and saved values are the caller's to put in. */
+SP_MUST_USE sp_status sp__node_over(sp_node_kind kind, size_t header, sp_tensor *const *in,
+                                    int n_in, sp_tensor *const *out, int n_out, int n_saved,
+                                    sp_node **node);
+/* Saves t, input `index` or output -1 - index, where there is room for it. */
+SP_MUST_USE sp_status sp__node_save(sp_node *node, sp_tensor *t, int index);
+/* EGRAD: the values that node saved are gone, or s is not what it was when it was saved. */
+SP_MUST_USE sp_status sp__saved_there(const sp_node *node);
+SP_MUST_USE sp_status sp__saved_check(const sp_node *node, const sp_saved *s);
+/* What output i was saved as, with its history back: an alias of s->t. */
+SP_MUST_USE sp_status sp__saved_output(sp_node *node, const sp_saved *s, sp_tensor **out);
 /* Which inputs' values a node for c saves. */
 uint64_t sp__node_saves_in(const sp_call *c, uint64_t need);
 void sp__node_outputs_written(sp_node *node);
@@ -146,7 +166,8 @@ SP_MUST_USE sp_status sp__vjp(int op, const sp_vjp_args *args);
 SP_MUST_USE sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need,
                                    sp_tensor **gx);
 void sp__node_release(sp_node *node);
-/* Geometry of output i, as the node saw it. */
+/* Geometry of input i and of output i, as the node saw them. */
+void sp__node_in_meta(const sp_node *node, int i, sp_meta *out);
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out);
 /* Whether g has the shape and dtype of that output. */
 bool sp__node_out_fits(const sp_node *node, int i, const sp_tensor *g);
@@ -214,6 +235,12 @@ SP_MUST_USE sp_status sp__steps_replace(const sp_step *steps, const sp_tensor *b
                                         const sp_tensor *part, sp_tensor **out);
 sp_step *sp__step_keep(sp_step *step);
 void sp__step_drop(sp_step *step);
+/* view, which a custom function returned, shares bytes with `of`: from now on it is known as a view
+ * of that, and keeps the history it is given. */
+SP_MUST_USE sp_status sp__view_by_function(sp_tensor *view, sp_tensor *of);
+/* EGRAD where a tensor that meta belongs to, by_function, is used in a way that would need the
+ * steps. */
+sp_status sp__view_is_final(const char *op);
 /* The history of a view, derived anew from its base's. */
 SP_MUST_USE sp_status sp__view_derive(sp_grad_meta *meta);
 
@@ -232,6 +259,12 @@ static inline bool sp__wants_grad(const sp_tensor *t, const sp_level *level)
 void sp__outs_drop(sp_call *c);
 
 /* ---- inplace.c ----- */
+
+/* EGRAD: x must not be written by `op` with derivatives at that level. */
+SP_MUST_USE sp_status sp__write_check(const char *op, const sp_tensor *x, const sp_level *level);
+/* x was written by node, whose input `written` and output out_nr it is: gives it, or what it is a
+ * view of, its new history. */
+SP_MUST_USE sp_status sp__written_by(sp_tensor *x, sp_node *node, int written, int out_nr);
 
 /* A base's values were replaced: its live views lose the history they had, and from now on ask for
  * gradients. */

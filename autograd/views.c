@@ -274,6 +274,16 @@ static bool is_view(const sp_call *c)
            from->storage == to->storage;
 }
 
+static void view_link(sp_grad_meta *meta, sp_tensor *base)
+{
+    sp_grad_meta *root = base->grad_meta;
+    meta->base = sp__retain(base);
+    meta->seen = root->rebased;
+    meta->next_view = root->views, meta->view_slot = &root->views;
+    if (root->views) root->views->view_slot = &meta->next_view;
+    root->views = meta;
+}
+
 sp_status sp__view_note(const sp_call *c, const sp_level *level)
 {
     if (!is_view(c)) return SP_OK;
@@ -289,18 +299,42 @@ sp_status sp__view_note(const sp_call *c, const sp_level *level)
     SP_RETURN_IF(sp__meta(c->out[0], &meta));
     meta->view_no_grad =
         from->view_no_grad || (sp__tls.no_grad && !(level && sp__is_forward(level)));
-    if (!meta->view_no_grad) {
+    meta->by_function = from->by_function;
+    if (!meta->view_no_grad && !meta->by_function) {
         bool restart = c->op == SP_OP_AS_STRIDED && (base->flags & SP_T_CONTIGUOUS) &&
                        base->offset == 0 && base->dtype == c->in[0]->dtype;
         SP_RETURN_IF(step_new(c, restart ? NULL : from->steps, &meta->steps));
     }
-    meta->base = sp__retain(base);
-    meta->seen = root->rebased;
     meta->foreign = from->foreign;
-    meta->next_view = root->views, meta->view_slot = &root->views;
-    if (root->views) root->views->view_slot = &meta->next_view;
-    root->views = meta;
+    view_link(meta, base);
     return SP_OK;
+}
+
+sp_status sp__view_by_function(sp_tensor *view, sp_tensor *of)
+{
+    sp_grad_meta *meta, *from, *root;
+    SP_RETURN_IF(sp__meta(of, &from));
+    sp_tensor *base = from->base ? from->base : of;
+    if (base == view) return SP_OK;
+    SP_RETURN_IF(sp__meta(base, &root));
+    SP_RETURN_IF(sp__meta(view, &meta));
+    meta->by_function = true;
+    meta->view_no_grad = false;
+    sp__step_drop(meta->steps);
+    meta->steps = NULL;
+    if (!meta->base) view_link(meta, base);
+    meta->seen = meta->base->grad_meta->rebased;
+    return SP_OK;
+}
+
+sp_status sp__view_is_final(const char *op)
+{
+    return sp_fail(SP_EGRAD,
+                   "%s: a result of a custom function that shares memory with its input, or with "
+                   "another result, was modified in place, or what it shares memory with was; "
+                   "that would replace the function's own backward: return a clone() from "
+                   "forward, or write to a clone()",
+                   op);
 }
 
 sp_status sp__view_derive(sp_grad_meta *meta)
@@ -308,6 +342,7 @@ sp_status sp__view_derive(sp_grad_meta *meta)
     sp_context was;
     sp_tensor *again = NULL;
     sp_edge edge;
+    if (meta->by_function) return sp__view_is_final("autograd");
     SP_RETURN_IF(sp__context_enter(meta->self, &was));
     sp_status status = SP_OK;
     SP_TRY(sp__steps_view(meta->steps, meta->base, &again));

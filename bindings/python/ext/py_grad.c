@@ -3,9 +3,9 @@
  * Invariants
  * 1. A hook's context is the Python callable, owned: that is what the collector is shown
  * (sp__py_grad_traverse).
- * 2. A tensor with hooks or a gradient is tracked by the collector.
+ * 2. A tensor with hooks or a gradient, and a result of a Function, is tracked by the collector.
  */
-#include "bindings/python/ext/py_int.h"
+#include "bindings/python/ext/py_function.h"
 
 #include "autograd/autograd.h"
 #include "tensor/memory.h"
@@ -28,6 +28,8 @@ int sp__py_grad_traverse(sp_tensor *t, visitproc visit, void *arg)
 {
     visitor v = {visit, arg, 0};
     sp__hooks_each(t, see_hook, &v);
+    PyObject *ctx = sp__function_of(t, sp__py_ctx_drop);
+    if (!v.result && ctx) v.result = visit(ctx, arg);
     if (v.result) return v.result;
     sp_tensor *grad = NULL;
     if (sp_grad_get(t, &grad) != SP_OK || !grad) return 0;
@@ -61,6 +63,11 @@ static PyObject *node_wrap(sp_node *node)
 static sp_node *node_of(PyObject *self)
 {
     return ((node_object *)self)->node;
+}
+
+sp_node *sp__py_node(PyObject *self)
+{
+    return node_of(self);
 }
 
 static void node_dealloc(PyObject *self)
@@ -141,6 +148,7 @@ static PyTypeObject node_type = {
     .tp_repr = node_repr,
     .tp_richcompare = node_compare,
     .tp_hash = node_hash,
+    .tp_getattro = sp__py_node_getattro,
     .tp_methods = node_methods,
     .tp_getset = node_getset,
 };

@@ -10,6 +10,7 @@ int sp__py_errors_start(PyObject *module);
 int sp__py_types_start(PyObject *module);
 int sp__py_tensor_start(PyObject *module);
 int sp__py_grad_start(PyObject *module);
+int sp__py_function_start(PyObject *module);
 int sp__py_boundary_start(PyObject *module);
 int sp__py_mode_start(PyObject *module);
 int sp__py_random_start(PyObject *module);
@@ -25,7 +26,7 @@ extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_
     sp__py_level_functions[], sp__py_dual_functions[], sp__py_each_functions[],
     sp__py_fit_functions[], sp__py_join_functions[], sp__py_product_functions[],
     sp__py_random_functions[], sp__py_launch_functions[], sp__py_mode_functions[],
-    sp__py_state_functions[];
+    sp__py_state_functions[], sp__py_function_functions[];
 extern PyGetSetDef sp__py_attr_getset[];
 extern PyMappingMethods sp__py_mapping;
 extern PySequenceMethods sp__py_sequence;
@@ -99,6 +100,10 @@ PyObject *sp__py_grad_fn(PyObject *self, void *unused);
 /* The objects that t's hooks and gradient keep, for the collector. */
 int sp__py_grad_traverse(sp_tensor *t, visitproc visit, void *arg);
 void sp__py_grad_clear(sp_tensor *t);
+/* The node behind a spool.autograd.Node, borrowed. */
+struct sp_node *sp__py_node(PyObject *self);
+/* Attributes of a Node; those of ctx, where a Function made it. */
+PyObject *sp__py_node_getattro(PyObject *self, PyObject *name);
 
 /* ---- work that needs the GIL, from wherever (py_hooks.c) ----- */
 

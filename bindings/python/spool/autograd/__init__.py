@@ -4,19 +4,24 @@ import importlib
 
 from .. import _C
 from .._C import Node, RemovableHandle, enable_grad, grad, no_grad, set_grad_enabled
+from . import function
+from .function import Function, once_differentiable
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 __all__ = [
+    "Function",
     "GradcheckError",
     "Node",
     "RemovableHandle",
     "backward",
     "enable_grad",
     "forward_ad",
+    "function",
     "grad",
     "gradcheck",
     "gradgradcheck",
     "no_grad",
+    "once_differentiable",
     "set_grad_enabled",
 ]
 
