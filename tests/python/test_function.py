@@ -1384,3 +1384,220 @@ def test_a_deep_tape():
         y = exp.apply(y)
     y.backward()
     assert numbers(x.grad) == [1]
+
+
+# ---- a backward of one's own, by one decorator ---------------------------------------------------------------------------
+
+
+def test_custom_backward_of_a_function():
+    seen = []
+
+    def backward(inputs, output, grad):
+        x, pair, scale = inputs
+        seen.append((numbers(x), [numbers(t) for t in pair["pair"]], scale, numbers(output[1])))
+        total = grad[0]["sum"] * 10
+        return total, {"pair": (total * 2, None)}, None
+
+    @spool.autograd.custom_backward(backward)
+    def combine(x, pair, scale=2.0):
+        """Its doc."""
+        return {"sum": (x + pair["pair"][0]) * scale}, pair["pair"][1] * 1
+
+    x, a, b = (point(spool, [v]) for v in (1.0, 2.0, 3.0))
+    out = combine(x, {"pair": (a, b)}, scale=4.0)
+    assert combine.__name__ == "combine" and combine.__doc__ == "Its doc."
+    assert out[0]["sum"].grad_fn.name() == "combineBackward"
+    (out[0]["sum"] + out[1]).backward()
+    assert [numbers(t.grad) for t in (x, a)] == [[10], [20]]
+    assert b.grad is None or numbers(b.grad) == [0]
+    assert seen == [([1], [[2], [3]], 4.0, [3])]
+
+
+def test_custom_backward_in_every_transform():
+    def backward(inputs, output, grad):
+        (x,) = inputs
+        return grad * 3 * x * x
+
+    @spool.autograd.custom_backward(backward)
+    def cube(x):
+        return x * x * x
+
+    class Cube:
+        apply = staticmethod(cube)
+
+    for build in NESTED:
+        got = build(spool.func, composed(Cube, spool))(spool.tensor(POINT)).numpy()
+        wanted = build(spool.func, plain(spool))(spool.tensor(POINT)).numpy()
+        np.testing.assert_allclose(got, wanted, rtol=1e-9)
+
+
+def make_linear(backward):
+    @spool.autograd.custom_backward(backward)
+    class Linear(spool.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = spool.nn.Parameter(spool.tensor([[1.0, 2.0]]))
+            self.inner = spool.nn.Linear(2, 2)
+            self.tied = self.inner
+
+        def forward(self, x, *, bias=0.0):
+            return self.inner(x) @ self.weight.T + bias
+
+    return Linear
+
+
+def linear_backward(module, inputs, output, grad):
+    (x,) = inputs
+    w, v = module.weight, module.inner.weight
+    return grad @ w @ v, {
+        "weight": grad.T @ module.tied(x),
+        "inner.weight": (grad @ w).T @ x,
+        "inner.bias": (grad @ w).sum(0),
+    }
+
+
+def test_custom_backward_of_a_module():
+    net = make_linear(linear_backward)()
+    x = spool.tensor([[1.0, 2.0], [3.0, -1.0]], requires_grad=True)
+
+    def grads(forward):
+        net.zero_grad()
+        x.grad = None
+        forward(x).sin().sum().backward()
+        return [t.grad.numpy().copy() for t in (x, *net.parameters())]
+
+    wanted = grads(lambda v: net.inner(v) @ net.weight.T + 1.5)
+    for got, want in zip(grads(lambda v: net(v, bias=1.5)), wanted):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+    jitted = spool.jit(lambda v: net(v, bias=1.5))
+    for _ in range(3):
+        for got, want in zip(grads(jitted), wanted):
+            np.testing.assert_allclose(got, want, rtol=1e-5)
+    (first,) = spool.autograd.grad(net(x).sin().sum(), x, create_graph=True)
+    second = spool.autograd.grad(first.sum(), net.weight)[0]
+    (first,) = spool.autograd.grad((net.inner(x) @ net.weight.T).sin().sum(), x, create_graph=True)
+    np.testing.assert_allclose(
+        second.numpy(), spool.autograd.grad(first.sum(), net.weight)[0].numpy(), rtol=1e-4
+    )
+
+
+def test_custom_backward_of_a_module_whose_parameters_are_transformed():
+    net = make_linear(linear_backward)()
+    x = spool.tensor([[1.0, 2.0], [3.0, -1.0]])
+    table = net._parameters
+    weight = table["weight"]
+
+    def loss(w, forward):
+        table["weight"] = w
+        try:
+            return forward(x).sin().sum()
+        finally:
+            table["weight"] = weight
+
+    def plain_forward(v):
+        return net.inner(v) @ net.weight.T
+
+    start = weight.detach()
+    for build in (spool.func.grad, spool.func.hessian):
+        got = build(lambda w: loss(w, net))(start)
+        wanted = build(lambda w: loss(w, plain_forward))(start)
+        np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=1e-4)
+    rows = spool.stack([start, start * 2])
+    got = spool.func.vmap(spool.func.grad(lambda w: loss(w, net)))(rows)
+    wanted = spool.func.vmap(spool.func.grad(lambda w: loss(w, plain_forward)))(rows)
+    np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=1e-4)
+    assert net.weight is weight
+
+
+def test_what_custom_backward_returns_is_checked():
+    x = point(spool, [1.0, 2.0])
+
+    def check(backward, *args, match):
+        function = spool.autograd.custom_backward(backward)(lambda *a: a[0] * 1)
+        with pytest.raises(RuntimeError, match=match):
+            function(*args).sum().backward()
+
+    check(lambda i, o, g: g, x, x, match="backward returned 1 gradients, expected 2")
+    check(lambda i, o, g: (g, g, g), x, x, match="backward returned 3 gradients, expected 2")
+    check(lambda i, o, g: (g, [g]), x, (x, x), match="a list as the gradient of argument 1")
+    check(lambda i, o, g: (g, g), x, [x, x], match="a Tensor as the gradient of argument 1")
+    check(lambda i, o, g: (g, g), x, 3, match="a Tensor as the gradient of argument 1")
+    data = spool.ones(2, 2, requires_grad=True)
+    with pytest.raises(
+        RuntimeError, match="Linear: backward returned no gradients for the parameters"
+    ):
+        make_linear(lambda m, i, o, g: (g @ m.weight,))()(data).sum().backward()
+    with pytest.raises(RuntimeError, match=r"Linear: backward returned gradients for \['other'\]"):
+        make_linear(lambda m, i, o, g: ((g,), {"other": g}))()(data).sum().backward()
+    make_linear(lambda m, i, o, g: (g @ m.weight, {}))()(data).sum().backward()
+    assert numbers(data.grad) == [[1, 2], [1, 2]]
+    with pytest.raises(TypeError, match="custom_backward: backward must be callable, not int"):
+        spool.autograd.custom_backward(3)
+    with pytest.raises(TypeError, match="decorates functions and Module classes, not int"):
+        spool.autograd.custom_backward(linear_backward)(int)
+    keyword = spool.autograd.custom_backward(linear_backward)(lambda *, x: x)
+    with pytest.raises(TypeError, match="the Tensor x= can be given by keyword alone"):
+        keyword(x=x)
+
+
+def test_forward_mode_outside_of_a_transform():
+    cube = make_cube(spool)
+    fwd, torch_fwd = spool.autograd.forward_ad, torch.autograd.forward_ad
+    with fwd.dual_level():
+        dual = fwd.make_dual(spool.tensor(POINT), spool.tensor(POINT + 1))
+        value, tangent = fwd.unpack_dual(cube.apply(dual))
+    with torch_fwd.dual_level():
+        dual = torch_fwd.make_dual(torch.tensor(POINT), torch.tensor(POINT + 1))
+        wanted = torch_fwd.unpack_dual(make_cube(torch).apply(dual))
+    np.testing.assert_allclose(value.numpy(), wanted.primal.numpy())
+    np.testing.assert_allclose(tangent.numpy(), wanted.tangent.numpy())
+
+
+def test_gradcheck_of_functions():
+    x = point(spool, POINT)
+    cube = make_cube(spool).apply
+    assert spool.autograd.gradcheck(cube, x, check_forward_ad=True)
+    assert spool.autograd.gradgradcheck(cube, x)
+    wrong = make_reverse(spool, lambda t: t * 1).apply
+    with pytest.raises(spool.autograd.GradcheckError):
+        spool.autograd.gradcheck(wrong, x)
+
+
+@pytest.mark.parametrize("which", ["tape", "transforms"])
+def test_every_allocation_may_fail(which):
+    cube, exp, double = make_cube(spool), make_exp(spool), make_double_(spool)
+    x = point(spool, [0.5, 1.0])
+    at = x.detach()
+
+    def program():
+        if which == "tape":
+            y = cube.apply(double.apply(exp.apply(x) * 1))
+            (g,) = spool.autograd.grad(y.sum(), x, create_graph=True)
+            g.sum().backward()
+            x.grad = None
+        else:
+            spool.func.vmap(spool.func.grad(spool.func.grad(cube.apply)))(at)
+            spool.func.vmap(lambda v: spool.func.jvp(cube.apply, (v,), (v,)))(at)
+
+    def live():
+        gc.collect()
+        spool.synchronize()
+        return spool.memory_stats()["live_blocks"]
+
+    with spool.hot(False):
+        program()
+        before = live()
+        for nth in range(1, 2000):
+            spool._C._memory_fail_nth(nth)
+            try:
+                program()
+                done = True
+            except MemoryError:
+                done = False
+            finally:
+                spool._C._memory_fail_nth(0)
+            x.grad = None
+            if done:
+                break
+        assert done
+        assert live() <= before

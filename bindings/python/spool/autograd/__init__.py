@@ -4,8 +4,6 @@ import importlib
 
 from .. import _C
 from .._C import Node, RemovableHandle, enable_grad, grad, no_grad, set_grad_enabled
-from . import function
-from .function import Function, once_differentiable
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 __all__ = [
@@ -14,6 +12,7 @@ __all__ = [
     "Node",
     "RemovableHandle",
     "backward",
+    "custom_backward",
     "enable_grad",
     "forward_ad",
     "function",
@@ -26,9 +25,28 @@ __all__ = [
 ]
 
 
+TYPE_CHECKING = False  # typing's own costs an import
+if TYPE_CHECKING:
+    from . import forward_ad, function
+    from .custom import custom_backward
+    from .function import Function, once_differentiable
+
+_LAZY_MODULES = ("forward_ad", "function")
+_LAZY_NAMES = {
+    "Function": "function",
+    "custom_backward": "custom",
+    "once_differentiable": "function",
+}
+
+
 def __getattr__(name):
-    if name == "forward_ad":  # loaded when it is first used
+    """What is loaded when it is first used."""
+    if name in _LAZY_MODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _LAZY_NAMES:
+        found = getattr(importlib.import_module(f"{__name__}.{_LAZY_NAMES[name]}"), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
