@@ -96,7 +96,7 @@ typedef struct sp_slices {
     sp_node node; /* edge `written`: the base before; the others: inner's other inputs */
     sp_node *inner;
     struct sp_step *steps;
-    int written; /* inner's input that is the view; of ops 0 */
+    int written;     /* inner's input that is the view; of ops 0 */
     sp_tensor *base; /* owned: the base without history, if inner saves its output */
 } sp_slices;
 

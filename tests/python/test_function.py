@@ -389,6 +389,35 @@ def test_writing_a_view_in_place(lib):
 
 
 @BOTH
+@pytest.mark.parametrize("part", [lambda y: y, lambda y: y[1:]], ids=["whole", "view"])
+def test_a_result_that_was_written_is_saved(lib, part):
+    class Exp(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            x.exp_()
+            ctx.mark_dirty(x)
+            ctx.save_for_backward(x)
+            return x
+
+        @staticmethod
+        def backward(ctx, g):
+            (y,) = ctx.saved_tensors
+            return g * y
+
+    x = point(lib, [0.5, 1.0, 1.5])
+    y = x * 1
+    Exp.apply(part(y))
+    (g,) = lib.autograd.grad((y * y).sum(), x, create_graph=True)
+    (second,) = lib.autograd.grad(g.sum(), x)
+    e, at = np.exp(2 * np.array([0.5, 1.0, 1.5])), np.array([0.5, 1.0, 1.5])
+    first = [2 * e[0] if part(y).numel() == 3 else 2 * at[0], 2 * e[1], 2 * e[2]]
+    np.testing.assert_allclose(numbers(g), first)
+    np.testing.assert_allclose(
+        numbers(second), [4 * e[0] if part(y).numel() == 3 else 2, 4 * e[1], 4 * e[2]]
+    )
+
+
+@BOTH
 def test_writing_a_leaf_in_place_is_refused(lib):
     with pytest.raises(RuntimeError, match="leaf"):
         make_double_(lib).apply(point(lib, [1.0]))
