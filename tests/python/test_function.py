@@ -1630,3 +1630,77 @@ def test_every_allocation_may_fail(which):
                 break
         assert done
         assert live() <= before
+
+
+# ---- Taylor mode -----------------------------------------------------------------------------------------------------------
+
+
+class Square(Function):
+    """Two results, one of which it saves, and a constant."""
+
+    @staticmethod
+    def forward(x, y, power):
+        return (x * y) ** power, x.exp(), x > 0
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, y, ctx.power = inputs
+        ctx.save_for_forward(x, y, output[1])
+
+    @staticmethod
+    def jvp(ctx, tx, ty, t_power):
+        x, y, e = ctx.saved_tensors
+        slope = ctx.power * (x * y) ** (ctx.power - 1)
+        return slope * (tx * y + x * ty), tx * e, None
+
+
+def square_plain(x, y, power):
+    return (x * y) ** power, x.exp(), x > 0
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_taylor_coefficients(order):
+    x, y = spool.tensor(POINT), spool.tensor(POINT + 2)
+    series = ([spool.tensor(POINT * k - 0.5) for k in range(order)], [spool.tensor(POINT / 2)])
+
+    def run(function):
+        return spool.func.jet(lambda a, b: function(a, b, 3)[:2], (x, y), series)
+
+    got, wanted = run(Square.apply), run(square_plain)
+    for g, w in zip(got[0], wanted[0]):
+        np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-12)
+    for g, w in zip(got[1], wanted[1]):
+        for a, b in zip(g, w):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_taylor_mode_nests():
+    cube = make_cube(spool).apply
+    x = spool.tensor(POINT)
+
+    def coefficient(function):
+        one = spool.ones_like(x)
+        return lambda v: spool.func.jet(function, (v,), ([one, v, one],))[1][2]
+
+    for outer in (
+        lambda f: spool.func.grad(lambda v: f(v).sum())(x),
+        lambda f: spool.func.jvp(f, (x,), (x,))[1],
+        lambda f: spool.func.vmap(f)(x.unsqueeze(0).expand(2, 3)),
+        lambda f: spool.func.jet(f, (x,), ([x, x],))[1][1],
+    ):
+        got = outer(coefficient(lambda v: cube(v.tanh())))
+        wanted = outer(coefficient(lambda v: v.tanh() ** 3))
+        np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-9)
+
+
+def test_taylor_mode_needs_a_setup_context():
+    class Old(make_exp(spool)):
+        @staticmethod
+        def jvp(ctx, t):
+            return t * ctx.saved_tensors[0]
+
+    x = spool.tensor(POINT)
+    with pytest.raises(NotImplementedError, match="Old: inside jet it needs a setup_context"):
+        spool.func.jet(Old.apply, (x,), ([x, x],))
+    _, (first,) = spool.func.jet(Old.apply, (x,), ([x],))
+    np.testing.assert_allclose(first.numpy(), POINT * np.exp(POINT))
