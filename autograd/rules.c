@@ -187,6 +187,66 @@ sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scal
     return status;
 }
 
+/* ---- sinc ----- */
+
+/* x times a polynomial in (pi x)^2: the sum of (-1)^k 2 k (pi x)^(2 k - 1) pi / (2 k + 1)! over k.
+ * Near 0, where the difference below has no digits, nor has any derivative of it. */
+static sp_status sinc_slope_near(const sp_tensor *x, sp_tensor **out)
+{
+    enum { TERMS = 12 }; /* below 2^-60 of the sum at |x| = 0.35 */
+    double pi = acos(-1), factor[TERMS], factorial = 1;
+    sp_tensor *square = NULL, *sum = NULL, *next = NULL;
+    sp_status status = SP_OK;
+    for (int k = 1; k <= TERMS; k++) {
+        factorial *= (2 * k) * (2 * k + 1);
+        factor[k - 1] = (k % 2 ? -2 : 2) * k * pow(pi, 2 * k) / factorial;
+    }
+    SP_TRY(sp_mul(x, x, &square));
+    SP_TRY(sp_mul_scalar(square, SP_FLOAT(factor[TERMS - 1]), &sum));
+    for (int k = TERMS - 2; k >= 0; k--) {
+        SP_TRY(sp_add_scalar(sum, SP_FLOAT(factor[k]), &next));
+        sp_drop(&sum);
+        SP_TRY(sp_mul(next, k ? square : x, &sum));
+        sp_drop(&next);
+    }
+    *out = sum, sum = NULL;
+out:
+    sp_drop(&square), sp_drop(&sum), sp_drop(&next);
+    return status;
+}
+
+static sp_status sinc_slope_far(const sp_tensor *x, const sp_tensor *near, const sp_tensor *sinc,
+                                sp_tensor **out)
+{
+    sp_tensor *scaled = NULL, *cos = NULL, *above = NULL, *safe = NULL;
+    sp_status status = SP_OK;
+    SP_TRY(sp_mul_scalar(x, SP_FLOAT(acos(-1)), &scaled));
+    SP_TRY(sp_cos(scaled, &cos));
+    SP_TRY(sp_sub(cos, sinc, &above));
+    SP_TRY(sp_where_scalar_x(near, SP_INT(1), x, &safe));
+    SP_TRY(sp_div(above, safe, out));
+out:
+    sp_drop(&scaled), sp_drop(&cos), sp_drop(&above), sp_drop(&safe);
+    return status;
+}
+
+sp_status sp__rule_sinc_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_tensor *sinc,
+                            sp_tensor **out)
+{
+    sp_tensor *size = NULL, *near = NULL, *inner = NULL, *outer = NULL, *slope = NULL;
+    sp_status status = SP_OK;
+    *out = NULL;
+    SP_TRY(sp_abs(x, &size));
+    SP_TRY(sp_lt_scalar(size, SP_FLOAT(0.35), &near));
+    SP_TRY(sinc_slope_near(x, &inner));
+    SP_TRY(sinc_slope_far(x, near, sinc, &outer));
+    SP_TRY(sp_where(near, inner, outer, &slope));
+    SP_TRY(sp_mul(gy, slope, out));
+out:
+    sp_drop(&size), sp_drop(&near), sp_drop(&inner), sp_drop(&outer), sp_drop(&slope);
+    return status;
+}
+
 /* ---- reductions ----- */
 
 sp_status sp__rule_keep_dims(const sp_tensor *t, const sp_meta *m, const sp_attr *dim, bool keepdim,

@@ -37,6 +37,10 @@ SP_MUST_USE sp_status sp__rule_pow_exponent_vjp(const sp_tensor *gy, const sp_te
 SP_MUST_USE sp_status sp__rule_pow_base_vjp(const sp_tensor *gy, const sp_tensor *e, sp_scalar base,
                                             const sp_tensor *power, sp_tensor **out);
 
+/* sin(pi x) / (pi x). */
+SP_MUST_USE sp_status sp__rule_sinc_vjp(const sp_tensor *gy, const sp_tensor *x,
+                                        const sp_tensor *sinc, sp_tensor **out);
+
 /* The real or imaginary part of gy; the complex numbers whose parts lie along gy's last dimension.
  */
 SP_MUST_USE sp_status sp__rule_part_of(const sp_tensor *gy, bool imaginary, sp_tensor **out);

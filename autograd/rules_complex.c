@@ -136,8 +136,8 @@ sp_status sp__rule_angle_jvp(const sp_tensor *tx, const sp_tensor *x, sp_tensor 
 sp_status sp__rule_sgn_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_tensor *sign,
                            sp_tensor **out)
 {
-    sp_tensor *along = NULL, *part = NULL, *across = NULL, *size = NULL, *ratio = NULL,
-              *zero = NULL;
+    sp_tensor *along = NULL, *part = NULL, *across = NULL, *size = NULL, *safe = NULL,
+              *ratio = NULL, *zero = NULL;
     sp_status status = SP_OK;
     *out = NULL;
     if (!sp__dtype_is_complex(x->dtype)) return sp_fill_scalar(gy, SP_INT(0), out);
@@ -145,11 +145,12 @@ sp_status sp__rule_sgn_vjp(const sp_tensor *gy, const sp_tensor *x, const sp_ten
     SP_TRY(sp_mul(sign, along, &part));
     SP_TRY(sp_sub(gy, part, &across));
     SP_TRY(sp_abs(x, &size));
-    SP_TRY(sp_div(across, size, &ratio));
     SP_TRY(sp_eq_scalar(x, SP_INT(0), &zero));
+    SP_TRY(sp_where_scalar_x(zero, SP_INT(1), size, &safe));
+    SP_TRY(sp_div(across, safe, &ratio));
     SP_TRY(sp_where_scalar_x(zero, SP_INT(0), ratio, out));
 out:
     sp_drop(&along), sp_drop(&part), sp_drop(&across);
-    sp_drop(&size), sp_drop(&ratio), sp_drop(&zero);
+    sp_drop(&size), sp_drop(&safe), sp_drop(&ratio), sp_drop(&zero);
     return status;
 }

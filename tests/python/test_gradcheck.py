@@ -49,6 +49,10 @@ RIGHT = {
     "real to complex": (lambda x, y: spool.complex(x, y * x).exp(), [real(3), real(3, seed=1)]),
     "power of zero": (lambda x: 0 ** (x * x + 0.5), [real(3)]),
     "zero to a power": (lambda x: spool.zeros(3).double() ** (x * x + 0.5), [real(3)]),
+    "sinc near zero": (
+        spool.sinc,
+        [spool.tensor([0.0, 1e-20, 1e-4, 0.2, 0.4], dtype=spool.float64, requires_grad=True)],
+    ),
     "transposed": (lambda x: x @ x.T, [real(3, 2).detach().T.requires_grad_()]),
 }
 
@@ -251,3 +255,10 @@ def test_random_numbers_are_left_alone():
 def test_results_that_no_input_changes():
     assert gradcheck(lambda x: spool.ones(2).double(), X)
     assert gradcheck(lambda x: (x * 0, 3), X)
+
+
+def test_second_derivative_of_sgn_at_zero_is_zero():
+    z = spool.zeros(2, dtype=spool.complex128, requires_grad=True)
+    (grad,) = spool.autograd.grad(spool.sgn(z).real.sum(), z, create_graph=True)
+    (second,) = spool.autograd.grad(grad.real.sum(), z)
+    assert grad.tolist() == second.tolist() == [0, 0]

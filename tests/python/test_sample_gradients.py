@@ -213,6 +213,7 @@ POINTWISE = [s for s in REAL if "pointwise" in s.entry["flags"] and len(Case(s).
 OTHERS = [s for s in REAL if s not in POINTWISE]
 NOT_AT_TURNS = {
     "logit.within": "PyTorch's gradient is NaN at some numbers out of bounds",
+    "sinc": "PyTorch's derivative by its weight is NaN at 0",
     "digamma": "at poles PyTorch's is what rounding leaves of infinity",
     "polygamma": "at poles PyTorch's is what rounding leaves of infinity",
 }
