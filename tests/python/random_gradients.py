@@ -249,7 +249,7 @@ class Writer:
         if not specs:
             return text_of(value)
         names = []
-        dense = sample.op.startswith("as_strided") or sample.op in ("view", "view_as_complex")
+        dense = sample.op.startswith("as_strided") or sample.op in ("view", "view_as", "view_as_complex")
         for spec in specs:
             moves = position in sample.differentiable and spec["tensor"] not in ("int64", "boolean")
             moves = moves and (spec["tensor"] != "data" or spec["dtype"] == "float32")
