@@ -1,4 +1,5 @@
-"""Transforms of functions: ``grad``, ``vjp``, ``jvp``, ``vmap``, Jacobians and Hessians, Taylor mode; modules as functions.
+"""Transforms of functions: ``grad``, ``vjp``, ``jvp``, ``vmap``, Jacobians and Hessians, Taylor mode; solutions of equations;
+modules as functions.
 
 Arguments and results may be trees (tuples, lists, dicts) of tensors. All transforms nest in any order, with themselves, too:
 each call is a level of its own, and a tensor carries its level, so that nested derivatives are not confused.
@@ -13,12 +14,15 @@ tensor([ 6., 12.])
 from .batching import vmap
 from .fallbacks import vmap_fallbacks
 from .forward import hvp, jvp, linearize
+from .implicit import custom_root, fixed_point
 from .jacobians import hessian, jacfwd, jacrev
 from .modules import functional_call, stack_module_state
 from .reverse import grad, grad_and_value, vjp
 from .taylor import jet, laplacian, nth_derivative
 
 __all__ = [
+    "custom_root",
+    "fixed_point",
     "functional_call",
     "grad",
     "grad_and_value",
