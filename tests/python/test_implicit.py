@@ -1,5 +1,8 @@
 """Roots and fixed points: derivatives of any order, in any mode, against closed forms; what does not converge is an error."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -83,6 +86,15 @@ def test_mapped(root, power):
     close(func.jacfwd(root)(x).numpy(), wanted, rtol=1e-9, atol=1e-12)
     second = np.diag(power_rule(power, 2, x.numpy()))
     close(func.hessian(lambda x: root(x).sum())(x).numpy(), second, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("root, power", CASES)
+def test_in_taylor_mode(root, power):
+    for order in range(1, 6):
+        got = func.nth_derivative(root, order)(numbers(0.5, 2.0)).numpy()
+        close(got, power_rule(power, order, [0.5, 2.0]), rtol=1e-8)
+    got = func.grad(lambda x: func.nth_derivative(root, 2)(x).sum())(numbers(2.0)).numpy()
+    close(got, power_rule(power, 3, [2.0]), rtol=1e-8)
 
 
 def test_one_start_for_mapped_arguments():
@@ -190,6 +202,19 @@ def test_arguments_are_checked():
         func.custom_root(lambda x: x, newton, spool.tensor(1))
     with pytest.raises(TypeError, match="arguments"):
         func.fixed_point(lambda x, a: x, number(1.0), 2.0)
+
+
+EXAMPLE = Path(__file__).parents[2] / "bindings/python/examples/differentiable_program.py"
+
+
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="an installed package, without the examples")
+def test_a_whole_program(capsys):
+    """Pre-processing, a network, a while loop with an implicit gradient and a soft sort, to the first parameter."""
+    spec = importlib.util.spec_from_file_location("differentiable_program", EXAMPLE)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    assert program.main(["--steps", "4", "--images", "10"]) == 0
+    assert "ok" in capsys.readouterr().out
 
 
 # ---- linear systems --------------------------------------------------------------------------------------------------------
