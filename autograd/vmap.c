@@ -129,15 +129,23 @@ static bool infers(int op)
     return sp_op_table[op].infer && op != SP_OP_AS_STRIDED && op != SP_OP_AS_STRIDED_SCATTER;
 }
 
+static sp_status infer(sp_batch *b)
+{
+    for (int j = 0; j < b->c->n_out; j++) b->out[j] = (sp_meta){.view_of = -1};
+    SP_RETURN_IF(sp__infer(b->c, b->out));
+    b->have_out = true;
+    return SP_OK;
+}
+
 static sp_status run_batched(sp_batch *b)
 {
     sp_batch_rule rule = rule_for(b);
     bool write = b->c->flags & SP_CALL_INPLACE;
     if (!write && !rule && sp_op_table[b->c->op].body) return sp__body((sp_call *)b->c);
-    if (infers(b->c->op)) {
-        SP_RETURN_IF(sp__infer(b->c, b->out));
-        b->have_out = true;
-    }
+    /* Of a pointwise op, results are in order, and shapes and dtypes checked below: what they are
+     * for one example matters only where that fails. */
+    bool late = rule == sp__batch_pointwise && !write;
+    if (!late && infers(b->c->op)) SP_RETURN_IF(infer(b));
     if (write) SP_RETURN_IF(check_write(b));
 
     for (int i = 0; i < b->c->n_in; i++)
@@ -149,6 +157,10 @@ static sp_status run_batched(sp_batch *b)
     for (int j = 0; j < b->c->n_out && !write; j++) sp_drop(&b->low.out[j]);
     sp__below_leave(&was);
     for (int i = 0; i < b->c->n_in; i++) sp_drop(&b->low.in[i]);
+    if (SP_UNLIKELY(status != SP_OK) && late && status != SP_EMEMORY) {
+        sp_status own = infer(b);
+        if (own != SP_OK) status = own;
+    }
     return status;
 }
 
@@ -194,12 +206,11 @@ sp_status sp__vmap_dispatch(sp_level *self, sp_call *c)
     size_t bytes = (size_t)c->n_in * sizeof *in;
     if (c->n_in > ROOM && !(in = sp__alloc_zero(bytes)))
         return sp_fail(SP_EMEMORY, "%s: no memory for its inputs inside vmap", op_name(c));
-    sp_batch b = {.level = self,
-                  .c = c,
-                  .size = self->batch_size,
-                  .mapped = ops[c->op].mapped,
-                  .randomness = randomness,
-                  .low = *c};
+    sp_batch b; /* its larger parts are not looked at before they are written */
+    b.level = self, b.c = c, b.size = self->batch_size;
+    b.randomness = randomness, b.mapped = ops[c->op].mapped;
+    b.have_out = b.done = false;
+    b.low = *c;
     b.low.in = in;
     for (int j = 0; j < SP_MAX_OUT; j++) b.low.out[j] = NULL;
     sp_status status = run_batched(&b);
