@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "ops/attr.h"
+#include "ops/dispatch.h"
 #include "ops/infer.h"
 #include "ops_gen.h"
 
@@ -430,11 +431,33 @@ out:
     return status;
 }
 
+static bool wears(const sp_tensor *t, uint64_t level_id)
+{
+    while (t->wrap && t->wrap->level_id != level_id) t = t->wrap->inner;
+    return t->wrap != NULL;
+}
+
+/* Statistics that all examples of a vmap share cannot follow those of each. */
+static sp_status check_shared(const sp_call *c, const sp_tensor *running, const sp_tensor *value)
+{
+    const sp_tensor *t = value;
+    while (t->wrap && (t->wrap->kind != SP_LEVEL_VMAP || wears(running, t->wrap->level_id)))
+        t = t->wrap->inner;
+    if (!t->wrap) return SP_OK;
+    return sp_fail(SP_EVALUE,
+                   "%s: inside vmap each example has statistics of its own, which would be written "
+                   "into running ones that all share; use track_running_stats=False, or map the "
+                   "running ones, too",
+                   sp__op_name(c));
+}
+
 /* running += momentum (value - running), in place, without history */
-static sp_status follow(const sp_tensor *running, const sp_tensor *value, double momentum)
+static sp_status follow(const sp_call *c, const sp_tensor *running, const sp_tensor *value,
+                        double momentum)
 {
     sp_tensor *plain = NULL;
     if (running == NULL) return SP_OK;
+    SP_RETURN_IF(check_shared(c, running, value));
     SP_RETURN_IF(sp_detach(value, &plain));
     sp_status status = sp_lerp_scalar_((sp_tensor *)running, plain, SP_FLOAT(momentum));
     sp_drop(&plain);
@@ -447,11 +470,11 @@ static sp_status follow_both(const sp_call *c, const sp_tensor *mean, const sp_t
 {
     sp_tensor *plain = NULL, *unbiased = NULL;
     sp_status status = SP_OK;
-    SP_TRY(follow(c->in[1], mean, momentum));
+    SP_TRY(follow(c, c->in[1], mean, momentum));
     if (c->in[2] == NULL) return SP_OK;
     SP_TRY(sp_detach(var, &plain));
     SP_TRY(sp_mul_scalar(plain, SP_FLOAT(n / (n - 1)), &unbiased));
-    SP_TRY(follow(c->in[2], unbiased, momentum));
+    SP_TRY(follow(c, c->in[2], unbiased, momentum));
 out:
     sp_drop(&plain), sp_drop(&unbiased);
     return status;

@@ -466,6 +466,7 @@ def test_out():
 def test_errors_say_what_to_do():
     x = spool.tensor(np.ones((3, 4)))
     shared = spool.zeros(4).double()
+    f, mean, var = spool.nn.functional, spool.zeros(2).double(), spool.ones(2).double()
     for function, kind, match in [
         (lambda r: shared.add_(r), ValueError, "zeros_like"),
         (lambda r: spool.exp(r, out=shared), ValueError, "zeros_like"),
@@ -479,11 +480,33 @@ def test_errors_say_what_to_do():
         (lambda r: r.unique(), NotImplementedError, "unique: .*sort"),
         (lambda r: spool.bincount(r.long()), NotImplementedError, "bincount: .*one_hot"),
         (lambda r: spool.one_hot(r.long()), NotImplementedError, "one_hot: .*num_classes"),
+        (
+            lambda r: f.batch_norm(r.reshape(2, 2), mean, var, training=True),
+            ValueError,
+            "track_run",
+        ),
         (lambda r: r.numpy(), NotImplementedError, "inside vmap"),
     ]:
         with pytest.raises(kind, match=match):
             vmap(function)(x)
     np.testing.assert_array_equal(vmap(lambda r: r * 2)(x).numpy(), 2 * x.numpy())
+
+
+def test_running_statistics_of_each_example():
+    """An ensemble of layers that are trained: their statistics are mapped as well."""
+    rng = np.random.default_rng(0)
+    x, mean, var = rng.normal(size=(3, 5, 2)), np.zeros((3, 2)), np.ones((3, 2))
+
+    def one(x, mean, var):
+        mean, var = mean * 1, var * 1
+        return spool.nn.functional.batch_norm(x, mean, var, training=True), mean, var
+
+    check(one, [x, mean, var], 1e-12)
+    check(
+        lambda x: spool.nn.functional.batch_norm(x, spool.tensor(mean[0]), spool.tensor(var[0])),
+        [x],
+        1e-12,
+    )
 
 
 def test_no_examples():
