@@ -20,9 +20,10 @@ static int add_functions(PyObject *module)
     PyMethodDef *const tables[] = {
         sp__py_functions,         sp__py_boundary_functions, sp__py_copy_functions,
         sp__py_create_functions,  sp__py_interop_functions,  sp__py_level_functions,
-        sp__py_join_functions,    sp__py_fit_functions,      sp__py_product_functions,
-        sp__py_mode_functions,    sp__py_random_functions,   sp__py_state_functions,
-        sp__py_counted_functions, sp__py_each_functions,     sp__py_dual_functions,
+        sp__py_vmap_functions,    sp__py_join_functions,     sp__py_fit_functions,
+        sp__py_product_functions, sp__py_mode_functions,     sp__py_random_functions,
+        sp__py_state_functions,   sp__py_counted_functions,  sp__py_each_functions,
+        sp__py_dual_functions,
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0) return -1;

@@ -23,10 +23,10 @@ extern PyMethodDef sp__py_attr_methods[], sp__py_copy_methods[], sp__py_counted_
     sp__py_new_methods[];
 extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_counted_functions[],
     sp__py_create_functions[], sp__py_grad_functions[], sp__py_interop_functions[],
-    sp__py_level_functions[], sp__py_dual_functions[], sp__py_each_functions[],
-    sp__py_fit_functions[], sp__py_join_functions[], sp__py_product_functions[],
-    sp__py_random_functions[], sp__py_launch_functions[], sp__py_mode_functions[],
-    sp__py_state_functions[], sp__py_function_functions[];
+    sp__py_level_functions[], sp__py_vmap_functions[], sp__py_dual_functions[],
+    sp__py_each_functions[], sp__py_fit_functions[], sp__py_join_functions[],
+    sp__py_product_functions[], sp__py_random_functions[], sp__py_launch_functions[],
+    sp__py_mode_functions[], sp__py_state_functions[], sp__py_function_functions[];
 extern PyGetSetDef sp__py_attr_getset[];
 extern PyMappingMethods sp__py_mapping;
 extern PySequenceMethods sp__py_sequence;
@@ -34,6 +34,16 @@ extern PyBufferProcs sp__py_buffer;
 
 /* Makes a fresh handle an instance of a subclass; TypeError for subclasses that have __slots__. */
 int sp__py_retype(sp_tensor *t, PyTypeObject *type);
+
+/* ---- levels of transforms, as capsules (py_level.c) ----- */
+
+struct sp_level;
+/* NULL with an exception if it was not pushed; the capsule does not pop it. */
+PyObject *sp__py_level(sp_status status, struct sp_level *level);
+/* NULL with an exception for what is none, or was popped. */
+struct sp_level *sp__py_level_of(PyObject *capsule);
+/* Pops it. -1 with an exception set. */
+int sp__py_level_end(PyObject *capsule);
 
 /* ---- errors ----- */
 

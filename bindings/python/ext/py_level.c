@@ -12,7 +12,7 @@
 
 static const char LIVE[] = "spool.level", POPPED[] = "spool.level (popped)";
 
-static PyObject *level_wrap(sp_status status, sp_level *level)
+PyObject *sp__py_level(sp_status status, sp_level *level)
 {
     if (status) return sp__py_raise(status);
     PyObject *capsule = PyCapsule_New(level, LIVE, NULL);
@@ -20,10 +20,14 @@ static PyObject *level_wrap(sp_status status, sp_level *level)
     return capsule;
 }
 
+sp_level *sp__py_level_of(PyObject *capsule)
+{
+    return PyCapsule_GetPointer(capsule, LIVE);
+}
+
 static int level_converter(PyObject *o, void *out)
 {
-    *(sp_level **)out = PyCapsule_GetPointer(o, LIVE);
-    return *(sp_level **)out != NULL;
+    return (*(sp_level **)out = sp__py_level_of(o)) != NULL;
 }
 
 static int tensor_converter(PyObject *o, void *out)
@@ -103,7 +107,7 @@ static PyObject *push(PyObject *module, PyObject *args)
     sp_level *level = NULL;
     if (!PyArg_ParseTuple(args, "s:_level_push", &kind)) return NULL;
     sp_status status = sp__level_push(strcmp(kind, "jvp") ? SP_LEVEL_GRAD : SP_LEVEL_JVP, &level);
-    return level_wrap(status, level);
+    return sp__py_level(status, level);
 }
 
 static PyObject *push_again(PyObject *module, PyObject *number)
@@ -113,25 +117,7 @@ static PyObject *push_again(PyObject *module, PyObject *number)
     unsigned long long id = PyLong_AsUnsignedLongLong(number);
     if (id == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
     sp_status status = sp__level_push_again(id, &level);
-    return level_wrap(status, level);
-}
-
-static PyObject *push_vmap(PyObject *module, PyObject *args)
-{
-    static const char *const choices[] = {"error", "different", "same"};
-    (void)module;
-    long long batch_size;
-    const char *randomness;
-    sp_level *level = NULL;
-    if (!PyArg_ParseTuple(args, "Ls:_level_push_vmap", &batch_size, &randomness)) return NULL;
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(randomness, choices[i]) != 0) continue;
-        sp_status status = sp__level_push_vmap(batch_size, (sp_randomness)i, &level);
-        return level_wrap(status, level);
-    }
-    return PyErr_Format(PyExc_ValueError,
-                        "vmap: randomness must be 'error', 'different' or 'same', not '%s'",
-                        randomness);
+    return sp__py_level(status, level);
 }
 
 static PyObject *level_id(PyObject *module, PyObject *capsule)
@@ -141,13 +127,18 @@ static PyObject *level_id(PyObject *module, PyObject *capsule)
     return level_converter(capsule, &level) ? PyLong_FromUnsignedLongLong(level->id) : NULL;
 }
 
+int sp__py_level_end(PyObject *capsule)
+{
+    sp_level *level = sp__py_level_of(capsule);
+    if (!level || PyCapsule_SetName(capsule, POPPED) < 0) return -1;
+    sp__level_pop(level);
+    return 0;
+}
+
 static PyObject *pop(PyObject *module, PyObject *capsule)
 {
     (void)module;
-    sp_level *level;
-    if (!level_converter(capsule, &level)) return NULL;
-    if (PyCapsule_SetName(capsule, POPPED) < 0) return NULL;
-    sp__level_pop(level);
+    if (sp__py_level_end(capsule) < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -298,7 +289,7 @@ static PyObject *push_jet(PyObject *module, PyObject *number)
     long long order = PyLong_AsLongLong(number);
     if (order == -1 && PyErr_Occurred()) return NULL;
     sp_status status = sp__level_push_jet(order, &level);
-    return level_wrap(status, level);
+    return sp__py_level(status, level);
 }
 
 static PyObject *series(PyObject *module, PyObject *args)
@@ -338,35 +329,6 @@ static PyObject *jet_fallbacks(PyObject *module, PyObject *unused)
     return PyLong_FromLongLong(sp__jet_fallbacks());
 }
 
-/* ---- vmap ----- */
-
-static PyObject *vmap_wrap(PyObject *module, PyObject *args)
-{
-    (void)module;
-    sp_level *level;
-    sp_tensor *x, *out = NULL;
-    long long dim;
-    if (!PyArg_ParseTuple(args, "O&O&L:_vmap_wrap", level_converter, &level, tensor_converter, &x,
-                          &dim))
-        return NULL;
-    return sp__py_result(sp__vmap_wrap(level, x, dim, &out), out);
-}
-
-static PyObject *vmap_unwrap(PyObject *module, PyObject *args)
-{
-    (void)module;
-    sp_level *level;
-    sp_tensor *t, *out = NULL;
-    PyObject *place;
-    if (!PyArg_ParseTuple(args, "O&O&O:_vmap_unwrap", level_converter, &level, tensor_converter, &t,
-                          &place))
-        return NULL;
-    if (place == Py_None) return sp__py_result(sp__vmap_unwrap_same(level, t, &out), out);
-    long long dim = PyLong_AsLongLong(place);
-    if (dim == -1 && PyErr_Occurred()) return NULL;
-    return sp__py_result(sp__vmap_unwrap(level, t, dim, &out), out);
-}
-
 /* ---- autocast ----- */
 
 static const char AUTOCAST[] = "spool.autocast";
@@ -404,44 +366,9 @@ static PyObject *autocast_now(PyObject *module, PyObject *unused)
     return Py_NewRef(sp__py_dtype_object((sp_dtype)a->dtype));
 }
 
-static PyObject *vmap_fallbacks(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    PyObject *counts = PyDict_New();
-    for (int op = 0; counts && op < SP_OP_COUNT; op++) {
-        int64_t n = sp__vmap_fallbacks_of(op);
-        if (n == 0) continue;
-        PyObject *count = PyLong_FromLongLong(n);
-        if (!count || PyDict_SetItemString(counts, sp_op_table[op].name, count) < 0)
-            Py_CLEAR(counts);
-        Py_XDECREF(count);
-    }
-    return counts;
-}
-
-static PyObject *vmap_loop_always(PyObject *module, PyObject *on)
-{
-    (void)module;
-    bool value;
-    if (sp__py_bool(on, "_vmap_loop_always", "on", &value) < 0) return NULL;
-    sp__vmap_loop_always(value);
-    Py_RETURN_NONE;
-}
-
-static PyObject *vmap_warn(PyObject *module, PyObject *on)
-{
-    (void)module;
-    bool value;
-    if (sp__py_bool(on, "_vmap_warn", "on", &value) < 0) return NULL;
-    sp__vmap_warn(value);
-    Py_RETURN_NONE;
-}
-
 PyMethodDef sp__py_level_functions[] = {
     {"_level_push", push, METH_VARARGS,
      "_level_push(kind)\n--\n\nA level of kind 'grad' or 'jvp' on top of this thread's stack."},
-    {"_level_push_vmap", push_vmap, METH_VARARGS,
-     "_level_push_vmap(batch_size, randomness)\n--\n\nA vmap level."},
     {"_level_push_again", push_again, METH_O,
      "_level_push_again(id)\n--\n\nThe grad level that had this id, once more."},
     {"_level_id", level_id, METH_O, "_level_id(level)\n--\n\nIts number."},
@@ -466,21 +393,11 @@ PyMethodDef sp__py_level_functions[] = {
      "_unseries(level, t)\n--\n\nThe value and its Taylor coefficients."},
     {"_jet_fallbacks", jet_fallbacks, METH_NOARGS,
      "_jet_fallbacks()\n--\n\nHow often an op's series was found order by order so far."},
-    {"_vmap_wrap", vmap_wrap, METH_VARARGS,
-     "_vmap_wrap(level, x, dim)\n--\n\nx with a dimension hidden."},
-    {"_vmap_unwrap", vmap_unwrap, METH_VARARGS,
-     "_vmap_unwrap(level, t, dim)\n--\n\nt with the mapped dimension back (None: it has none)."},
-    {"_vmap_fallbacks", vmap_fallbacks, METH_NOARGS,
-     "_vmap_fallbacks()\n--\n\nHow often vmap looped over slices so far, by op."},
-    {"_vmap_loop_always", vmap_loop_always, METH_O,
-     "_vmap_loop_always(on)\n--\n\nWhether vmap ignores its rules, but those of views."},
     {"_autocast_push", autocast_push, METH_VARARGS,
      "_autocast_push(dtype, enabled)\n--\n\nAn autocast level, above all others."},
     {"_autocast_pop", autocast_pop, METH_O,
      "_autocast_pop(autocast)\n--\n\nTakes the level off again."},
     {"_autocast_now", autocast_now, METH_NOARGS,
      "_autocast_now()\n--\n\nThe dtype that products are cast to in this thread, or None."},
-    {"_vmap_warn", vmap_warn, METH_O,
-     "_vmap_warn(on)\n--\n\nWhether ops that loop under vmap say so on stderr."},
     {NULL, NULL, 0, NULL},
 };

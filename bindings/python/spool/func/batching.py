@@ -2,56 +2,20 @@
 
 from .. import _C
 from .._tree import broadcast_prefix, flatten, unflatten
-from .arguments import Tensor, transformed
+from .arguments import transformed
 
 __all__ = ["vmap"]
 
 
-def _batch_size(leaves, dims):
-    sizes = {}
-    for leaf, dim in zip(leaves, dims):
-        if dim is None:
-            continue
-        if not isinstance(dim, int) or isinstance(dim, bool):
-            raise TypeError(f"vmap: in_dims must hold ints and None, not {type(dim).__name__}")
-        if not isinstance(leaf, Tensor):
-            raise TypeError(
-                f"vmap: in_dims maps over an argument of type {type(leaf).__name__}; pass None for it"
-            )
-        if not -leaf.ndim <= dim < leaf.ndim:
-            raise IndexError(f"vmap: in_dims has {dim} for a tensor of shape {tuple(leaf.shape)}")
-        sizes[leaf.shape[dim]] = tuple(leaf.shape)
-    if not sizes:
-        raise ValueError("vmap: in_dims maps over no argument")
-    if len(sizes) > 1:
-        raise _C.ShapeError(f"vmap: the mapped dimensions differ in size: {sorted(sizes)}")
-    return next(iter(sizes))
-
-
-def _places(out_dims, output, outputs):
-    places = broadcast_prefix(out_dims, output, "vmap: out_dims")
-    for place, value in zip(places, outputs):
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"vmap: results must be Tensors or trees of them, found {type(value).__name__}"
-            )
-        if place is not None and (not isinstance(place, int) or isinstance(place, bool)):
-            raise TypeError(f"vmap: out_dims must hold ints and None, not {type(place).__name__}")
-    return places
-
-
-def _run(func, leaves, dims, structure, out_dims, size, randomness):
+def _run(func, leaves, dims, structure, out_dims, randomness):
     """Results of one batch: leaves, where the mapped dimension is in each, structure."""
-    level = _C._level_push_vmap(size, randomness)
+    level, mapped = _C._vmap_enter(leaves, dims, randomness)
     try:
-        mapped = [
-            x if dim is None else _C._vmap_wrap(level, x, dim) for x, dim in zip(leaves, dims)
-        ]
         args, kwargs = unflatten(structure, mapped)
         output = func(*args, **kwargs)
         outputs, out_structure = flatten(output)
-        places = _places(out_dims, output, outputs)
-        results = [_C._vmap_unwrap(level, o, place) for o, place in zip(outputs, places)]
+        places = broadcast_prefix(out_dims, output, "vmap: out_dims")
+        results = _C._vmap_unwrap_all(level, outputs, places)
     finally:
         _C._level_pop(level)
     return results, places, out_structure
@@ -62,7 +26,7 @@ def _run_chunks(func, leaves, dims, structure, out_dims, size, randomness, chunk
     for start in range(0, max(size, 1), chunk_size):
         count = min(chunk_size, size - start)
         some = [x if dim is None else x.narrow(dim, start, count) for x, dim in zip(leaves, dims)]
-        parts.append(_run(func, some, dims, structure, out_dims, count, randomness))
+        parts.append(_run(func, some, dims, structure, out_dims, randomness))
     _, places, out_structure = parts[0]
     columns = zip(*(part[0] for part in parts))
     results = [
@@ -109,12 +73,11 @@ def vmap(func, in_dims=0, out_dims=0, randomness="error", *, chunk_size=None):
     @transformed(func)
     def wrapper(*args, **kwargs):
         leaves, structure = flatten((args, kwargs))
-        dims = broadcast_prefix(in_dims, args, "vmap: in_dims") + [0] * len(flatten(kwargs)[0])
-        size = _batch_size(leaves, dims)
+        dims = broadcast_prefix(in_dims, args, "vmap: in_dims")
+        dims += [0] * (len(leaves) - len(dims))
+        size = 0 if chunk_size is None else _C._vmap_size(leaves, dims)
         if chunk_size is None or chunk_size >= size:
-            results, _, out_structure = _run(
-                func, leaves, dims, structure, out_dims, size, randomness
-            )
+            results, _, out_structure = _run(func, leaves, dims, structure, out_dims, randomness)
         else:
             results, out_structure = _run_chunks(
                 func, leaves, dims, structure, out_dims, size, randomness, chunk_size
