@@ -1,11 +1,12 @@
 /* vmap rules that serve many ops, and what all rules share.
  *
- *     pointwise   ranks are aligned
- *     dims        the dims attribute counts one more dimension
- *     shape       the shape attribute gets the batch size in front
- *     leading     the op takes leading dimensions anyway
+ *     pointwise       ranks are aligned
+ *     dims            the dims attribute counts one more dimension
+ *     shape           the shape attribute gets the batch size in front
+ *     leading         the op takes leading dimensions anyway
  *     fold_examples   the first dimension counts examples: it and the mapped one become one
- *     fold_channels   so do the second one, of channels that are computed each by itself, and it
+ *     fold_channels   the second dimension, of channels that are computed each by itself, takes
+ *                     the mapped one in
  */
 #include "autograd/vmap_int.h"
 

@@ -224,10 +224,12 @@ sp_status sp__value_ready(const sp_tensor *t, const char *op)
 {
     sp_storage *s = t->storage;
     if (SP_UNLIKELY(!s))
-        return sp_fail(SP_EUNSUPPORTED,
-                       "%s: inside %s a tensor of shape %s has no value of its own; return it from "
-                       "the transformed function and read it there",
-                       op, transform_of(t), SP_SHAPE(t));
+        return sp_fail(
+            SP_EUNSUPPORTED,
+            "%s: inside %s a tensor of shape %s has no value of its own; return it from "
+            "the transformed function and read it there, or choose by where() rather than "
+            "by if",
+            op, transform_of(t), SP_SHAPE(t));
     if (SP_UNLIKELY(s->region != NULL) && sp__handle_hooks.region_flush)
         SP_RETURN_IF(sp__handle_hooks.region_flush(s->region, s));
     return sp__storage_wait(s, false);
