@@ -22,7 +22,7 @@ from samples import (
 
 import spool
 from spool import _C
-from spool.func import grad, jvp, vmap
+from spool.func import grad, jet, jvp, vmap
 
 SIZE = 3
 DRAWN = RANDOM | UNSET
@@ -202,6 +202,11 @@ class Derivatives:
         tangents = tuple(map(spool.tensor, self.along))
         return jvp(function, tuple(points), tangents)[1]
 
+    def series(self, mapped, *slices):
+        points, function = self.at(mapped, slices)
+        along = tuple((spool.tensor(d), spool.tensor(d * 0.5)) for d in self.along)
+        return list(jet(self.total(function), tuple(points), along)[1])
+
 
 @smooth
 def test_of_derivatives(sample):
@@ -209,7 +214,7 @@ def test_of_derivatives(sample):
     if not d.any:
         pytest.skip("no floating argument, or no floating result")
     for mapped in mapped_inputs(d.positions):
-        for kind in (d.gradient, d.second, d.forward):
+        for kind in (d.gradient, d.second, d.forward, d.series):
 
             def one(*slices, mapped=mapped, kind=kind):
                 return kind(mapped, *slices)
