@@ -17,11 +17,26 @@ static sp_status spread_index(sp_batch *b, int index, int dim, const int64_t *li
     return status;
 }
 
+/* All examples' indices as one list, where they are of one tensor. */
+static sp_status select_from_shared(sp_batch *b, int dim)
+{
+    const int64_t n = b->size * b->c->in[1]->numel;
+    sp_tensor *all, *picked;
+    SP_RETURN_IF(sp_reshape(b->low.in[1], &n, 1, &all));
+    sp__batch_set(b, 1, all);
+    SP_RETURN_IF(sp__dispatch(&b->low));
+    picked = b->low.out[0], b->low.out[0] = NULL, b->done = true;
+    sp_status status = sp__batch_unfold(b, picked, dim, 1, &b->low.out[0]);
+    sp_drop(&picked);
+    return status;
+}
+
 sp_status sp__batch_index_select(sp_batch *b)
 {
     int dim, rank = b->c->in[0]->rank;
     SP_RETURN_IF(
         sp__dim_normalize(sp__batch_op(b), b->c->attr[SP_INDEX_SELECT_DIM].v.i, rank, &dim));
+    if (!sp__batched(b, 0) && rank > 0) return select_from_shared(b, dim);
     sp__batch_set_int(b, SP_INDEX_SELECT_DIM, dim + 1);
     if (!sp__batched(b, 1)) return SP_OK;
     SP_RETURN_IF(sp__batch_everywhere(b, 0));
