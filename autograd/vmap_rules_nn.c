@@ -43,9 +43,30 @@ static sp_status rows_first(sp_batch *b)
     return SP_OK;
 }
 
+/* Two vectors an example, of numbers whose products need no other dtype to be summed in. */
+static bool are_vectors(const sp_batch *b)
+{
+    int dtype = b->c->in[0]->dtype;
+    bool plain = dtype == SP_FLOAT32 || dtype == SP_FLOAT64 || sp__dtype_is_complex(dtype);
+    return plain && b->c->in[0]->rank == 1 && b->c->in[1]->rank == 1;
+}
+
+static sp_status sum_of_products(sp_batch *b)
+{
+    const int64_t last = 1;
+    const sp_sum_opt opt = {.size = sizeof opt, .dim = &last, .n_dim = 1};
+    sp_tensor *products;
+    b->done = true;
+    SP_RETURN_IF(sp_mul(b->low.in[0], b->low.in[1], &products));
+    sp_status status = sp_sum(products, &opt, &b->low.out[0]);
+    sp_drop(&products);
+    return status;
+}
+
 sp_status sp__batch_matmul(sp_batch *b)
 {
     if (rows_times_shared(b)) return rows_first(b);
+    if (are_vectors(b)) return sum_of_products(b);
     int rx = b->c->in[0]->rank, ry = b->c->in[1]->rank, rank = rx > ry ? rx : ry;
     if (rank < 2) rank = 2;
     SP_RETURN_IF(matrix_operand(b, 0, rank));
