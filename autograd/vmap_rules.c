@@ -143,6 +143,18 @@ static sp_status pointwise_dtype(sp_batch *b, int i, sp_dtype with_dims)
     return SP_OK;
 }
 
+/* Numbers beside batches of numbers count as tensors with dimensions, as these do. */
+static sp_status pointwise_numbers(sp_batch *b)
+{
+    for (int i = 0; i < b->c->n_in; i++) {
+        sp_tensor *t;
+        if (!b->c->in[i] || sp__batched(b, i)) continue;
+        SP_RETURN_IF(sp_unsqueeze(b->low.in[i], 0, &t));
+        sp__batch_set(b, i, t);
+    }
+    return SP_OK;
+}
+
 sp_status sp__batch_pointwise(sp_batch *b)
 {
     int rank = 0;
@@ -153,6 +165,7 @@ sp_status sp__batch_pointwise(sp_batch *b)
         if (t->rank > rank) rank = t->rank;
         if (t->rank > 0) with_dims = sp_promote(with_dims, (sp_dtype)t->dtype);
     }
+    if (rank == 0) return pointwise_numbers(b);
     bool write = b->c->flags & SP_CALL_INPLACE;
     for (int i = 0; i < b->c->n_in; i++) {
         if (!b->c->in[i] || (write && i == 0)) continue;

@@ -59,8 +59,9 @@ def mapped_inputs(positions):
 
 
 def close(got, wanted, tolerance):
-    for a, b in zip(got, wanted, strict=True):
-        np.testing.assert_allclose(a.detach().numpy(), b, rtol=tolerance, atol=tolerance)
+    for a, b in zip((g.detach().numpy() for g in got), wanted, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 def loop(function, stacks):
@@ -107,6 +108,21 @@ def test_any_inputs_mapped(sample):
                 assert writes_shared(sample, mapped) and "all examples share" in str(error)
             except NotImplementedError as error:  # the size of the result depends on values
                 assert sample.op in READING and "inside vmap" in str(error)
+
+
+@pytest.mark.parametrize("first", ["bool", "int32", "int64", "float32", "float64", "complex64"])
+@pytest.mark.parametrize("second", ["uint8", "int64", "float32", "float64"])
+def test_promotion(first, second):
+    """A mapped number stays a number, which gives way to tensors with dimensions."""
+    rng = np.random.default_rng(0)
+    for ranks in [(0, 0), (0, 1), (1, 0), (1, 2), (2, 1)]:
+        x, y = (
+            (rng.random((SIZE, *[2] * n)) * 3).astype(d) for n, d in zip(ranks, (first, second))
+        )
+        for function in (lambda a, b: a * b, lambda a, b: spool.where(a != b, a, b)):
+            check(function, [x, y], 1e-6)
+            check(lambda a, f=function: f(a, spool.tensor(y[0])), [x], 1e-6)
+            check(lambda b, f=function: f(spool.tensor(x[0]), b), [y], 1e-6)
 
 
 @every
@@ -246,7 +262,7 @@ def test_derivatives_of_it(sample):
     got = jvp(vmap(one), tuple(stacks), along)[1]
     gradients = vmap(lambda *s: d.gradient(mapped, *s))(*stacks)
     wanted = sum(weighed(g, a.numpy()).item() for g, a in zip(gradients, along))
-    close([got.sum()], [wanted], 1e-7)
+    close([got.sum()], [np.float64(wanted)], 1e-7)
 
 
 # ---- allocations that fail ----------------------------------------------------------------------------------------------
