@@ -4,7 +4,7 @@
 
 A program takes a few leaves to one number. Its statements are ops of the table with the arguments of their samples, whose
 floating tensors are made from variables that are there (by views, indexing, broadcasting, and functions that keep them where
-the op is smooth), and blocks of writes through views and at indices. Each statement runs as it is written; one whose results
+the op is smooth), custom functions, and blocks of writes through views and at indices. Each statement runs as it is written; one whose results
 are too large, infinite or of too few digits is taken out again. What is drawn depends on the seed and on Spool's values alone.
 """
 
@@ -25,6 +25,73 @@ SAMPLES = [s for s in load() if s.differentiable and s.op not in RANDOM]
 LARGE = 256  # elements of an argument, and
 HIGH = 100.0  # magnitude of a result, above which it is not taken
 SHAPES = [(3, 4), (4,), (2, 3), (1, 4), (), (2, 2, 3), (6,)]
+
+FUNCTIONS = '''
+class Product(lib.autograd.Function):
+    """Two results, one of which is saved, and an argument that is no tensor."""
+
+    @staticmethod
+    def forward(x, y, power):
+        return x * y**power, (x * 0.3).exp()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, y, ctx.power = inputs
+        ctx.save_for_backward(x, y, output[1])
+        ctx.save_for_forward(x, y, output[1])
+
+    @staticmethod
+    def backward(ctx, g, h):
+        x, y, e = ctx.saved_tensors
+        slope = ctx.power * y ** (ctx.power - 1)
+        return g * y**ctx.power + h * e * 0.3, g * x * slope, None
+
+    @staticmethod
+    def jvp(ctx, tx, ty, t_power):
+        x, y, e = ctx.saved_tensors
+        slope = ctx.power * y ** (ctx.power - 1)
+        return tx * y**ctx.power + ty * x * slope, tx * e * 0.3
+
+
+class Tripled(lib.autograd.Function):
+    """Writes its argument."""
+
+    @staticmethod
+    def forward(x):
+        return x.mul_(3.0)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_dirty(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 3.0
+
+    @staticmethod
+    def jvp(ctx, t):
+        return t.mul_(3.0) if lib.__name__ == "torch" else t * 3.0
+
+
+class Same(lib.autograd.Function):
+    """Returns a view of its argument."""
+
+    @staticmethod
+    def forward(x):
+        return x.reshape(-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.shape = tuple(inputs[0].shape)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.reshape(ctx.shape)
+
+    @staticmethod
+    def jvp(ctx, t):
+        return t.reshape(-1)
+'''
 
 
 def elements(spec):
@@ -73,6 +140,7 @@ class Program:
     lines: list = field(default_factory=list)  # (text for Spool, text for PyTorch)
     calls: list = field(default_factory=list)
     ops: set = field(default_factory=set)
+    custom: set = field(default_factory=set)
     samples: list = field(default_factory=list)
     results: list = field(default_factory=list)
     whole: bool = True  # False: a part is detached, so that differences show more than the gradient
@@ -86,7 +154,8 @@ class Program:
         name = library.__name__
         if name not in self.code:
             text = f"def program({', '.join(self.leaves)}):\n{self.body(int(library is torch))}\n"
-            scope = {"lib": library, "call": self.call, "inf": inf, "nan": nan}
+            scope = {"lib": library, "call": self.call, "inf": inf, "nan": nan, "__name__": name}
+            exec(FUNCTIONS, scope)
             exec(compile(text, f"<{name} {self.seed}>", "exec"), scope)
             self.code[name] = scope["program"]
         return self.code[name]
@@ -110,8 +179,10 @@ class Program:
             f"{name} = {literal(array)}.requires_grad_()" for name, array in self.leaves.items()
         )
         names = ", ".join(self.leaves)
+        uses = any(".apply(" in line[0] for line in self.lines)
+        functions = f"\n{FUNCTIONS}" if uses else ""
         return (
-            f'"""random_gradients.py, seed {self.seed}"""\nfrom math import inf, nan\n\nimport spool as lib\n\n\n'
+            f'"""random_gradients.py, seed {self.seed}"""\nfrom math import inf, nan\n\nimport spool as lib\n{functions}\n\n'
             f"def program({names}):\n{self.body(0)}\n\n\n{made}\nloss, results = program({names})\n"
             f"print(loss)\nprint(lib.autograd.grad(loss, [{names}], allow_unused=True))\n"
         )
@@ -123,7 +194,9 @@ class Writer:
     def __init__(self, seed):
         self.random, self.numbers = random.Random(seed), np.random.default_rng(seed)
         self.program = Program(seed)
-        self.values, self.scope = {}, {"lib": spool, "inf": inf, "nan": nan}
+        self.values = {}
+        self.scope = {"lib": spool, "inf": inf, "nan": nan, "__name__": "spool"}
+        exec(FUNCTIONS, self.scope)
         self.count = 0
         for name in "abc"[: self.random.randrange(1, 4)]:
             array = self.numbers.normal(size=self.random.choice(SHAPES)) * 0.8
@@ -330,6 +403,25 @@ class Writer:
             self.program.ops.add(sample.op)
             self.program.samples.append(sample)
 
+    def custom(self):
+        """A function with derivatives of its own."""
+        x = self.tame(self.real())
+        shape = tuple(self.value(x).shape)
+        kind = self.random.choice(["Product", "Tripled", "Same"])
+        if kind == "Same":
+            self.take([self.fresh(f"Same.apply({x})")])
+        elif kind == "Product":
+            y = self.tame(self.fitted(shape))
+            both = self.fresh(f"Product.apply({x}, {y}, {self.random.choice([1, 2])})")
+            self.take([self.fresh(f"{both}[{i}]") for i in range(2)])
+        else:
+            own = self.fresh(f"{x} * 1.0")
+            early = self.fresh(f"{own}[..., None]")
+            part = self.random.choice(["", "[0]", "[..., 0]", "[::2]"]) if shape else ""
+            self.line(f"Tripled.apply({own}{part})")
+            self.take([own, early])
+        self.program.custom.add(kind)
+
     def writes(self):
         """A tensor of our own, written through views and indices, and read through others."""
         shape = self.random.choice([(3, 4), (4, 3), (2, 2, 3), (5,)])
@@ -381,6 +473,7 @@ class Writer:
 
     def statement(self):
         kinds = [(self.op, 12), (self.writes, 1.5), (self.arithmetic, 2), (self.in_place, 2)]
+        kinds.append((self.custom, 1.5))
         if self.detaches:
             kinds.append((self.constant_part, 3))
         self.random.choices([k for k, _ in kinds], [w for _, w in kinds])[0]()

@@ -140,6 +140,7 @@ def check(seed):
         assert tangent == pytest.approx(along, 1e-9, 1e-9 * scale), "forward mode"
 
     DRAWN.update(program.ops)
+    DONE.update(program.custom)
     DONE["programs"] += 1
     if not program.whole:
         return
