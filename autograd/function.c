@@ -78,6 +78,9 @@ sp_tensor *sp__function_kept_at(const sp_function_call *call, sp_keep_kind kind,
 
 static sp_status keep(sp_function_call *call, sp_keep_kind kind, const sp_tensor *t)
 {
+    if (!call)
+        return sp_fail(SP_EVALUE, "function: forward is given no call where there is a setup; keep "
+                                  "values there");
     if (call->node)
         return sp_fail(SP_EVALUE,
                        "%s: values are kept by forward or setup, which has ended for this call",
@@ -116,11 +119,15 @@ sp_status sp_function_mark_non_differentiable(sp_function_call *call, const sp_t
 
 void sp_function_materialize(sp_function_call *call, bool on)
 {
-    call->materialize = on;
+    if (call) call->materialize = on;
 }
 
 void sp_function_keep(sp_function_call *call, void *data, void (*drop)(void *data))
 {
+    if (!call) {
+        if (drop) drop(data);
+        return;
+    }
     void *old = call->data;
     void (*old_drop)(void *) = call->drop;
     call->data = data;
@@ -225,6 +232,7 @@ static sp_status attach(const recording *r, sp_node *node, int j)
     sp_tensor *t = r->out[j];
     int i = input_of(r, t);
     if (is_constant(r, t)) return SP_OK;
+    if (i == 0) node->flags |= SP_NODE_INPLACE;
     if (i >= 0) return sp__written_by(t, node, i, j);
     SP_RETURN_IF(sp__function_sharing(r->level, r->in, r->n_in, t));
     return sp__history_set(t, node, j);

@@ -363,7 +363,11 @@ sp_status sp_function_apply(const sp_function *fn, void *ctx, const sp_tensor *c
     sp_use_at a = {.use = use, .in = in, .out = out, .n_in = n_in};
     a.max_out = max_out < SP_FUNCTION_MAX_OUT ? max_out : SP_FUNCTION_MAX_OUT;
     sp_status status = SP_OK;
-    for (int i = 0; i < n_in; i++) SP_TRY(sp__check_alive(in[i], use->name));
+    if (!use->fn.forward) SP_TRY(sp_fail(SP_EVALUE, "%s: has no forward", use->name));
+    for (int i = 0; i < n_in; i++) {
+        if (!in[i]) SP_TRY(sp_fail(SP_EVALUE, "%s: input %d is NULL", use->name, i));
+        SP_TRY(sp__check_alive(in[i], use->name));
+    }
     SP_TRY(sp__use_at_top(&a));
     *n_out = a.n_out;
 out:

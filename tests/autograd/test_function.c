@@ -329,6 +329,30 @@ static void writing_in_place_moves_the_history(void)
     CU_ASSERT_EQUAL(live_blocks(), before);
 }
 
+static sp_status count_hook(void *ctx, const sp_tensor *grad, sp_tensor **replacement)
+{
+    (void)grad, (void)replacement;
+    ++*(int *)ctx;
+    return SP_OK;
+}
+
+static void a_hook_from_before_a_write_can_be_removed(void)
+{
+    int calls = 0;
+    int64_t id;
+    sp_tensor *x = leaf(VECTOR(1, 2)), *y, *same, *s;
+    OK(sp_mul(x, x, &y));
+    OK(sp_hook_add(y, count_hook, &calls, NULL, &id));
+    OK(apply(&DOUBLE, y, &same));
+    s = sum_of(y);
+    OK(sp_backward(s, &(sp_backward_opt){.size = sizeof(sp_backward_opt), .retain_graph = true}));
+    CU_ASSERT_EQUAL(calls, 1);
+    sp_hook_remove(y, id);
+    OK(sp_backward(s, NULL));
+    CU_ASSERT_EQUAL(calls, 1);
+    DROP(&x, &y, &same, &s);
+}
+
 static sp_status same_forward(void *ctx, sp_function_call *call, const sp_tensor *const *in,
                               int n_in, sp_tensor **out, int max_out, int *n_out)
 {
@@ -443,6 +467,31 @@ static sp_status nothing_forward(void *ctx, sp_function_call *call, const sp_ten
     return SP_OK;
 }
 
+static sp_status eager_forward(void *ctx, sp_function_call *call, const sp_tensor *const *in,
+                               int n_in, sp_tensor **out, int max_out, int *n_out)
+{
+    sp_function_materialize(call, false);
+    sp_function_keep(call, ctx, count_drop);
+    SP_RETURN_IF(sp_function_save(call, in[0]));
+    return same_forward(ctx, call, in, n_in, out, max_out, n_out);
+}
+
+static void misuse_is_an_error(void)
+{
+    int n_out;
+    sp_function eager = CUBE, none = CUBE;
+    sp_tensor *x = leaf(number(2)), *y;
+    eager.forward = eager_forward;
+    none.forward = NULL;
+    drops = 0;
+    FAILS(apply(&eager, x, &y), SP_EVALUE, "forward is given no call where there is a setup");
+    CU_ASSERT_EQUAL(drops, 1);
+    FAILS(apply(&none, x, &y), SP_EVALUE, "Cube: has no forward");
+    FAILS(sp_function_apply(&CUBE, NULL, ONE(NULL), 1, &y, 1, &n_out), SP_EVALUE,
+          "Cube: input 0 is NULL");
+    DROP(&x);
+}
+
 static void what_callbacks_return_is_checked(void)
 {
     sp_function wide = {
@@ -513,6 +562,7 @@ static void every_allocation_may_fail(void)
 SUITE("autograd/function", TEST(three_orders_on_the_tape), TEST(transforms_nest),
       TEST(vmap_is_generated_from_the_others), TEST(what_is_missing_is_named),
       TEST(several_results), TEST(a_saved_value_that_was_written_is_found),
-      TEST(writing_in_place_moves_the_history), TEST(a_result_may_be_the_input),
-      TEST(second_derivatives_are_right_or_raise), TEST(what_callbacks_return_is_checked),
+      TEST(writing_in_place_moves_the_history), TEST(a_hook_from_before_a_write_can_be_removed),
+      TEST(a_result_may_be_the_input), TEST(second_derivatives_are_right_or_raise),
+      TEST(what_callbacks_return_is_checked), TEST(misuse_is_an_error),
       TEST(every_allocation_may_fail))
