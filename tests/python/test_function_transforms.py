@@ -451,3 +451,59 @@ def test_taylor_mode_needs_a_setup_context():
         spool.func.jet(Old.apply, (x,), ([x, x],))
     _, (first,) = spool.func.jet(Old.apply, (x,), ([x],))
     np.testing.assert_allclose(first.numpy(), POINT * np.exp(POINT))
+
+
+# ---- what else spool.func has ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda t, f, x: sum(pull(x * 0 + k)[0] for pull in [t.vjp(f, x)[1]] for k in (1, 2)),
+        lambda t, f, x: t.linearize(f, x)[1](x + 1),
+        lambda t, f, x: t.hvp(lambda v: f(v).sum(), (x,), (x,))[1],
+        lambda t, f, x: t.nth_derivative(f, 4)(x),
+        lambda t, f, x: t.laplacian(lambda v: f(v).sum())(x),
+        lambda t, f, x: t.vmap(f, chunk_size=2)(x),
+    ],
+    ids=["vjp", "linearize", "hvp", "nth_derivative", "laplacian", "chunks"],
+)
+def test_other_transforms(build):
+    cube = make_cube(spool).apply
+    x = spool.tensor(POINT)
+    got = build(spool.func, lambda v: cube(v.tanh()) * v, x)
+    wanted = build(spool.func, lambda v: v.tanh() ** 3 * v, x)
+    np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=1e-9)
+
+
+def test_functions_of_complex_numbers():
+    def make(lib):
+        class Square(lib.autograd.Function):
+            @staticmethod
+            def forward(z):
+                return z * z
+
+            @staticmethod
+            def setup_context(ctx, inputs, output):
+                ctx.save_for_backward(*inputs)
+                ctx.save_for_forward(*inputs)
+
+            @staticmethod
+            def backward(ctx, g):
+                return g * 2 * ctx.saved_tensors[0].conj()
+
+            @staticmethod
+            def jvp(ctx, t):
+                return 2 * t * ctx.saved_tensors[0]
+
+        return Square
+
+    def run(lib):
+        z = lib.tensor([1 + 2j, 0.5 - 1j], requires_grad=True)
+        (g,) = lib.autograd.grad(make(lib).apply(z).abs().sum(), z, create_graph=True)
+        (h,) = lib.autograd.grad(g.abs().sum(), z)
+        t = lib.func.jvp(make(lib).apply, (z.detach(),), (z.detach() + 1j,))[1]
+        return [v.detach().resolve_conj() if lib is torch else v.detach() for v in (g, h, t)]
+
+    for got, wanted in zip(run(spool), run(torch)):
+        np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-5)
