@@ -205,8 +205,10 @@ static sp_status record_here(sp_use_at *a, sp_level *level)
 
 /* ---- grad ----- */
 
-static bool is_active(const sp_tensor *t)
+/* Whether another transform than vmap, which a function may be run inside of as it is, looks on. */
+static bool is_active(const sp_tensor *t, bool inside_vmap)
 {
+    while (inside_vmap && t->wrap && t->wrap->kind == SP_LEVEL_VMAP) t = t->wrap->inner;
     return t->wrap || (!sp__tls.no_grad && sp_requires_grad(t));
 }
 
@@ -215,7 +217,8 @@ sp_status sp__use_sole(const sp_use_at *a, const sp_level *level)
     sp_context was;
     bool active = false;
     sp__below_enter(level, &was);
-    for (int i = 0; i < a->n_in; i++) active |= is_active(sp__below(a->in[i], level));
+    for (int i = 0; i < a->n_in; i++)
+        active |= is_active(sp__below(a->in[i], level), a->use->fn.generate_vmap);
     sp__below_leave(&was);
     if (!active) return SP_OK;
     return sp_fail(SP_EUNSUPPORTED,

@@ -86,6 +86,14 @@ def test_forward_with_ctx_in_one_transform():
         spool.func.grad(lambda v: exp.apply(v).sum())(x).numpy(), np.exp(POINT)
     )
     np.testing.assert_allclose(np.diag(spool.func.jacrev(exp.apply)(x).numpy()), np.exp(POINT))
+    with pytest.raises(NotImplementedError, match="define setup_context"):
+        spool.func.vmap(spool.func.grad(exp.apply))(x)
+    exp.generate_vmap_rule = True
+    for build in (
+        lambda f: spool.func.vmap(spool.func.grad(f)),
+        lambda f: spool.func.grad(lambda v: spool.func.vmap(f)(v).sum()),
+    ):
+        np.testing.assert_allclose(build(exp.apply)(x).numpy(), np.exp(POINT))
     nested = spool.func.grad(lambda v: spool.func.grad(lambda w: exp.apply(w).sum())(v).sum())
     with pytest.raises(NotImplementedError, match="Exp: forward keeps .* define setup_context"):
         nested(x)

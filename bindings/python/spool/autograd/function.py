@@ -13,8 +13,8 @@ class Function(_C.FunctionBase):
 
     ``forward`` comes in two forms. ``forward(ctx, *args)`` computes and keeps what is needed later on ``ctx``;
     ``forward(*args)`` with ``setup_context(ctx, inputs, output)`` does the two apart, and works inside any nesting of
-    ``spool.func``'s transforms (the other in one transform at a time). Nothing is recorded while they run. Arguments may
-    be anything; those that are Tensors get gradients.
+    ``spool.func``'s transforms (the other in one at a time, and in ``vmap`` if ``generate_vmap_rule`` is set). Nothing is
+    recorded while they run. Arguments may be anything; those that are Tensors get gradients.
 
     What backward and jvp compute with ops is differentiated in turn, so that second derivatives are right or raise: a value
     that ``forward`` computed on the way has no history, and a second derivative that needs it is an error.
