@@ -57,13 +57,21 @@ static void step_attrs(const sp_region *r, const sp_step *s, sp_attr *attr)
     }
 }
 
-/* sp__run() counts a write that the call itself has counted when it was buffered. */
+/* sp__run() counts, and notes, a write that the call itself has counted when it was buffered. */
 static sp_status run_uncounted(sp_call *c)
 {
     uint32_t version[SP_MAX_OUT];
-    for (int j = 0; j < c->n_out; j++) version[j] = c->out[j]->storage->version;
+    uint8_t saved[SP_MAX_OUT];
+    for (int j = 0; j < c->n_out; j++) {
+        sp_storage *s = c->out[j]->storage;
+        version[j] = s->version, saved[j] = s->flags & SP_S_SAVED;
+        s->flags &= (uint8_t)~SP_S_SAVED;
+    }
     sp_status status = sp__run(c);
-    for (int j = 0; j < c->n_out; j++) c->out[j]->storage->version = version[j];
+    for (int j = 0; j < c->n_out; j++) {
+        c->out[j]->storage->version = version[j];
+        c->out[j]->storage->flags |= saved[j];
+    }
     return status;
 }
 

@@ -10,6 +10,7 @@
 #include "jit/region_int.h"
 #include "ops/launch.h"
 #include "ops/random.h"
+#include "ops/write.h"
 
 /* ---- attributes ----- */
 
@@ -246,7 +247,7 @@ static sp_status defer(sp_region *r, sp_step *s, sp_call *c)
     sp_status status = SP_OK;
     int made = 0;
     if (c->flags & (SP_CALL_INPLACE | SP_CALL_OUT)) {
-        for (int j = 0; j < c->n_out; j++) c->out[j]->storage->version++;
+        for (int j = 0; j < c->n_out; j++) sp__written(c->out[j]->storage, c->op);
     } else {
         for (; made < s->n_out; made++) SP_TRY(result(r, s, c, made, &c->out[made]));
     }

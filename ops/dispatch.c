@@ -7,6 +7,7 @@
 
 #include "ops/autocast.h"
 #include "ops/launch_int.h"
+#include "ops/write.h"
 #include "tensor/memory.h"
 
 __thread sp_tls sp__tls __attribute__((tls_model("initial-exec")));
@@ -247,5 +248,6 @@ void sp__wrap_free(sp_wrap *wrap)
 static __attribute__((constructor)) void register_ops(void)
 {
     sp__handle_hooks.wrap_free = sp__wrap_free;
+    sp__handle_hooks.write_drop = sp__write_drop;
     sp__handle_hooks.value_ready = sp__value_ready;
 }

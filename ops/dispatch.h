@@ -105,8 +105,9 @@ typedef struct sp_where_hooks {
     void (*here)(sp__where *out); /* code = NULL when unknown */
     /* Comes from any thread that issues ops or waits, interpreter lock held or not. */
     void (*drop)(sp__where *where);
-    void (*keep)(const sp__where *where);                      /* one more reference */
-    void (*text)(const sp__where *where, char *buf, size_t n); /* "train.py:12" */
+    void (*keep)(const sp__where *where);                          /* one more reference */
+    void (*text)(const sp__where *where, char *buf, size_t n);     /* "train.py:12" */
+    void (*function)(const sp__where *where, char *buf, size_t n); /* "step" */
 } sp_where_hooks;
 SP_API extern sp_where_hooks sp__where_hooks;
 

@@ -8,6 +8,7 @@
  * and the planner know all they need.
  */
 #include "ops/launch_int.h"
+#include "ops/write.h"
 
 static sp_call tuple_of(const sp_call *c, int i)
 {
@@ -103,8 +104,10 @@ static sp_status one_by_one(const sp_call *c, int n, bool watched)
 static sp_status run_together(sp_call *c, int n, sp_kernel kernel)
 {
     SP_RETURN_IF(sp__launch_each(c, n, kernel, c->in[0]->device));
+    sp_write *note = NULL;
     for (int i = 0; i < n * c->n_in; i++)
-        if (i % c->n_in < c->n_out) c->in[i]->storage->version++;
+        if (i % c->n_in < c->n_out) sp__written_with(c->in[i]->storage, c->op, &note);
+    sp__write_drop(note);
     return SP_OK;
 }
 

@@ -11,6 +11,7 @@
 
 #include "ops/launch_int.h"
 #include "ops/random.h"
+#include "ops/write.h"
 
 /* ---- uniform calls ----- */
 
@@ -105,10 +106,11 @@ static inline sp_status run_uniform(sp_call *c, unsigned rule, sp_kernel kernel)
     for (int i = 1; i < c->n_in; i++) fill_line(&k.room[i + 1], c->in[i], dtype, numel);
     c->out[0] = out;
     sp_status status = sp__launch_filled(c, &k, kernel, out->device, numel * k.n_arg);
-    if (c->flags)
-        a->storage->version += status == SP_OK;
-    else if (SP_UNLIKELY(status != SP_OK))
-        sp_drop(&c->out[0]);
+    if (SP_UNLIKELY(status != SP_OK)) {
+        if (!c->flags) sp_drop(&c->out[0]);
+    } else if (c->flags) {
+        sp__written(a->storage, c->op);
+    }
     return status;
 }
 
@@ -308,7 +310,7 @@ static sp_status run_and_copy(sp_call *c, const sp_op_info *info)
                         .in = in,
                         .out = {c->out[i]}};
         SP_TRY(sp__launch(&copy));
-        c->out[i]->storage->version++;
+        sp__written(c->out[i]->storage, c->op);
     }
 out:
     drop_outputs(&fresh);
@@ -334,7 +336,7 @@ static sp_status run_into(sp_call *c, const sp_op_info *info, bool uniform)
     if (copies) return run_and_copy(c, info);
     if (uniform) learn_rule(c, &meta[0]);
     SP_RETURN_IF(sp__launch_kernel(c, kernel, device));
-    for (int i = 0; i < c->n_out; i++) c->out[i]->storage->version++;
+    for (int i = 0; i < c->n_out; i++) sp__written(c->out[i]->storage, c->op);
     return SP_OK;
 }
 

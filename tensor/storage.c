@@ -106,6 +106,11 @@ sp_status sp__storage_foreign(void *data, size_t bytes, bool readonly, void (*re
  * foreign whose bytes are ours. */
 static void destroy(sp_storage *s)
 {
+    if (SP_LIKELY(s->flags == SP_S_INLINE && !s->region && !s->release)) {
+        sp__free(s, s->block_bytes);
+        return;
+    }
+    if (s->flags & SP_S_NOTED) sp__handle_hooks.write_drop(s->write);
     if (SP_UNLIKELY(s->region != NULL) && sp__handle_hooks.region_forget)
         sp__handle_hooks.region_forget(s->region, s);
     if (SP_UNLIKELY(s->release != NULL))

@@ -66,8 +66,12 @@ enum {
     SP_S_FOREIGN = 1, /* other code can write the bytes: ops on it finish before they return,
                        * regions flush at it */
     SP_S_READONLY = 2,
-    SP_S_INLINE = 4 /* the bytes lie in the storage's own block */
+    SP_S_INLINE = 4, /* the bytes lie in the storage's own block */
+    SP_S_SAVED = 8,  /* a node saved this version: where the next write comes from is noted */
+    SP_S_NOTED = 16  /* `write` is such a note */
 };
+
+struct sp_write; /* ops/write.h */
 
 struct sp_storage {
     _Atomic int64_t refs;
@@ -76,6 +80,7 @@ struct sp_storage {
     uint32_t version; /* in-place writes so far */
     uint8_t device, flags;
     uint32_t block_bytes;          /* of the struct's own allocation, inline bytes included */
+    uint32_t noted;                /* SP_S_NOTED: the version that the noted write made */
     _Atomic uint64_t write_ticket; /* the last queued write */
     _Atomic uint64_t read_ticket;  /* the last queued read */
     struct sp_region *region; /* jit/: the region that will produce the bytes, or has buffered reads
@@ -83,6 +88,7 @@ struct sp_storage {
     int64_t region_slot;      /* jit/: which of its storages */
     void (*release)(void *ctx); /* foreign bytes: called once at the end */
     void *release_ctx;
+    struct sp_write *write; /* owned; holds something only if SP_S_NOTED */
 };
 
 /* Geometry without bytes: what inference yields for a result. */
@@ -140,6 +146,7 @@ typedef struct sp_handle_hooks {
     void (*dealloc)(sp_tensor *t);
     void (*meta_free)(struct sp_grad_meta *meta); /* autograd/ */
     void (*wrap_free)(struct sp_wrap *wrap);      /* ops/dispatch.c */
+    void (*write_drop)(struct sp_write *write);   /* ops/write.c */
     /* jit/: runs what the region has buffered, so that the bytes are there and may be read and
      * written; on failure the storage stays deferred and the next flush tries again. Whoever
      * touches bytes outside a region calls it for every storage whose `region` is set:
