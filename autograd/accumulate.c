@@ -51,5 +51,5 @@ sp_status sp__accumulate(sp_leaf *leaf, sp_slot *slot, bool create)
             "autograd.grad(), or spool.func.grad()");
     for (bool done = false; !done;)
         SP_RETURN_IF(meta->grad ? add(meta, slot, create, &done) : take(meta, slot, &done));
-    return leaf->node.hooks ? sp__hooks_run_after(leaf) : SP_OK;
+    return leaf->node.hooks ? sp__hooks_run_added(leaf) : SP_OK;
 }

@@ -260,6 +260,7 @@ static sp_status record(recording *r, sp_function_call **call)
     SP_TRY(take_edges(r, node));
     sp__node_number(node);
     SP_TRY(save_all(r, node));
+    SP_TRY(sp__node_recorded(node));
     for (int i = 0; i < r->n_in; i++) r->call->wanted[i] = node->edges[i].node != NULL;
     for (int j = 0; j < r->n_out; j++) SP_TRY(attach(r, node, j));
     sp__function_forget(r->call);

@@ -8,7 +8,5 @@
 /* What sp_function_keep(call, data, drop) keeps for the call behind node, borrowed; NULL: the node
  * is of no function, or of one that keeps something else. */
 void *sp__node_kept(const sp_node *node, void (*drop)(void *data));
-/* The same for the node that lives and dies with t: for a garbage collector's traversal. */
-void *sp__function_of(const sp_tensor *t, void (*drop)(void *data));
 
 #endif

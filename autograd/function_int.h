@@ -48,12 +48,6 @@ struct sp_function_call {
     bool wanted[]; /* inputs that require grad */
 };
 
-/* sp_saved.index of what is neither input nor output. */
-enum {
-    SP_SAVED_CONSTANT = INT16_MAX - 1, /* nothing differentiable */
-    SP_SAVED_INNER = INT16_MAX         /* computed on the way, without history */
-};
-
 typedef struct sp_function_node {
     sp_node node;
     sp_function_call *call; /* owned */

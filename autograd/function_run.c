@@ -55,13 +55,6 @@ void *sp__node_kept(const sp_node *node, void (*drop)(void *data))
     return call && call->drop == drop ? call->data : NULL;
 }
 
-void *sp__function_of(const sp_tensor *t, void (*drop)(void *data))
-{
-    const sp_grad_meta *meta = t->grad_meta;
-    if (!meta || !meta->node || meta->node->refs != 1) return NULL;
-    return sp__node_kept(meta->node, drop);
-}
-
 bool sp_function_needs(const sp_function_call *call, int i)
 {
     const sp_function_run *run = run_of(call);
@@ -136,10 +129,24 @@ int sp_function_num_saved(const sp_function_call *call)
     return n;
 }
 
+static sp_status from_packed(sp_node *node, const sp_saved *s, sp_tensor **out)
+{
+    sp_tensor *t;
+    SP_RETURN_IF(sp__unpack(node, s, &t));
+    if (sp__tls.no_grad || s->index != SP_SAVED_INNER || (t->flags & SP_T_REQUIRES_GRAD)) {
+        *out = t;
+        return SP_OK;
+    }
+    sp_status status = behind_barrier(node, t, out);
+    sp_drop(&t);
+    return status;
+}
+
 static sp_status from_node(sp_node *node, int i, sp_tensor **out)
 {
     SP_RETURN_IF(sp__saved_there(node));
     const sp_saved *s = &node->saved[i];
+    if (s->is_packed) return from_packed(node, s, out);
     SP_RETURN_IF(sp__saved_check(node, s));
     bool plain = sp__tls.no_grad || (s->t->flags & SP_T_REQUIRES_GRAD);
     if (!plain && s->index < 0) return sp__saved_output(node, s, out);

@@ -186,8 +186,8 @@ static sp_status record_inplace(sp_call *c, sp_level *level, uint64_t need)
     if (meta->base) SP_TRY(slices_new(x, node, 0, &slices));
     SP_TRY(sp__record_run(c, level));
 
-    sp__node_outputs_written(node);
     history_replace(meta, slices ? slices : node, 0);
+    status = sp__node_outputs_written(node);
 out:
     if (slices) sp__node_let_go(slices);
     if (node) sp__node_let_go(node);

@@ -21,6 +21,7 @@ sp_status sp__meta_leaf(sp_tensor *t, sp_leaf **out)
     if (!meta->leaf) {
         sp_node *node;
         SP_RETURN_IF(sp__node_bare(SP_NODE_LEAF, sizeof(sp_leaf), 0, NULL, &node));
+        node->flags = SP_NODE_ELSEWHERE;
         meta->leaf = (sp_leaf *)node;
         meta->leaf->handle = t;
     }
@@ -59,6 +60,27 @@ sp_status sp__history(const sp_tensor *t, sp_edge *out)
     return SP_OK;
 }
 
+sp_status sp__edge_tensor(sp_node *node, int nr, sp_tensor **out)
+{
+    *out = NULL;
+    if (nr < 0 || nr >= node->n_out)
+        return sp_fail(SP_EINDEX, "gradient edge: %s has no output %d", sp__node_op(node), nr);
+    if (node->kind == SP_NODE_LEAF) {
+        *out = sp__retain(((sp_leaf *)node)->handle);
+        return SP_OK;
+    }
+    sp_meta meta;
+    sp_storage *nothing;
+    sp__node_out_meta(node, nr, &meta);
+    SP_RETURN_IF(sp__storage_new_deferred(0, meta.device, &nothing));
+    sp_status status = sp__handle_new(&meta, nothing, out);
+    sp__storage_drop(nothing);
+    SP_RETURN_IF(status);
+    status = sp__history_set(*out, node, nr);
+    if (status != SP_OK) sp_drop(out);
+    return status;
+}
+
 static sp_status wrapped_alias(const sp_tensor *t, sp_tensor **out)
 {
     sp_wrap *wrap = sp__dup(t->wrap, sp__wrap_bytes(t->wrap->order));
@@ -94,6 +116,7 @@ static void leaf_free(sp_leaf *leaf)
 {
     SP_ASSERT(!leaf->node.tasks);
     sp__hooks_free(&leaf->node);
+    sp__attached_free(&leaf->node);
     sp__free(leaf, leaf->node.bytes);
 }
 

@@ -146,12 +146,19 @@ void sp__history_clear(sp_tensor *t)
 
 /* ---- nodes ----- */
 
+sp_status sp__gradient_edge(const sp_tensor *t, sp_node **node, int *out_nr)
+{
+    sp_edge edge = {NULL, 0};
+    sp_status status = sp__history(t, &edge);
+    *node = edge.node, *out_nr = edge.nr;
+    return status;
+}
+
 sp_status sp__grad_fn(const sp_tensor *t, sp_node **out)
 {
-    sp_edge edge;
-    *out = NULL;
-    SP_RETURN_IF(sp__history(t, &edge));
-    if (edge.node && edge.node->kind != SP_NODE_LEAF) *out = edge.node;
+    int nr;
+    SP_RETURN_IF(sp__gradient_edge(t, out, &nr));
+    if (*out && (*out)->kind == SP_NODE_LEAF) *out = NULL;
     return SP_OK;
 }
 
@@ -201,6 +208,12 @@ const char *sp__grad_fn_name(const sp_tensor *t, char *buf, size_t n)
     return sp__node_name(meta->node, buf, n);
 }
 
+const char *sp__node_in_name(const sp_node *node, int i)
+{
+    bool named = node->kind == SP_NODE_OP && sp_op_table[node->op].n_in >= 0;
+    return named ? sp_op_table[node->op].in_names[i] : NULL;
+}
+
 uint64_t sp__node_seq(const sp_node *node)
 {
     return node->seq;
@@ -222,15 +235,9 @@ sp_tensor *sp__node_variable(const sp_node *node)
     return node->kind == SP_NODE_LEAF ? ((const sp_leaf *)node)->handle : NULL;
 }
 
-sp_node *sp__node_retain(sp_node *node)
+int sp__node_num_outputs(const sp_node *node)
 {
-    return sp__node_keep(node);
-}
-
-void sp__node_drop(sp_node **node)
-{
-    if (*node) sp__node_let_go(*node);
-    *node = NULL;
+    return node->n_out;
 }
 
 /* ---- registration ----- */

@@ -37,18 +37,27 @@ static void saved_unlink(sp_saved *s)
 static void saved_free(sp_node *node)
 {
     for (int i = 0; i < node->n_saved; i++) {
-        saved_unlink(&node->saved[i]);
-        sp_drop(&node->saved[i].t);
+        sp_saved *s = &node->saved[i];
+        if (SP_UNLIKELY(s->is_packed)) {
+            s->is_packed = false;
+            sp__packed_free(s->packed);
+        }
+        if (SP_UNLIKELY(s->stale)) {
+            sp__write_drop(s->write);
+            s->write = NULL;
+        }
+        saved_unlink(s);
+        sp_drop(&s->t);
     }
 }
 
 static void bury(sp_node *node)
 {
-    SP_ASSERT(!node->tasks);
     saved_free(node);
     for (int i = 0; i < node->n_in; i++)
         if (node->edges[i].node) sp__node_let_go(node->edges[i].node);
     sp__hooks_free(node);
+    if (SP_UNLIKELY(node->attached != NULL)) sp__attached_free(node);
     sp__attrs_free(node->attr, node->n_attr);
     if (node->kind == SP_NODE_SLICES) {
         sp_slices *slices = (sp_slices *)node;
@@ -62,14 +71,9 @@ static void bury(sp_node *node)
 
 /* A dying node lets go of others, directly or through the handles it saved: they queue up here, so
  * that a long tape needs no deep stack. */
-void sp__node_let_go(sp_node *node)
+void sp__node_die(sp_node *node)
 {
-    if (node->kind == SP_NODE_LEAF) {
-        sp_tensor *handle = ((sp_leaf *)node)->handle;
-        sp_drop(&handle);
-        return;
-    }
-    if (--node->refs > 0) return;
+    SP_ASSERT(node->flags & SP_NODE_PART || !node->tasks);
     node->next_dead = dead;
     dead = node;
     if (burying) return;
@@ -80,6 +84,24 @@ void sp__node_let_go(sp_node *node)
         bury(next);
     }
     burying = false;
+}
+
+static void let_go_elsewhere(sp_node *node)
+{
+    if (node->kind == SP_NODE_LEAF) {
+        sp_tensor *handle = ((sp_leaf *)node)->handle;
+        sp_drop(&handle);
+    } else if (--*sp__node_count(node) == 0) {
+        sp__node_hooks.dealloc(node->attached->object);
+    }
+}
+
+void sp__node_let_go(sp_node *node)
+{
+    if (SP_UNLIKELY(node->flags & SP_NODE_ELSEWHERE))
+        let_go_elsewhere(node);
+    else if (--node->refs == 0)
+        sp__node_die(node);
 }
 
 /* Drops what the node saved: it has run for the last time. */
@@ -255,16 +277,27 @@ sp_status sp__node_bare(sp_node_kind kind, size_t header, int n_in, const sp_ten
     return SP_OK;
 }
 
+static sp_status save_packed(sp_node *node, const sp_tensor *t, int index)
+{
+    sp_saved *s = &node->saved[node->n_saved];
+    *s = (sp_saved){.index = (int16_t)index};
+    SP_RETURN_IF(sp__pack(s, t));
+    node->n_saved++;
+    return SP_OK;
+}
+
 /* Values may go stale for a handle that gets a new history later: its meta then knows who saved it
  * (invariant 6). A leaf that requires grad never does. */
-sp_status sp__node_save(sp_node *node, sp_tensor *t, int index)
+static sp_status save_handle(sp_node *node, sp_tensor *t, int index)
 {
     sp_grad_meta *meta = NULL;
     bool leaf = (t->flags & SP_T_REQUIRES_GRAD) && t->grad_meta && t->grad_meta->leaf &&
                 !t->grad_meta->node;
     if (index >= 0 && !leaf) SP_RETURN_IF(sp__meta(t, &meta));
     sp_saved *s = &node->saved[node->n_saved];
-    *s = (sp_saved){.version = sp__version_of(t), .index = (int16_t)index};
+    sp_storage *bytes = sp__storage_of(t);
+    *s = (sp_saved){.version = bytes->version, .index = (int16_t)index};
+    bytes->flags |= SP_S_SAVED;
     if (index < 0) {
         SP_RETURN_IF(sp__value_alias(t, &s->t));
     } else {
@@ -279,12 +312,22 @@ sp_status sp__node_save(sp_node *node, sp_tensor *t, int index)
     return SP_OK;
 }
 
+sp_status sp__node_save(sp_node *node, sp_tensor *t, int index)
+{
+    return sp__packs() ? save_packed(node, t, index) : save_handle(node, t, index);
+}
+
 static sp_status save_all(sp_node *node, const sp_call *c, sp_tensor *const *save, savings what)
 {
     for (int i = 0; i < c->n_in; i++)
         if (what.in & sp__in_bit(i)) SP_RETURN_IF(sp__node_save(node, save[i], i));
-    for (int i = 0; i < c->n_out; i++)
-        if (what.out >> i & 1) SP_RETURN_IF(sp__node_save(node, c->out[i], -1 - i));
+    for (int i = 0; i < c->n_out; i++) {
+        if (!(what.out >> i & 1)) continue;
+        /* What is written in place has no value yet: it is packed when it has. */
+        bool later = c->flags & SP_CALL_INPLACE;
+        SP_RETURN_IF(later ? save_handle(node, c->out[i], -1 - i)
+                           : sp__node_save(node, c->out[i], -1 - i));
+    }
     return SP_OK;
 }
 
@@ -315,6 +358,13 @@ static sp_status take_edges(sp_node *node, const sp_call *c, uint64_t need)
     return SP_OK;
 }
 
+sp_status sp__node_recorded(sp_node *node)
+{
+    if (sp__anomaly_on()) SP_RETURN_IF(sp__anomaly_note(node));
+    bool holds = sp__packs() && node->n_saved && sp__node_hooks.bind;
+    return holds ? sp__node_hooks.bind(node) : SP_OK;
+}
+
 sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save, sp_node **out)
 {
     savings what = savings_of(c, need);
@@ -339,6 +389,7 @@ sp_status sp__node_new(const sp_call *c, uint64_t need, sp_tensor *const *save, 
     SP_TRY(take_edges(node, c, need));
     sp__node_number(node);
     if (n_saved) SP_TRY(save_all(node, c, save ? save : c->in, what));
+    SP_TRY(sp__node_recorded(node));
     *out = node;
     return SP_OK;
 out:
@@ -347,10 +398,20 @@ out:
 }
 
 /* The written tensor has a new value and version, which is the one that saved outputs mean. */
-void sp__node_outputs_written(sp_node *node)
+sp_status sp__node_outputs_written(sp_node *node)
 {
-    for (int i = 0; i < node->n_saved; i++)
-        if (node->saved[i].index < 0) node->saved[i].version = sp__version_of(node->saved[i].t);
+    for (int i = 0; i < node->n_saved; i++) {
+        if (node->saved[i].index >= 0) continue;
+        sp_storage *bytes = sp__storage_of(node->saved[i].t);
+        node->saved[i].version = bytes->version;
+        bytes->flags |= SP_S_SAVED;
+    }
+    for (int i = 0; sp__packs() && i < node->n_saved; i++) {
+        if (node->saved[i].index >= 0) continue;
+        SP_RETURN_IF(sp__pack(&node->saved[i], node->saved[i].t));
+        sp_drop(&node->saved[i].t);
+    }
+    return SP_OK;
 }
 
 /* meta's handle gets a new history because its bytes were written: what was saved of it can never
@@ -359,9 +420,11 @@ void sp__saved_stale(sp_grad_meta *meta)
 {
     while (meta->savers) {
         sp_saved *s = meta->savers;
+        const sp_storage *bytes = sp__storage_of(s->t);
         s->stale = true;
-        s->stale_version = sp__version_of(s->t);
+        s->stale_version = bytes->version;
         saved_unlink(s);
+        s->write = sp__write_after(bytes, s->version, &s->write_is_next);
         sp_drop(&s->t);
     }
 }
@@ -374,23 +437,25 @@ typedef struct replay { /* the arguments of one vjp call */
     sp_meta *meta;
     sp_tensor **in;
     sp_tensor *out[SP_MAX_OUT];
-    sp_tensor *owned[SP_MAX_OUT]; /* saved outputs with their history back */
+    sp_tensor **owned; /* values that were made for this call */
     sp_meta meta_room[INLINE_OPERANDS];
-    sp_tensor *in_room[INLINE_OPERANDS];
-    int n; /* operands */
+    sp_tensor *in_room[INLINE_OPERANDS], *owned_room[INLINE_OPERANDS];
+    int n, n_owned, n_saved; /* n: operands */
 } replay;
 
 static sp_status replay_start(replay *r, const sp_node *node)
 {
     r->n = node->n_in + node->n_out;
-    r->meta = r->meta_room, r->in = r->in_room;
+    r->n_owned = 0, r->n_saved = node->n_saved;
+    r->meta = r->meta_room, r->in = r->in_room, r->owned = r->owned_room;
     memset(r->out, 0, sizeof r->out);
-    memset(r->owned, 0, sizeof r->owned);
     if (r->n > INLINE_OPERANDS) {
         r->meta = sp__alloc((size_t)r->n * sizeof(sp_meta));
         r->in = sp__alloc((size_t)r->n * sizeof(sp_tensor *));
-        if (!r->meta || !r->in) return no_memory(sp_op_table[node->op].name);
     }
+    if (r->n_saved > INLINE_OPERANDS)
+        r->owned = sp__alloc((size_t)r->n_saved * sizeof(sp_tensor *));
+    if (!r->meta || !r->in || !r->owned) return no_memory(sp_op_table[node->op].name);
     memset(r->in, 0, (size_t)r->n * sizeof(sp_tensor *));
     const int64_t *at = node->geometry;
     for (int i = 0; i < r->n; i++) at = unpack_geometry(at, &r->meta[i]);
@@ -399,7 +464,9 @@ static sp_status replay_start(replay *r, const sp_node *node)
 
 static void replay_end(replay *r)
 {
-    for (int i = 0; i < SP_MAX_OUT; i++) sp_drop(&r->owned[i]);
+    for (int i = 0; i < r->n_owned; i++) sp_drop(&r->owned[i]);
+    if (r->owned && r->owned != r->owned_room)
+        sp__free(r->owned, (size_t)r->n_saved * sizeof(sp_tensor *));
     if (r->n <= INLINE_OPERANDS) return;
     if (r->meta) sp__free(r->meta, (size_t)r->n * sizeof(sp_meta));
     if (r->in) sp__free(r->in, (size_t)r->n * sizeof(sp_tensor *));
@@ -415,21 +482,45 @@ sp_status sp__saved_there(const sp_node *node)
                    sp__node_op(node));
 }
 
-sp_status sp__saved_check(const sp_node *node, const sp_saved *s)
+const char *sp__saved_name(const sp_node *node, const sp_saved *s, char buf[SP_SAVED_NAME])
 {
-    uint32_t now = s->stale ? s->stale_version : sp__version_of(s->t);
-    if (!s->stale && now == s->version) return SP_OK;
-    char what[24];
     if (s->index >= SP_SAVED_CONSTANT)
-        snprintf(what, sizeof what, "saved value %d", (int)(s - node->saved));
+        snprintf(buf, SP_SAVED_NAME, "saved value %d", (int)(s - node->saved));
     else
-        snprintf(what, sizeof what, "%s %d", s->index >= 0 ? "input" : "output",
+        snprintf(buf, SP_SAVED_NAME, "%s %d", s->index >= 0 ? "input" : "output",
                  s->index >= 0 ? s->index : -1 - s->index);
+    return buf;
+}
+
+/* " by add_ at train.py:12", as far as that was noted. */
+static void changed_by(const sp_saved *s, char *buf, size_t n)
+{
+    char text[SP_WRITE_TEXT];
+    bool next = s->write_is_next;
+    sp_write *found = s->stale ? NULL : sp__write_after(sp__storage_of(s->t), s->version, &next);
+    const sp_write *write = s->stale ? s->write : found;
+    if (write)
+        snprintf(buf, n, next ? " (%s)" : " (and later by %s)",
+                 sp__write_text(write, text, sizeof text));
+    sp__write_drop(found);
+}
+
+static __attribute__((cold, noinline)) sp_status was_changed(const sp_node *node, const sp_saved *s)
+{
+    char by[SP_WRITE_TEXT + 16] = "";
+    changed_by(s, by, sizeof by);
     return sp_fail(SP_EGRAD,
                    "backward: %s of %s, which its gradient needs, was modified by an in-place "
-                   "operation: it is at "
-                   "version %u, expected version %u; write to a clone() instead, or out of place",
-                   what, sp__node_op(node), now, s->version);
+                   "operation%s: it is at version %u, expected version %u; write to a clone() "
+                   "instead, or out of place",
+                   sp__saved_name(node, s, (char[SP_SAVED_NAME]){0}), sp__node_op(node), by,
+                   s->stale ? s->stale_version : sp__version_of(s->t), s->version);
+}
+
+sp_status sp__saved_check(const sp_node *node, const sp_saved *s)
+{
+    bool same = !s->stale && sp__version_of(s->t) == s->version;
+    return SP_LIKELY(same) ? SP_OK : was_changed(node, s);
 }
 
 /* A saved output is the node's own result again: for derivatives of derivatives it needs its
@@ -443,13 +534,48 @@ sp_status sp__saved_output(sp_node *node, const sp_saved *s, sp_tensor **out)
     return status;
 }
 
-static sp_status output_again(sp_node *node, const sp_saved *s, replay *r)
+/* A saved value as formulas may read it; *owned: a reference that comes with it, or NULL. */
+static sp_status saved_value(sp_node *node, const sp_saved *s, sp_tensor **value, sp_tensor **owned)
 {
-    int i = -1 - s->index;
-    r->out[i] = s->t;
-    if (sp__tls.no_grad) return SP_OK;
-    SP_RETURN_IF(sp__saved_output(node, s, &r->owned[i]));
-    r->out[i] = r->owned[i];
+    *owned = NULL;
+    if (SP_UNLIKELY(s->is_packed)) {
+        SP_RETURN_IF(sp__unpack(node, s, owned));
+        *value = *owned;
+        return SP_OK;
+    }
+    SP_RETURN_IF(sp__saved_check(node, s));
+    if (s->index < 0 && !sp__tls.no_grad) SP_RETURN_IF(sp__saved_output(node, s, owned));
+    *value = *owned ? *owned : s->t;
+    return SP_OK;
+}
+
+static sp_status replay_saved(replay *r, sp_node *node)
+{
+    for (int i = 0; i < node->n_saved; i++) {
+        const sp_saved *s = &node->saved[i];
+        sp_tensor *owned, **to = s->index >= 0 ? &r->in[s->index] : &r->out[-1 - s->index];
+        SP_RETURN_IF(saved_value(node, s, to, &owned));
+        if (owned) r->owned[r->n_owned++] = owned;
+    }
+    return SP_OK;
+}
+
+int sp__node_num_saved(const sp_node *node)
+{
+    return node->kind == SP_NODE_OP ? node->n_saved : 0;
+}
+
+int sp__node_saved_index(const sp_node *node, int k)
+{
+    return node->saved[k].index;
+}
+
+sp_status sp__node_saved(sp_node *node, int k, sp_tensor **out)
+{
+    sp_tensor *value, *owned;
+    SP_RETURN_IF(sp__saved_there(node));
+    SP_RETURN_IF(saved_value(node, &node->saved[k], &value, &owned));
+    *out = owned ? owned : sp__retain(value);
     return SP_OK;
 }
 
@@ -496,14 +622,7 @@ sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need, sp_te
     replay r;
     sp_status status = SP_OK;
     SP_TRY(replay_start(&r, node));
-    for (int i = 0; i < node->n_saved; i++) {
-        const sp_saved *s = &node->saved[i];
-        SP_TRY(sp__saved_check(node, s));
-        if (s->index >= 0)
-            r.in[s->index] = s->t;
-        else
-            SP_TRY(output_again(node, s, &r));
-    }
+    SP_TRY(replay_saved(&r, node));
     sp_vjp_args args = {.in = r.in,
                         .out = r.out,
                         .in_meta = r.meta,

@@ -21,8 +21,10 @@
 #ifndef SP_TAPE_INT_H
 #define SP_TAPE_INT_H
 
+#include "autograd/autograd.h"
 #include "autograd/tape.h"
 #include "ops/dispatch.h"
+#include "ops/write.h"
 #include "ops_gen.h"
 #include "tensor/memory.h"
 
@@ -33,35 +35,75 @@ typedef enum sp_node_kind {
     SP_NODE_FUNCTION /* a custom function: function_int.h */
 } sp_node_kind;
 
-enum {                       /* sp_node.flags */
-       SP_NODE_RELEASED = 1, /* ran without retain_graph: saved values are gone */
-       SP_NODE_INPLACE = 2,  /* edge 0 leads to what the written tensor was before */
-       SP_NODE_PART = 16     /* the inner one of `slices` */
+enum {                        /* sp_node.flags */
+       SP_NODE_RELEASED = 1,  /* ran without retain_graph: saved values are gone */
+       SP_NODE_INPLACE = 2,   /* edge 0 leads to what the written tensor was before */
+       SP_NODE_ELSEWHERE = 4, /* a leaf's or an object's: references are counted there */
+       SP_NODE_HOOKED = 8,    /* has hooks that run before or after its vjp */
+       SP_NODE_PART = 16      /* the inner one of `slices` */
 };
 
+typedef enum sp_hook_kind {                 /* in the order in which they run */
+                            SP_HOOK_GRAD,   /* of a tensor: sees the gradient of output out_nr, may
+                                               replace it */
+                            SP_HOOK_KEEP,   /* keeps that gradient in keeper->grad */
+                            SP_HOOK_BEFORE, /* of a node: sees the gradients of its outputs before
+                                               its vjp */
+                            SP_HOOK_ADDED,  /* of a leaf: its gradient has been accumulated */
+                            SP_HOOK_AFTER /* of a node: also those of its inputs, which the vjp made
+                                           */
+} sp_hook_kind;
+
 /* One hook; owned by the node that it listens to. */
-typedef struct sp_hook {
-    struct sp_hook *next;
+struct sp_hook {
+    sp_hook *next;
+    sp_node *node; /* borrowed; NULL once it was taken off, or the node is gone */
     int64_t id;
-    sp_hook_fn fn; /* NULL: keep the gradient in keeper->grad */
+    uint8_t kind;
+    int32_t refs, holders;
+    int32_t out_nr;
+    sp_hook_fn fn;           /* GRAD, ADDED */
+    sp_node_hook_fn node_fn; /* BEFORE, AFTER */
     void *ctx;
     void (*drop)(void *ctx);
-    struct sp_grad_meta *keeper; /* borrowed; NULL once that handle is gone */
-    int32_t refs;
-    int32_t out_nr;
-    bool after; /* runs when a leaf's gradient has been accumulated, and sees that */
-    bool removed;
-} sp_hook;
+    struct sp_grad_meta *keeper; /* KEEP: borrowed; NULL once that handle is gone */
+};
+
+/* What only few nodes have, made when it is first needed. */
+typedef struct sp_attached {
+    void *object; /* the binding's, borrowed. Of all nodes but leaves: it owns the node, and its
+                     first word counts the node's references */
+    sp__where where, cause; /* anomaly mode: the line that recorded the node; within a backward,
+                               that of the node whose vjp recorded it */
+} sp_attached;
+
+/* sp_saved.index of what is neither input nor output. */
+enum {
+    SP_SAVED_CONSTANT = INT16_MAX - 1, /* nothing differentiable */
+    SP_SAVED_INNER = INT16_MAX         /* computed on the way, without history */
+};
+
+typedef struct sp_packed sp_packed;
 
 typedef struct sp_saved {
-    sp_tensor *t;          /* owned; NULL: released or stale */
-    struct sp_saved *next; /* among those that saved the same handle */
+    sp_tensor *t; /* owned; NULL: released, stale or packed */
+    union {
+        struct sp_saved *next; /* among those that saved the same handle */
+        sp_packed *packed;     /* owned, if is_packed */
+        sp_write *write;       /* owned, if stale: what made it so; NULL: that is not known */
+    };
     struct sp_saved **slot;
     uint32_t version;
     uint32_t stale_version; /* what the version had become when `stale` was set */
     int16_t index;          /* input, or -1 - output */
-    bool stale;
+    bool stale, is_packed;
+    bool write_is_next; /* stale: `write` overwrote the very version that was saved */
 } sp_saved;
+
+typedef struct sp_slot { /* the gradient of one output of a node, so far */
+    sp_tensor *g;        /* owned; NULL: zero */
+    bool shared;         /* a hook saw it, and may have kept its bytes under another handle */
+} sp_slot;
 
 struct sp_task;
 
@@ -76,12 +118,13 @@ struct sp_node {
     sp_edge *edges;
     sp_saved *saved;
     sp_attr *attr;
-    int64_t *geometry; /* of every input, then of every output: see pack_geometry() in tape.c */
-    sp_hook *hooks;
-    struct sp_task *tasks;
+    int64_t *geometry;     /* of every input, then of every output: see pack_geometry() in tape.c */
+    sp_hook *hooks;        /* in the order in which they were added */
+    sp_attached *attached; /* owned; NULL: nothing */
     union {
+        struct sp_task *tasks;
         sp_node *next_dead;       /* of a node that nobody refers to any more */
-        struct sp_slices *slices; /* PART: whose; borrowed */
+        struct sp_slices *slices; /* PART, which no edge leads to: whose; borrowed */
     };
 };
 
@@ -154,11 +197,17 @@ SP_MUST_USE sp_status sp__node_save(sp_node *node, sp_tensor *t, int index);
 /* EGRAD: the values that node saved are gone, or s is not what it was when it was saved. */
 SP_MUST_USE sp_status sp__saved_there(const sp_node *node);
 SP_MUST_USE sp_status sp__saved_check(const sp_node *node, const sp_saved *s);
+/* "input 0", into buf, which is returned. */
+enum { SP_SAVED_NAME = 24 };
+const char *sp__saved_name(const sp_node *node, const sp_saved *s, char buf[SP_SAVED_NAME]);
 /* What output i was saved as, with its history back: an alias of s->t. */
 SP_MUST_USE sp_status sp__saved_output(sp_node *node, const sp_saved *s, sp_tensor **out);
 /* Which inputs' values a node for c saves. */
 uint64_t sp__node_saves_in(const sp_call *c, uint64_t need);
-void sp__node_outputs_written(sp_node *node);
+/* An in-place node's output has its new value. On failure it is saved as it is. */
+SP_MUST_USE sp_status sp__node_outputs_written(sp_node *node);
+/* Notes what modes ask of a node that has all its parts. */
+SP_MUST_USE sp_status sp__node_recorded(sp_node *node);
 void sp__node_number(sp_node *node);
 /* Runs the op's vjp formulas, conjugated where the op is holomorphic and something complex. */
 SP_MUST_USE sp_status sp__vjp(int op, const sp_vjp_args *args);
@@ -166,6 +215,8 @@ SP_MUST_USE sp_status sp__vjp(int op, const sp_vjp_args *args);
 SP_MUST_USE sp_status sp__node_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need,
                                    sp_tensor **gx);
 void sp__node_release(sp_node *node);
+/* Nobody refers to the node any more. */
+void sp__node_die(sp_node *node);
 /* Geometry of input i and of output i, as the node saw them. */
 void sp__node_in_meta(const sp_node *node, int i, sp_meta *out);
 void sp__node_out_meta(const sp_node *node, int i, sp_meta *out);
@@ -174,15 +225,58 @@ bool sp__node_out_fits(const sp_node *node, int i, const sp_tensor *g);
 /* Lets go of what nodes saved of meta's handle, and makes them fail if they are run. */
 void sp__saved_stale(sp_grad_meta *meta);
 
+/* Where references to a node are counted that is ELSEWHERE. */
+static inline int64_t *sp__node_count(const sp_node *node)
+{
+    if (node->kind == SP_NODE_LEAF) return &((const sp_leaf *)node)->handle->refs;
+    return node->attached->object;
+}
 static inline sp_node *sp__node_keep(sp_node *node)
 {
-    if (node->kind == SP_NODE_LEAF)
-        sp__retain(((sp_leaf *)node)->handle);
-    else
+    if (SP_LIKELY(!(node->flags & SP_NODE_ELSEWHERE)))
         node->refs++;
+    else
+        ++*sp__node_count(node);
     return node;
 }
 void sp__node_let_go(sp_node *node);
+
+/* ---- objects.c ----- */
+
+/* What is attached to the node, made if nothing was. */
+SP_MUST_USE sp_status sp__attached(sp_node *node, sp_attached **out);
+void sp__attached_free(sp_node *node);
+
+/* ---- packed.c ----- */
+
+/* Whether what is saved in this thread is packed. */
+static inline bool sp__packs(void)
+{
+    return SP_UNLIKELY(sp__tls.autograd != NULL);
+}
+/* Packs t as what s, whose index is set, stands for. */
+SP_MUST_USE sp_status sp__pack(sp_saved *s, const sp_tensor *t);
+SP_MUST_USE sp_status sp__unpack(sp_node *node, const sp_saved *s, sp_tensor **out);
+void sp__packed_free(sp_packed *packed);
+void sp__packed_each(const sp_packed *packed, void (*see)(void *arg, void *object), void *arg);
+/* The node that the packed value's gradient goes to, of which it has a reference; or NULL. */
+sp_node *sp__packed_leads_to(const sp_packed *packed);
+
+/* ---- anomaly.c ----- */
+
+extern _Atomic uint8_t sp__anomaly; /* SP_ANOMALY_... */
+/* Remembers the user's line. */
+SP_MUST_USE sp_status sp__anomaly_note(sp_node *node);
+void sp__anomaly_forget(sp_attached *attached);
+/* The error that is under way, of running node, with its line. */
+sp_status sp__anomaly_failed(const sp_node *node, sp_status status);
+/* sp__node_vjp(), whose results are looked at. */
+SP_MUST_USE sp_status sp__anomaly_vjp(sp_node *node, sp_tensor *const *gy, uint64_t need,
+                                      sp_tensor **gx);
+static inline bool sp__anomaly_on(void)
+{
+    return SP_UNLIKELY(atomic_load_explicit(&sp__anomaly, memory_order_relaxed) != 0);
+}
 
 /* ---- meta.c ----- */
 
@@ -207,10 +301,15 @@ static inline bool sp__view_outdated(const sp_grad_meta *meta)
     return meta->base && meta->seen != meta->base->grad_meta->rebased && !meta->view_no_grad;
 }
 
-static inline uint32_t sp__version_of(const sp_tensor *t)
+static inline sp_storage *sp__storage_of(const sp_tensor *t)
 {
     while (t->wrap) t = t->wrap->inner;
-    return t->storage->version;
+    return t->storage;
+}
+
+static inline uint32_t sp__version_of(const sp_tensor *t)
+{
+    return sp__storage_of(t)->version;
 }
 
 /* Whether values of the dtype have gradients. */
@@ -278,11 +377,18 @@ SP_MUST_USE sp_status sp__slices_part(sp_slices *node, sp_tensor **out);
 
 /* ---- hooks.c ----- */
 
-/* Runs the hooks of output out_nr on *g, an owned reference that may be replaced. *touched: some
- * hook saw it. */
-SP_MUST_USE sp_status sp__hooks_run(sp_node *node, int out_nr, sp_tensor **g, bool *touched);
-/* Runs the hooks that wait for a leaf's accumulated gradient. */
-SP_MUST_USE sp_status sp__hooks_run_after(sp_leaf *leaf);
+extern _Atomic int64_t sp__leaf_hooks; /* how many there are at leaves, in the process */
+
+/* The hooks of tensors, and those that keep gradients, on the gradients of a node's outputs, owned
+ * references that they may replace; marks those that a hook saw as shared. */
+SP_MUST_USE sp_status sp__hooks_run_grads(sp_node *node, sp_slot *slots);
+/* The node's own, before its vjp or accumulation: on the same. */
+SP_MUST_USE sp_status sp__hooks_run_before(sp_node *node, sp_slot *slots);
+/* Those that wait for a leaf's accumulated gradient. */
+SP_MUST_USE sp_status sp__hooks_run_added(sp_leaf *leaf);
+/* The node's own, after its vjp: on gx[n_in], owned references that they may replace. */
+SP_MUST_USE sp_status sp__hooks_run_after(sp_node *node, sp_tensor *const *gy, sp_tensor **gx,
+                                          int n_in);
 void sp__hooks_free(sp_node *node);
 /* The entry that keeps the gradient for meta goes from meta's old node to the new one, or away
  * (node NULL). */

@@ -314,10 +314,10 @@ static void hook_after_accumulation(void)
 {
     bool saw_grad = false;
     sp_tensor *x = leaf(VECTOR(1, 2)), *s = sum_of(x);
-    OK(sp__hook_add_after(x, after_hook, &saw_grad, NULL, NULL));
+    OK(sp__hook_add(x, true, after_hook, &saw_grad, NULL, NULL));
     OK(sp_backward(s, NULL));
     CU_ASSERT(saw_grad);
-    FAILS(sp__hook_add_after(s, after_hook, &saw_grad, NULL, NULL), SP_EGRAD, "leaves");
+    FAILS(sp__hook_add(s, true, after_hook, &saw_grad, NULL, NULL), SP_EGRAD, "leaves");
     DROP(&x, &s);
 }
 

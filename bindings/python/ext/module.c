@@ -52,6 +52,7 @@ static int set_all(PyObject *module)
 static int add_of_submodules(PyObject *module)
 {
     if (PyModule_AddFunctions(module, sp__py_grad_functions) < 0) return -1;
+    if (PyModule_AddFunctions(module, sp__py_saved_functions) < 0) return -1;
     if (PyModule_AddFunctions(module, sp__py_function_functions) < 0) return -1;
     return PyModule_AddFunctions(module, sp__py_launch_functions);
 }
@@ -78,7 +79,8 @@ static int start(PyObject *module)
     if (sp__py_tensor_start(module) < 0 || sp__py_mode_start(module) < 0) return -1;
     if (sp__py_random_start(module) < 0 || sp__py_tree_start(module) < 0) return -1;
     if (add_functions(module) < 0 || set_all(module) < 0) return -1;
-    if (sp__py_grad_start(module) < 0 || sp__py_boundary_start(module) < 0) return -1;
+    if (sp__py_rings_start() < 0 || sp__py_node_start(module) < 0) return -1;
+    if (sp__py_callbacks_start(module) < 0 || sp__py_boundary_start(module) < 0) return -1;
     if (sp__py_function_start(module) < 0) return -1;
     if (add_of_submodules(module) < 0 || start_graphs(module) < 0) return -1;
     return PyModule_AddStringConstant(module, "__version__", SP_VERSION);

@@ -439,7 +439,7 @@ static PyObject *take_out(sp_py_application *a, sp_tensor **out, int n_out)
 {
     PyObject *value = results(a, (const sp_tensor *const *)out);
     for (int j = 0; j < n_out; j++) {
-        if (sp_requires_grad(out[j])) sp__py_track(out[j]);
+        if (sp_requires_grad(out[j])) sp__py_show(out[j]);
         sp_drop(&out[j]);
     }
     return value;

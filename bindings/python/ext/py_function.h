@@ -34,6 +34,7 @@ typedef struct sp_py_ctx {
     PyObject *holes[2]; /* where these had None: tuples of bools; NULL: nowhere */
     bool had_forward;   /* something was saved for jvp alone */
     bool in_jvp;        /* ... and jvp runs */
+    sp_py_start start;  /* the collector looks from here for rings through the tape */
 } sp_py_ctx;
 
 /* A ctx that call keeps; a borrowed reference. NULL with an exception. */

@@ -1,7 +1,7 @@
 /* ctx of spool.autograd.Function: what it saves, marks and remembers.
  *
- * A ctx is kept by its call, and so by a node; a result of that node which nothing else keeps shows
- * it to the collector (py_grad.c), so that rings through ctx's attributes are found.
+ * A ctx is kept by its call, and so by a node, which shows it to the collector (py_node.c): so that
+ * rings through ctx's attributes are found.
  */
 #include "bindings/python/ext/py_function.h"
 
@@ -23,7 +23,7 @@ sp_py_ctx *sp__py_ctx_new(sp_py_application *a, sp_function_call *call)
     self->cls = Py_NewRef(a->cls);
     PyObject_GC_Track((PyObject *)self);
     sp_function_keep(call, self, sp__py_ctx_drop);
-    return self;
+    return sp__py_start_add(&self->start, (PyObject *)self) == 0 ? self : NULL;
 }
 
 sp_py_ctx *sp__py_ctx_of(sp_function_call *call)
@@ -56,6 +56,7 @@ static int ctx_clear(PyObject *object)
 static void ctx_dealloc(PyObject *object)
 {
     PyObject_GC_UnTrack(object);
+    sp__py_start_remove(&((sp_py_ctx *)object)->start);
     if (((sp_py_ctx *)object)->weak) PyObject_ClearWeakRefs(object);
     ctx_clear(object);
     PyObject_GC_Del(object);
@@ -252,7 +253,7 @@ static PyTypeObject ctx_type = {
 PyObject *sp__py_node_getattro(PyObject *self, PyObject *name)
 {
     PyObject *value = PyObject_GenericGetAttr(self, name);
-    PyObject *ctx = value ? NULL : sp__node_kept(sp__py_node(self), sp__py_ctx_drop);
+    PyObject *ctx = value ? NULL : sp__node_kept(sp__py_node_of(self), sp__py_ctx_drop);
     if (value || !ctx || !PyErr_ExceptionMatches(PyExc_AttributeError)) return value;
     PyErr_Clear();
     return PyObject_GetAttr(ctx, name);
@@ -261,5 +262,6 @@ PyObject *sp__py_node_getattro(PyObject *self, PyObject *name)
 int sp__py_ctx_start(PyObject *module)
 {
     if (PyType_Ready(&ctx_type) < 0) return -1;
+    sp__node_hooks.kept_drop = sp__py_ctx_drop;
     return PyObject_SetAttrString(module, "FunctionCtx", (PyObject *)&ctx_type);
 }

@@ -1,290 +1,12 @@
-/* The tape in Python: backward, grad, hooks, nodes, grad mode.
- *
- * Invariants
- * 1. A hook's context is the Python callable, owned: that is what the collector is shown
- * (sp__py_grad_traverse).
- * 2. A tensor with hooks or a gradient, and a result of a Function, is tracked by the collector.
- */
-#include "bindings/python/ext/py_function.h"
+/* The tape in Python: backward, grad, and what leaves are asked to do. */
+#include "bindings/python/ext/py_int.h"
 
-#include "autograd/autograd.h"
+#include <string.h>
+
+#include "ops/write.h"
 #include "tensor/memory.h"
 
-/* ---- the collector ----- */
-
-typedef struct visitor {
-    visitproc visit;
-    void *arg;
-    int result;
-} visitor;
-
-static void see_hook(void *arg, void *ctx)
-{
-    visitor *v = arg;
-    if (!v->result) v->result = v->visit(ctx, v->arg);
-}
-
-int sp__py_grad_traverse(sp_tensor *t, visitproc visit, void *arg)
-{
-    visitor v = {visit, arg, 0};
-    sp__hooks_each(t, see_hook, &v);
-    PyObject *ctx = sp__function_of(t, sp__py_ctx_drop);
-    if (!v.result && ctx) v.result = visit(ctx, arg);
-    if (v.result) return v.result;
-    sp_tensor *grad = NULL;
-    if (sp_grad_get(t, &grad) != SP_OK || !grad) return 0;
-    v.result = visit(sp__py_object(grad), arg);
-    sp_drop(&grad);
-    return v.result;
-}
-
-void sp__py_grad_clear(sp_tensor *t)
-{
-    sp__history_clear(t);
-}
-
-/* ---- nodes ----- */
-
-typedef struct node_object {
-    PyObject_HEAD sp_node *node; /* owned */
-} node_object;
-
-static PyTypeObject node_type;
-
-/* node may be NULL: None. */
-static PyObject *node_wrap(sp_node *node)
-{
-    if (!node) Py_RETURN_NONE;
-    node_object *self = PyObject_New(node_object, &node_type);
-    if (self) self->node = sp__node_retain(node);
-    return (PyObject *)self;
-}
-
-static sp_node *node_of(PyObject *self)
-{
-    return ((node_object *)self)->node;
-}
-
-sp_node *sp__py_node(PyObject *self)
-{
-    return node_of(self);
-}
-
-static void node_dealloc(PyObject *self)
-{
-    sp__node_drop(&((node_object *)self)->node);
-    PyObject_Free(self);
-}
-
-static PyObject *node_name(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    char name[SP_GRAD_FN_TEXT];
-    return PyUnicode_FromString(sp__node_name(node_of(self), name, sizeof name));
-}
-
-static PyObject *node_repr(PyObject *self)
-{
-    char name[SP_GRAD_FN_TEXT];
-    return PyUnicode_FromFormat("<%s node %llu>", sp__node_name(node_of(self), name, sizeof name),
-                                (unsigned long long)sp__node_seq(node_of(self)));
-}
-
-static PyObject *node_next(PyObject *self, void *unused)
-{
-    (void)unused;
-    int n = sp__node_num_edges(node_of(self));
-    PyObject *edges = PyTuple_New(n);
-    for (int i = 0; edges && i < n; i++) {
-        int out_nr = 0;
-        PyObject *node = node_wrap(sp__node_edge(node_of(self), i, &out_nr));
-        PyObject *edge = node ? Py_BuildValue("(Ni)", node, out_nr) : NULL;
-        if (edge)
-            PyTuple_SET_ITEM(edges, i, edge);
-        else
-            Py_CLEAR(edges);
-    }
-    return edges;
-}
-
-static PyObject *node_variable(PyObject *self, void *unused)
-{
-    (void)unused;
-    sp_tensor *variable = sp__node_variable(node_of(self));
-    return Py_NewRef(variable ? sp__py_object(variable) : Py_None);
-}
-
-static PyObject *node_compare(PyObject *a, PyObject *b, int op)
-{
-    if (Py_TYPE(b) != &node_type || (op != Py_EQ && op != Py_NE)) Py_RETURN_NOTIMPLEMENTED;
-    return PyBool_FromLong((node_of(a) == node_of(b)) == (op == Py_EQ));
-}
-
-static Py_hash_t node_hash(PyObject *self)
-{
-    return (Py_hash_t)((uintptr_t)node_of(self) >> 4);
-}
-
-static PyMethodDef node_methods[] = {
-    {"name", node_name, METH_NOARGS,
-     "name($self)\n--\n\nThe op's name with 'Backward', or 'AccumulateGrad'."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef node_getset[] = {
-    {"next_functions", node_next, NULL,
-     "A pair (node, number of its output) for every input of the op.", NULL},
-    {"variable", node_variable, NULL,
-     "The leaf that an AccumulateGrad node adds to; None for others.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyTypeObject node_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.autograd.Node",
-    .tp_doc = "One recorded op of the tape.",
-    .tp_basicsize = sizeof(node_object),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_dealloc = node_dealloc,
-    .tp_repr = node_repr,
-    .tp_richcompare = node_compare,
-    .tp_hash = node_hash,
-    .tp_getattro = sp__py_node_getattro,
-    .tp_methods = node_methods,
-    .tp_getset = node_getset,
-};
-
-PyObject *sp__py_grad_fn(PyObject *self, void *unused)
-{
-    (void)unused;
-    sp_node *node = NULL;
-    sp_status status = sp__grad_fn(sp__py_handle(self), &node);
-    return status ? sp__py_raise(status) : node_wrap(node);
-}
-
-/* ---- hooks ----- */
-
-static sp_status run_hook(void *ctx, const sp_tensor *grad, sp_tensor **replacement)
-{
-    PyObject *result = PyObject_CallOneArg(ctx, (PyObject *)grad);
-    if (!result) return sp__py_callback_failed("hook");
-    if (result == Py_None) {
-        Py_DECREF(result);
-        return SP_OK;
-    }
-    if (!sp__py_is_tensor(result)) {
-        sp__py_wrong_type("hook", "its result", "a Tensor or None", result);
-        Py_DECREF(result);
-        return sp__py_callback_failed("hook");
-    }
-    *replacement = sp__py_handle(result);
-    return SP_OK;
-}
-
-static void drop_hook(void *ctx)
-{
-    Py_DECREF((PyObject *)ctx);
-}
-
-typedef struct removable {
-    PyObject_HEAD PyObject *tensor; /* NULL once removed */
-    int64_t id;
-} removable;
-
-static int removable_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(((removable *)self)->tensor);
-    return 0;
-}
-
-static int removable_clear(PyObject *self)
-{
-    Py_CLEAR(((removable *)self)->tensor);
-    return 0;
-}
-
-static void removable_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    removable_clear(self);
-    PyObject_GC_Del(self);
-}
-
-static PyObject *removable_remove(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    removable *handle = (removable *)self;
-    if (handle->tensor) sp_hook_remove(sp__py_handle(handle->tensor), handle->id);
-    Py_CLEAR(handle->tensor);
-    Py_RETURN_NONE;
-}
-
-static PyObject *removable_enter(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self);
-}
-
-static PyObject *removable_exit(PyObject *self, PyObject *args)
-{
-    (void)args;
-    return removable_remove(self, NULL);
-}
-
-static PyMethodDef removable_methods[] = {
-    {"remove", removable_remove, METH_NOARGS,
-     "remove($self)\n--\n\nTakes the hook off; again does nothing."},
-    {"__enter__", removable_enter, METH_NOARGS, NULL},
-    {"__exit__", removable_exit, METH_VARARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyTypeObject removable_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "spool.autograd.RemovableHandle",
-    .tp_doc = "What takes a hook off again, at remove() or at the end of a with block.",
-    .tp_basicsize = sizeof(removable),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_dealloc = removable_dealloc,
-    .tp_traverse = removable_traverse,
-    .tp_clear = removable_clear,
-    .tp_methods = removable_methods,
-};
-
-typedef sp_status (*add_fn)(sp_tensor *t, sp_hook_fn fn, void *ctx, void (*drop)(void *ctx),
-                            int64_t *id);
-
-static PyObject *add_hook(PyObject *self, PyObject *function, const char *op, add_fn add)
-{
-    if (!PyCallable_Check(function)) {
-        sp__py_wrong_type(op, "hook", "callable", function);
-        return NULL;
-    }
-    removable *handle = PyObject_GC_New(removable, &removable_type);
-    if (!handle) return NULL;
-    handle->tensor = NULL;
-    sp_status status =
-        add(sp__py_handle(self), run_hook, Py_NewRef(function), drop_hook, &handle->id);
-    if (status) {
-        Py_DECREF(function);
-        PyObject_GC_Del(handle);
-        return sp__py_raise(status);
-    }
-    handle->tensor = Py_NewRef(self);
-    sp__py_track(sp__py_handle(self));
-    PyObject_GC_Track(handle);
-    return (PyObject *)handle;
-}
-
-static PyObject *register_hook(PyObject *self, PyObject *function)
-{
-    return add_hook(self, function, "register_hook", sp_hook_add);
-}
-
-static PyObject *register_after(PyObject *self, PyObject *function)
-{
-    return add_hook(self, function, "register_post_accumulate_grad_hook", sp__hook_add_after);
-}
-
-/* ---- backward ----- */
+/* ---- arguments ----- */
 
 /* None counts as not given. */
 static int optional_flag(PyObject *o, const char *op, const char *arg, bool otherwise, bool *out)
@@ -293,51 +15,7 @@ static int optional_flag(PyObject *o, const char *op, const char *arg, bool othe
     return !o || o == Py_None ? 0 : sp__py_bool(o, op, arg, out);
 }
 
-static PyObject *backward(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"gradient", "retain_graph", "create_graph", NULL};
-    PyObject *gradient = Py_None, *retain = NULL, *create = NULL;
-    sp_backward_opt opt = {.size = sizeof opt};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:backward", names, &gradient, &retain,
-                                     &create))
-        return NULL;
-    if (optional_flag(create, "backward", "create_graph", false, &opt.create_graph) < 0)
-        return NULL;
-    if (optional_flag(retain, "backward", "retain_graph", opt.create_graph, &opt.retain_graph) < 0)
-        return NULL;
-    if (gradient != Py_None &&
-        !(opt.gradient = sp__py_tensor_arg(gradient, "backward", "gradient")))
-        return NULL;
-    return sp__py_none(sp_backward(sp__py_handle(self), &opt));
-}
-
-/* ---- spool.autograd.grad ----- */
-
-/* The tensors of one tensor or a sequence, borrowed from *keep; None entries (if allowed) are NULL.
- */
-static int tensors_of(PyObject *o, const char *arg, bool allow_none, PyObject **keep,
-                      sp_tensor ***out, int *n)
-{
-    *out = NULL, *n = 0;
-    *keep = sp__py_is_tensor(o) || o == Py_None ? PyTuple_Pack(1, o) : PySequence_Tuple(o);
-    if (!*keep) {
-        PyErr_Clear();
-        return sp__py_wrong_type("grad", arg, "a Tensor or a sequence of them", o);
-    }
-    *n = (int)PyTuple_GET_SIZE(*keep);
-    *out = sp__alloc((size_t)*n * sizeof **out);
-    if (!*out) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (int i = 0; i < *n; i++) {
-        PyObject *item = PyTuple_GET_ITEM(*keep, i);
-        (*out)[i] = allow_none && item == Py_None ? NULL : sp__py_tensor_arg(item, "grad", arg);
-        if (!(*out)[i] && !(allow_none && item == Py_None)) return -1;
-    }
-    return 0;
-}
-
+/* The tensors of one tensor or a sequence, owned by `keep`; t has NULL for None. */
 typedef struct tensor_list {
     PyObject *keep;
     sp_tensor **t;
@@ -350,55 +28,288 @@ static void list_end(tensor_list *l)
     Py_XDECREF(l->keep);
 }
 
+/* GradientEdge(node, output_nr, ...): where a tensor's gradient arrives, instead of the tensor. */
+static bool is_edge(PyObject *o)
+{
+    return PyTuple_Check(o) && PyTuple_GET_SIZE(o) >= 2 && sp__py_is_node(PyTuple_GET_ITEM(o, 0)) &&
+           PyLong_Check(PyTuple_GET_ITEM(o, 1));
+}
+
+/* A new reference to a tensor whose gradient goes there. */
+static PyObject *tensor_at(PyObject *edge)
+{
+    sp_tensor *t = NULL;
+    int nr = (int)PyLong_AsLong(PyTuple_GET_ITEM(edge, 1));
+    if (nr == -1 && PyErr_Occurred()) return NULL;
+    sp_status status = sp__edge_tensor(sp__py_node_of(PyTuple_GET_ITEM(edge, 0)), nr, &t);
+    return sp__py_result(status, t);
+}
+
+typedef enum listed { TENSORS, EDGES, OPTIONAL } listed; /* tensors, also edges, also None */
+
+static PyObject *list_item(PyObject *o, const char *op, const char *arg, listed what)
+{
+    if (what == EDGES && is_edge(o)) return tensor_at(o);
+    if (what == OPTIONAL && o == Py_None) return Py_NewRef(o);
+    sp_tensor *t = sp__py_tensor_arg(o, op, arg);
+    return t ? Py_NewRef(sp__py_object(t)) : NULL;
+}
+
+static int list_take(PyObject *o, const char *op, const char *arg, listed what, tensor_list *l)
+{
+    bool one = sp__py_is_tensor(o) || o == Py_None || is_edge(o);
+    PyObject *items = one ? PyTuple_Pack(1, o) : PySequence_Tuple(o);
+    if (!items) {
+        PyErr_Clear();
+        return sp__py_wrong_type(op, arg, "a Tensor or a sequence of them", o);
+    }
+    int n = (int)PyTuple_GET_SIZE(items);
+    l->keep = PyTuple_New(n);
+    l->t = sp__alloc_zero((size_t)n * sizeof *l->t);
+    l->n = n;
+    if (!l->t && l->keep) PyErr_NoMemory();
+    bool done = l->keep && l->t;
+    for (int i = 0; done && i < n; i++) {
+        PyObject *item = list_item(PyTuple_GET_ITEM(items, i), op, arg, what);
+        if (!(done = item != NULL)) break;
+        PyTuple_SET_ITEM(l->keep, i, item);
+        l->t[i] = item == Py_None ? NULL : sp__py_handle(item);
+    }
+    Py_DECREF(items);
+    return done ? 0 : -1;
+}
+
+static const sp_tensor *const *borrowed(const tensor_list *l)
+{
+    return (const sp_tensor *const *)l->t;
+}
+
+/* One weight for each of n roots, or none at all. */
+static int weights_take(PyObject *o, const char *op, const char *arg, int n, tensor_list *l)
+{
+    if (!o || o == Py_None) return 0;
+    if (list_take(o, op, arg, OPTIONAL, l) < 0) return -1;
+    if (l->n == n) return 0;
+    PyErr_Format(PyExc_ValueError, "%s: %d %s for %d tensors", op, l->n, arg, n);
+    return -1;
+}
+
+/* ---- failing ----- */
+
+static void add_note(PyObject *exception, const char *text)
+{
+    PyObject *old = PyObject_GetAttrString(exception, "__notes__");
+    if (!old) PyErr_Clear();
+    PyObject *notes = old && PyList_Check(old) ? Py_NewRef(old) : PyList_New(0);
+    PyObject *note = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    if (!notes || !note || PyList_Append(notes, note) < 0 ||
+        PyObject_SetAttrString(exception, "__notes__", notes) < 0)
+        PyErr_Clear(); /* the exception itself is what counts */
+    Py_XDECREF(note);
+    Py_XDECREF(notes);
+    Py_XDECREF(old);
+}
+
+/* An exception of the user's own stays as it is; in anomaly mode it is given the forward line as a
+ * note, where sp_last_error() has it. */
+static PyObject *raise_run(sp_status status)
+{
+    if (status != SP_ECALLBACK || !sp__anomaly_is_on() || !PyErr_Occurred())
+        return sp__py_raise(status);
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (value) add_note(value, sp_last_error());
+    PyErr_Restore(type, value, trace);
+    return NULL;
+}
+
+/* ---- backward ----- */
+
+static int inputs_take(PyObject *o, tensor_list *l, sp_backward_opt *opt)
+{
+    if (!o || o == Py_None) return 0;
+    if (list_take(o, "backward", "inputs", EDGES, l) < 0) return -1;
+    opt->inputs = borrowed(l);
+    opt->n_inputs = l->n;
+    if (l->n) return 0;
+    PyErr_SetString(sp__py_error, "backward: inputs cannot be empty; leave it out for all leaves");
+    return -1;
+}
+
+typedef struct backward_args {
+    PyObject *gradient, *retain, *create, *inputs; /* borrowed; NULL: not given */
+} backward_args;
+
+static int backward_options(const backward_args *a, sp_backward_opt *opt)
+{
+    static const char op[] = "backward";
+    *opt = (sp_backward_opt){.size = sizeof *opt};
+    if (optional_flag(a->create, op, "create_graph", false, &opt->create_graph) < 0) return -1;
+    return optional_flag(a->retain, op, "retain_graph", opt->create_graph, &opt->retain_graph);
+}
+
+static PyObject *run_backward(PyObject *tensors, const backward_args *a)
+{
+    sp_backward_opt opt;
+    tensor_list roots = {0}, given = {0}, inputs = {0};
+    PyObject *result = NULL;
+    if (backward_options(a, &opt) < 0) return NULL;
+    if (list_take(tensors, "backward", "tensors", EDGES, &roots) == 0 &&
+        weights_take(a->gradient, "backward", "gradients", roots.n, &given) == 0 &&
+        inputs_take(a->inputs, &inputs, &opt) == 0) {
+        sp_status status =
+            sp__backward(borrowed(&roots), given.t ? borrowed(&given) : NULL, roots.n, &opt);
+        result = status ? raise_run(status) : Py_NewRef(Py_None);
+    }
+    list_end(&roots);
+    list_end(&given);
+    list_end(&inputs);
+    return result;
+}
+
+static bool is_given(PyObject *o)
+{
+    return o && o != Py_None;
+}
+
+static PyObject *backward(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"gradient", "retain_graph", "create_graph", "inputs", NULL};
+    backward_args a = {0};
+    sp_backward_opt opt;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOO:backward", names, &a.gradient, &a.retain,
+                                     &a.create, &a.inputs))
+        return NULL;
+    if (is_given(a.inputs)) return run_backward(self, &a);
+    if (backward_options(&a, &opt) < 0) return NULL;
+    if (is_given(a.gradient) &&
+        !(opt.gradient = sp__py_tensor_arg(a.gradient, "backward", "gradient")))
+        return NULL;
+    sp_status status = sp_backward(sp__py_handle(self), &opt);
+    return status ? raise_run(status) : Py_NewRef(Py_None);
+}
+
+static PyObject *backward_of(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *tensors;
+    backward_args a = {0};
+    if (!PyArg_ParseTuple(args, "OOOOO:_backward", &tensors, &a.gradient, &a.retain, &a.create,
+                          &a.inputs))
+        return NULL;
+    return run_backward(tensors, &a);
+}
+
+/* ---- spool.autograd.grad ----- */
+
 static PyObject *run_grad(const tensor_list *roots, const tensor_list *inputs,
                           const sp_grad_opt *opt)
 {
     size_t bytes = (size_t)inputs->n * sizeof(sp_tensor *);
     sp_tensor **grads = sp__alloc_zero(bytes);
     if (!grads) return PyErr_NoMemory();
-    sp_status status = sp_grad((const sp_tensor *const *)roots->t, roots->n,
-                               (const sp_tensor *const *)inputs->t, inputs->n, opt, grads);
-    PyObject *result = status ? sp__py_raise(status) : sp__py_tuple(grads, inputs->n);
+    sp_status status = sp_grad(borrowed(roots), roots->n, borrowed(inputs), inputs->n, opt, grads);
+    PyObject *result = status ? raise_run(status) : sp__py_tuple(grads, inputs->n);
     sp__free(grads, bytes);
+    return result;
+}
+
+typedef struct grad_args {
+    PyObject *outputs, *inputs, *weights, *retain, *create, *unused, *batched, *zeros;
+} grad_args;
+
+static int grad_options(const grad_args *a, sp_grad_opt *opt)
+{
+    static const char op[] = "grad";
+    if (optional_flag(a->create, op, "create_graph", false, &opt->create_graph) < 0 ||
+        optional_flag(a->retain, op, "retain_graph", opt->create_graph, &opt->retain_graph) < 0 ||
+        optional_flag(a->zeros, op, "materialize_grads", false, &opt->materialize_grads) < 0 ||
+        optional_flag(a->unused, op, "allow_unused", opt->materialize_grads, &opt->allow_unused) <
+            0)
+        return -1;
+    if (!opt->materialize_grads || opt->allow_unused) return 0;
+    PyErr_SetString(PyExc_ValueError, "grad: materialize_grads=True fills unused inputs with "
+                                      "zeros, so that allow_unused=False contradicts it");
+    return -1;
+}
+
+static PyObject *grad_of_args(const grad_args *a)
+{
+    tensor_list roots = {0}, inputs = {0}, given = {0};
+    sp_grad_opt opt = {.size = sizeof opt};
+    PyObject *result = NULL;
+    if (grad_options(a, &opt) < 0) return NULL;
+    if (list_take(a->outputs, "grad", "outputs", EDGES, &roots) == 0 &&
+        list_take(a->inputs, "grad", "inputs", EDGES, &inputs) == 0 &&
+        weights_take(a->weights, "grad", "grad_outputs", roots.n, &given) == 0) {
+        opt.grad_outputs = given.t ? borrowed(&given) : NULL;
+        result = run_grad(&roots, &inputs, &opt);
+    }
+    list_end(&roots);
+    list_end(&inputs);
+    list_end(&given);
+    return result;
+}
+
+/* One backward for all rows of the weights: vmap over this very function, in Python. */
+static PyObject *grad_batched(PyObject *args, PyObject *kwargs)
+{
+    PyObject *module = PyImport_ImportModule("spool.autograd._batched");
+    PyObject *function = module ? PyObject_GetAttrString(module, "grad") : NULL;
+    PyObject *result = function ? PyObject_Call(function, args, kwargs) : NULL;
+    Py_XDECREF(function);
+    Py_XDECREF(module);
     return result;
 }
 
 static PyObject *grad(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"outputs",      "inputs",       "grad_outputs",      "retain_graph",
-                            "create_graph", "allow_unused", "materialize_grads", NULL};
+    static char *names[] = {"outputs",
+                            "inputs",
+                            "grad_outputs",
+                            "retain_graph",
+                            "create_graph",
+                            "allow_unused",
+                            "is_grads_batched",
+                            "materialize_grads",
+                            NULL};
     (void)module;
-    PyObject *outputs, *inputs, *seeds = Py_None, *retain = NULL, *create = NULL, *unused = NULL,
-                                *zeros = NULL, *result = NULL;
-    tensor_list roots = {0}, wanted = {0}, given = {0};
-    sp_grad_opt opt = {.size = sizeof opt};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOOOO:grad", names, &outputs, &inputs,
-                                     &seeds, &retain, &create, &unused, &zeros))
+    grad_args a = {0};
+    bool batched;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOOOOO:grad", names, &a.outputs, &a.inputs,
+                                     &a.weights, &a.retain, &a.create, &a.unused, &a.batched,
+                                     &a.zeros))
         return NULL;
-    if (optional_flag(create, "grad", "create_graph", false, &opt.create_graph) < 0) return NULL;
-    if (optional_flag(retain, "grad", "retain_graph", opt.create_graph, &opt.retain_graph) < 0)
-        return NULL;
-    if (optional_flag(zeros, "grad", "materialize_grads", false, &opt.materialize_grads) < 0)
-        return NULL;
-    if (optional_flag(unused, "grad", "allow_unused", opt.materialize_grads, &opt.allow_unused) < 0)
-        return NULL;
-    if (tensors_of(outputs, "outputs", false, &roots.keep, &roots.t, &roots.n) < 0) goto out;
-    if (tensors_of(inputs, "inputs", false, &wanted.keep, &wanted.t, &wanted.n) < 0) goto out;
-    if (seeds != Py_None) {
-        if (tensors_of(seeds, "grad_outputs", true, &given.keep, &given.t, &given.n) < 0) goto out;
-        if (given.n != roots.n) {
-            PyErr_Format(PyExc_ValueError, "grad: %d grad_outputs for %d outputs", given.n,
-                         roots.n);
-            goto out;
-        }
-        opt.grad_outputs = (const sp_tensor *const *)given.t;
-    }
-    result = run_grad(&roots, &wanted, &opt);
-out:
-    list_end(&roots);
-    list_end(&wanted);
-    list_end(&given);
-    return result;
+    if (optional_flag(a.batched, "grad", "is_grads_batched", false, &batched) < 0) return NULL;
+    return batched ? grad_batched(args, kwargs) : grad_of_args(&a);
+}
+
+/* ---- edges ----- */
+
+static PyObject *gradient_edge(PyObject *module, PyObject *o)
+{
+    (void)module;
+    sp_node *node;
+    int nr;
+    sp_tensor *t = sp__py_tensor_arg(o, "get_gradient_edge", "tensor");
+    if (!t) return NULL;
+    sp_status status = sp__gradient_edge(t, &node, &nr);
+    if (status == SP_OK && !node)
+        status = sp_fail(SP_EGRAD, "get_gradient_edge: the tensor does not require grad");
+    if (status) return sp__py_raise(status);
+    PyObject *object = sp__py_node(node);
+    return object ? Py_BuildValue("(Ni)", object, nr) : NULL;
+}
+
+static PyObject *increment_version(PyObject *module, PyObject *o)
+{
+    (void)module;
+    const sp_tensor *t = sp__py_tensor_arg(o, "increment_version", "tensor");
+    if (!t) return NULL;
+    while (t->wrap) t = t->wrap->inner;
+    sp__written(t->storage, SP_WRITE_BY_OTHERS);
+    Py_RETURN_NONE;
 }
 
 /* ---- leaves ----- */
@@ -440,18 +351,18 @@ static PyObject *zero_(PyObject *self, PyObject *unused)
 
 PyMethodDef sp__py_grad_methods[] = {
     {"backward", (PyCFunction)(void *)backward, METH_VARARGS | METH_KEYWORDS,
-     "backward($self, gradient=None, retain_graph=None, create_graph=False)\n--\n\nAdds the "
-     "derivative of self to the grad of "
-     "every leaf it was computed from.\n\ngradient is what the derivative of the final result by "
-     "self is; it may be left out for "
-     "tensors of one element. SpoolError when self has no history, or its graph was consumed by an "
+     "backward($self, gradient=None, retain_graph=None, create_graph=False, "
+     "inputs=None)\n--\n\nAdds the derivative of self to the grad of every leaf it was computed "
+     "from, or of inputs alone, which need not be leaves.\n\ngradient is what the derivative of "
+     "the final result by self is; it may be left out for tensors of one element. SpoolError when "
+     "self has no history, or its graph was consumed by an "
      "earlier call without "
      "retain_graph."},
-    {"register_hook", register_hook, METH_O,
+    {"register_hook", sp__py_tensor_hook, METH_O,
      "register_hook($self, hook)\n--\n\nCalls hook(grad) whenever self's gradient is computed; a "
      "tensor it returns takes the "
      "gradient's place. Returns a handle with remove()."},
-    {"register_post_accumulate_grad_hook", register_after, METH_O,
+    {"register_post_accumulate_grad_hook", sp__py_tensor_hook_added, METH_O,
      "register_post_accumulate_grad_hook($self, hook)\n--\n\nCalls hook(self) whenever a backward "
      "has added to a leaf's grad."},
     {"retain_grad", retain_grad, METH_NOARGS,
@@ -469,20 +380,23 @@ PyMethodDef sp__py_grad_methods[] = {
 PyMethodDef sp__py_grad_functions[] = {
     {"grad", (PyCFunction)(void *)grad, METH_VARARGS | METH_KEYWORDS,
      "grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, "
-     "allow_unused=None, "
-     "materialize_grads=False)\n--\n\nThe derivatives of the sum of outputs with respect to "
-     "inputs, as a tuple.\n\n"
-     "grad_outputs weighs the outputs, which may be left out where they have one element. "
-     "create_graph records the computation, "
-     "so that it can be differentiated again. An input that no output depends on is an error, None "
-     "with allow_unused, zeros "
-     "with materialize_grads."},
+     "allow_unused=None, is_grads_batched=False, materialize_grads=False)\n--\n\nThe derivatives "
+     "of the sum of outputs with respect to inputs, as a tuple.\n\ngrad_outputs weighs (scales) "
+     "the outputs; it may be left out where they have one element. create_graph records the "
+     "computation, so that it can be differentiated again; retain_graph keeps what the tape saved "
+     "for another run. An input that no output depends on is an error, None with allow_unused, "
+     "zeros with materialize_grads. is_grads_batched: each of grad_outputs has one more dimension "
+     "in front, and so has each result; all rows run as one batched computation. Outputs and "
+     "inputs may also be GradientEdges.\n\n>>> x = spool.tensor([1.0, 2.0], "
+     "requires_grad=True)\n>>> spool.autograd.grad(x * x, x, spool.ones(2))\n(tensor([2., "
+     "4.]),)\n>>> spool.autograd.grad(x * x, x, spool.eye(2), is_grads_batched=True)\n"
+     "(tensor([[2., 0.],\n        [0., 4.]]),)"},
+    {"_backward", backward_of, METH_VARARGS,
+     "_backward(tensors, gradients, retain_graph, create_graph, inputs)\n--\n\nOne backward from "
+     "all tensors."},
+    {"_gradient_edge", gradient_edge, METH_O,
+     "_gradient_edge(tensor)\n--\n\nThe node that its gradient arrives at, and as which output."},
+    {"_increment_version", increment_version, METH_O,
+     "_increment_version(tensor)\n--\n\nOne more write in place."},
     {NULL, NULL, 0, NULL},
 };
-
-int sp__py_grad_start(PyObject *module)
-{
-    if (PyType_Ready(&node_type) < 0 || PyType_Ready(&removable_type) < 0) return -1;
-    if (PyObject_SetAttrString(module, "Node", (PyObject *)&node_type) < 0) return -1;
-    return PyObject_SetAttrString(module, "RemovableHandle", (PyObject *)&removable_type);
-}

@@ -155,6 +155,14 @@ static void text(const sp__where *where, char *buf, size_t n)
     snprintf(buf, n, "%s:%d", slash ? slash + 1 : file, PyCode_Addr2Line(code, where->at));
 }
 
+static void function(const sp__where *where, char *buf, size_t n)
+{
+    PyCodeObject *code = where->code;
+    const char *name = code ? PyUnicode_AsUTF8(code->co_name) : NULL;
+    if (code && !name) PyErr_Clear();
+    snprintf(buf, n, "%s", name ? name : "");
+}
+
 /* ---- letting other threads run ----- */
 
 static void *leave(void)
@@ -170,5 +178,6 @@ static void enter(void *left)
 void sp__py_hooks_start(void)
 {
     sp__blocking_hooks = (sp_blocking_hooks){.leave = leave, .enter = enter};
-    sp__where_hooks = (sp_where_hooks){.here = here, .drop = drop, .keep = keep, .text = text};
+    sp__where_hooks = (sp_where_hooks){
+        .here = here, .drop = drop, .keep = keep, .text = text, .function = function};
 }

@@ -4,12 +4,15 @@
 
 #include "bindings/python/ext/py.h"
 
+#include "autograd/autograd.h"
+
 /* ---- start: each adds its part to the module; -1 with an exception set ----- */
 
 int sp__py_errors_start(PyObject *module);
 int sp__py_types_start(PyObject *module);
 int sp__py_tensor_start(PyObject *module);
-int sp__py_grad_start(PyObject *module);
+int sp__py_node_start(PyObject *module);
+int sp__py_callbacks_start(PyObject *module);
 int sp__py_function_start(PyObject *module);
 int sp__py_boundary_start(PyObject *module);
 int sp__py_mode_start(PyObject *module);
@@ -26,7 +29,8 @@ extern PyMethodDef sp__py_boundary_functions[], sp__py_copy_functions[], sp__py_
     sp__py_level_functions[], sp__py_vmap_functions[], sp__py_dual_functions[],
     sp__py_each_functions[], sp__py_fit_functions[], sp__py_join_functions[],
     sp__py_product_functions[], sp__py_random_functions[], sp__py_launch_functions[],
-    sp__py_mode_functions[], sp__py_state_functions[], sp__py_function_functions[];
+    sp__py_mode_functions[], sp__py_saved_functions[], sp__py_state_functions[],
+    sp__py_function_functions[];
 extern PyGetSetDef sp__py_attr_getset[];
 extern PyMappingMethods sp__py_mapping;
 extern PySequenceMethods sp__py_sequence;
@@ -104,16 +108,41 @@ const char *sp__py_format_of_dtype(sp_dtype dtype); /* NULL: buffers do not know
 bool sp__py_is_bfloat16_array(PyObject *o);
 int sp__py_from_bfloat16(PyObject *array, const char *op, sp_tensor **out);
 
-/* ---- history (py_grad.c) ----- */
+/* ---- history (py_node.c) ----- */
 
 PyObject *sp__py_grad_fn(PyObject *self, void *unused);
 /* The objects that t's hooks and gradient keep, for the collector. */
 int sp__py_grad_traverse(sp_tensor *t, visitproc visit, void *arg);
 void sp__py_grad_clear(sp_tensor *t);
-/* The node behind a spool.autograd.Node, borrowed. */
-struct sp_node *sp__py_node(PyObject *self);
+/* The node's object, None for NULL. */
+PyObject *sp__py_node(sp_node *node);
+bool sp__py_is_node(PyObject *o);
+sp_node *sp__py_node_of(PyObject *self);
+/* Lets the collector see t and the node behind it; without memory for that it does not. */
+void sp__py_show(sp_tensor *t);
 /* Attributes of a Node; those of ctx, where a Function made it. */
 PyObject *sp__py_node_getattro(PyObject *self, PyObject *name);
+
+/* ---- what the tape holds for Python (py_rings.c) ----- */
+
+int sp__py_rings_start(void);
+/* An object that the collector's walk starts from, from add to remove: part of that object. */
+typedef struct sp_py_start {
+    PyObject *object;
+    struct sp_py_start *next, **slot; /* slot NULL: not added */
+} sp_py_start;
+int sp__py_start_add(sp_py_start *start, PyObject *object);
+void sp__py_start_remove(sp_py_start *start);
+/* A new object that holds another one, from which the collector's walk starts. */
+PyObject *sp__py_box(PyObject *held);
+PyObject *sp__py_boxed(void *box); /* borrowed */
+
+/* ---- hooks (py_callbacks.c): methods of tensors and nodes ----- */
+
+PyObject *sp__py_tensor_hook(PyObject *self, PyObject *function);
+PyObject *sp__py_tensor_hook_added(PyObject *self, PyObject *function);
+PyObject *sp__py_node_hook_before(PyObject *self, PyObject *function);
+PyObject *sp__py_node_hook_after(PyObject *self, PyObject *function);
 
 /* ---- work that needs the GIL, from wherever (py_hooks.c) ----- */
 

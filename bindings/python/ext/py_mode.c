@@ -1,4 +1,5 @@
-/* Grad mode: no_grad, enable_grad and set_grad_enabled, as context managers and decorators.
+/* Grad mode: no_grad, enable_grad and set_grad_enabled, as context managers and decorators; and the
+ * switch of anomaly mode.
  *
  * One object may be entered several times, recursively, too: `before` is a stack of bits, one an
  * entry.
@@ -181,7 +182,18 @@ static PyObject *is_grad_enabled(PyObject *module, PyObject *unused)
     return PyBool_FromLong(!sp__tls.no_grad);
 }
 
+static PyObject *anomaly_mode(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int on, check_nan;
+    if (!PyArg_ParseTuple(args, "pp:_anomaly_mode", &on, &check_nan)) return NULL;
+    int mode = (on ? SP_ANOMALY_ON : 0) | (on && check_nan ? SP_ANOMALY_NAN : 0);
+    return PyLong_FromLong(sp__anomaly_mode((uint8_t)mode));
+}
+
 PyMethodDef sp__py_mode_functions[] = {
+    {"_anomaly_mode", anomaly_mode, METH_VARARGS,
+     "_anomaly_mode(on, check_nan)\n--\n\nSwitches anomaly mode for the process."},
     {"_grad_mode", grad_mode, METH_O,
      "_grad_mode(on)\n--\n\nSwitches recording for this thread; returns what it was."},
     {"is_grad_enabled", is_grad_enabled, METH_NOARGS,

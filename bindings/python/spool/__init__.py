@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._dtypes import can_cast, finfo, iinfo, is_tensor, promote_types, result_type
     from ._jit import Explanation, explain, hot, jit
     from .amp import autocast, get_autocast_dtype, is_autocast_enabled
+    from .autograd import stop_gradient
     from .serialization import load, save
 
 _LAZY_MODULES = (
@@ -56,6 +57,7 @@ _LAZY_NAMES = {
     "promote_types": "_dtypes",
     "result_type": "_dtypes",
     "save": "serialization",
+    "stop_gradient": "autograd",
 }
 
 

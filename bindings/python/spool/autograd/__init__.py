@@ -4,6 +4,7 @@ import importlib
 
 from .. import _C
 from .._C import Node, RemovableHandle, enable_grad, grad, no_grad, set_grad_enabled
+from .anomaly import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 __all__ = [
@@ -13,25 +14,30 @@ __all__ = [
     "RemovableHandle",
     "backward",
     "custom_backward",
+    "detect_anomaly",
     "enable_grad",
     "forward_ad",
     "function",
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "graph",
+    "is_anomaly_enabled",
     "no_grad",
     "once_differentiable",
+    "set_detect_anomaly",
     "set_grad_enabled",
+    "stop_gradient",
 ]
 
 
 TYPE_CHECKING = False  # typing's own costs an import
 if TYPE_CHECKING:
-    from . import forward_ad, function
+    from . import forward_ad, function, graph
     from .custom import custom_backward
     from .function import Function, once_differentiable
 
-_LAZY_MODULES = ("forward_ad", "function")
+_LAZY_MODULES = ("forward_ad", "function", "graph")
 _LAZY_NAMES = {
     "Function": "function",
     "custom_backward": "custom",
@@ -51,8 +57,10 @@ def __getattr__(name):
 
 
 @_C._boundary
-def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False):
+def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None):
     """Add the derivative of the sum of ``tensors`` to the ``grad`` of every leaf they were computed from.
+
+    All of them are one run: a hook sees the sum of what comes from each.
 
     Parameters
     ----------
@@ -63,6 +71,8 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False):
         Keep what the tape saved, for another backward. Default: ``create_graph``.
     create_graph : bool
         Record the computation, so that it can be differentiated again.
+    inputs : Tensor, GradientEdge, or a sequence of these, optional
+        The only tensors whose ``grad`` is added to. They need not be leaves.
 
     Raises
     ------
@@ -77,15 +87,29 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False):
     >>> x.grad
     tensor([3., 5.])
     """
-    tensors = [tensors] if isinstance(tensors, _C.Tensor) else list(tensors)
-    if grad_tensors is None or isinstance(grad_tensors, _C.Tensor):
-        grad_tensors = [grad_tensors] * len(tensors) if grad_tensors is None else [grad_tensors]
-    grad_tensors = list(grad_tensors)
-    if len(grad_tensors) != len(tensors):
-        raise ValueError(f"backward: {len(grad_tensors)} grad_tensors for {len(tensors)} tensors")
-    retain = create_graph if retain_graph is None else retain_graph
-    for i, (tensor, weight) in enumerate(zip(tensors, grad_tensors)):
-        if not isinstance(tensor, _C.Tensor):
-            raise TypeError(f"backward: tensors must be Tensors, not {type(tensor).__name__}")
-        # Graphs may share parts: only the last run lets go of them.
-        tensor.backward(weight, retain or i < len(tensors) - 1, create_graph)
+    _C._backward(tensors, grad_tensors, retain_graph, create_graph, inputs)
+
+
+@_C._boundary
+def stop_gradient(x):
+    """``x`` as a constant: the same values, which no gradient passes. A function for ``x.detach()``.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of any dtype.
+
+    Returns
+    -------
+    Tensor
+        A view of ``x``.
+
+    Examples
+    --------
+    >>> import spool
+    >>> x = spool.tensor([2.0, 3.0], requires_grad=True)
+    >>> (x * spool.stop_gradient(x)).sum().backward()
+    >>> x.grad
+    tensor([2., 3.])
+    """
+    return _C.detach(x)
