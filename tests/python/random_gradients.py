@@ -127,6 +127,12 @@ def literal(array):
     return f"lib.tensor({array.tolist()}, dtype={dtype})"
 
 
+def contiguous(value):
+    if isinstance(value, list):
+        return [contiguous(v) for v in value]
+    return value.contiguous() if isinstance(value, torch.Tensor) else value
+
+
 def text_of(value):
     return repr(value)
 
@@ -161,11 +167,8 @@ class Program:
         return self.code[name]
 
     def call(self, number, *args, **kwargs):
-        """PyTorch's results; its batch norm takes expanded weights for dense ones."""
-        sample, args = self.calls[number], list(args)
-        if sample.op.startswith("batch_norm"):
-            args = [a.contiguous() if isinstance(a, torch.Tensor) else a for a in args]
-        return peers.call(sample, args, kwargs)
+        """PyTorch's results. Dense tensors: some of its ops refuse others, and batch norm takes expanded weights for dense."""
+        return peers.call(self.calls[number], [contiguous(a) for a in args], kwargs)
 
     def run(self, library, *tensors):
         if library is not torch:
@@ -322,17 +325,26 @@ class Writer:
         if not specs:
             return text_of(value)
         names = []
-        dense = sample.op.startswith("as_strided") or sample.op in ("view", "view_as", "view_as_complex")
+        dense = sample.op.startswith("as_strided") or sample.op in (
+            "view",
+            "view_as",
+            "view_as_complex",
+        )
         for spec in specs:
             moves = position in sample.differentiable and spec["tensor"] not in ("int64", "boolean")
             moves = moves and (spec["tensor"] != "data" or spec["dtype"] == "float32")
             if moves and (not self.moved or self.random.random() < 0.8):
                 self.moved = True
                 name = self.variable(spec, sample.complex)
-                names.append(self.fresh(f"{name} * 1.0") if dense else name)
+                names.append(self.dense(name) if dense else name)
             else:
                 names.append(self.constant(spec, sample.complex))
         return names[0] if is_tensor(value) else f"[{', '.join(names)}]"
+
+    def dense(self, name):
+        """In memory of its own, row by row, in PyTorch as well, whose elementwise ops keep strides."""
+        shape = list(self.value(name).shape)
+        return self.fresh(f"({name}.reshape(-1) * 1.0).reshape({shape})")
 
     def keyword(self, name, value):
         if specs_of(value):

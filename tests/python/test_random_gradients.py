@@ -43,13 +43,15 @@ class Run:
         first = self.gradient(self.loss, True)
         slope = sum((g * w).sum() for g, w in zip(first, self.ways))
         second = self.gradient(slope, False)
-        return [[t.detach().numpy() for t in gradients] for gradients in (first, second)]
+        return [numbers(first), numbers(second)]
 
 
-def numbers(results):
+def numbers(tensors):
     return [
-        r.detach().resolve_conj().numpy() if isinstance(r, torch.Tensor) else r.detach().numpy()
-        for r in results
+        t.detach().resolve_conj().resolve_neg().numpy()
+        if isinstance(t, torch.Tensor)
+        else t.numpy(force=True)
+        for t in tensors
     ]
 
 
@@ -83,7 +85,7 @@ def compare_with_torch(program, run, first, second):
         return
     by_torch = wanted.derivatives() if not listed(program, "second order") else None
     if by_torch is None:
-        by_torch = [[t.numpy() for t in wanted.gradient(wanted.loss, False)], None]
+        by_torch = [numbers(wanted.gradient(wanted.loss, False)), None]
     assert differs(first, by_torch[0], 1e-7) is None, "gradient"
     DONE["gradients"] += 1
     if by_torch[1] is not None:  # where PyTorch's is NaN, for want of a limit, ours is 0
@@ -155,7 +157,7 @@ def check(seed):
             at = Run(program, spool, ways)
             at.leaves = [t.requires_grad_() for t in moved(program, others, step)]
             at.loss, _ = program.run(spool, *at.leaves)
-            return slope([g.numpy() for g in at.gradient(at.loss, False)], ways)
+            return slope(numbers(at.gradient(at.loss, False)), ways)
 
         bend = slope(second, others)
         scale = 1 + sum(float(np.abs(g * w).sum()) for g, w in zip(second, others))
