@@ -160,6 +160,25 @@ static void second_order_through_slices(void)
     DROP(&x, &y, &v, &g, &h, &s, &s2);
 }
 
+/* The op saves what it wrote, which is a part of what the base has become. */
+static void second_order_of_a_saved_result(void)
+{
+    int64_t before = live_blocks();
+    sp_tensor *x = leaf(VECTOR(4, 9)), *y, *v, *g, *h, *s, *s2;
+    OK(sp_mul_scalar(x, SP_FLOAT(1), &y));
+    OK(sp_select(y, 0, 0, &v));
+    OK(sp_sqrt_(v)); /* x0^0.5, x1 */
+    s = sum_of(y);
+    OK(sp_grad((const sp_tensor *[]){s}, 1, (const sp_tensor *[]){x}, 1,
+               &(sp_grad_opt){.size = sizeof(sp_grad_opt), .create_graph = true}, &g));
+    VALUES(g, 0.25, 1);
+    s2 = sum_of(g);
+    OK(sp_grad((const sp_tensor *[]){s2}, 1, (const sp_tensor *[]){x}, 1, NULL, &h));
+    VALUES(h, -0.03125, 0);
+    DROP(&x, &y, &v, &g, &h, &s, &s2);
+    CU_ASSERT_EQUAL(live_blocks(), before);
+}
+
 static void view_made_under_no_grad(void)
 {
     sp_tensor *x = leaf(VECTOR(1, 2)), *y, *v;
@@ -221,6 +240,6 @@ SUITE("autograd/inplace", TEST(leaf_is_refused), TEST(out_is_refused), TEST(hist
       TEST(square_in_place), TEST(version_is_checked), TEST(saved_output_written),
       TEST(fill_cuts_history), TEST(write_to_a_view_reaches_the_base),
       TEST(constant_base_gets_history), TEST(views_follow_writes_to_the_base), TEST(chain_of_views),
-      TEST(second_order_through_slices), TEST(view_made_under_no_grad),
-      TEST(detached_shares_values_not_history), TEST(no_ring_remains),
-      TEST(hooks_and_kept_gradients_move))
+      TEST(second_order_through_slices), TEST(second_order_of_a_saved_result),
+      TEST(view_made_under_no_grad), TEST(detached_shares_values_not_history),
+      TEST(no_ring_remains), TEST(hooks_and_kept_gradients_move))
