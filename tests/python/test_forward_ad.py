@@ -192,6 +192,13 @@ def test_tensors_of_a_transform_entered_inside():
         ):
             with pytest.raises(spool.SpoolError, match="belongs to vmap"):
                 spool.func.vmap(inner)(x)
+        for transform, name in (
+            (lambda f: spool.func.grad(f)(x), "grad"),
+            (lambda f: spool.func.jvp(f, (x,), (x,)), "jvp"),
+            (lambda f: spool.func.jet(f, (x,), ((x, x),)), "jet"),
+        ):
+            with pytest.raises(spool.SpoolError, match=f"belongs to {name}"):
+                transform(lambda v: fw.unpack_dual(v * dual).primal.sum())
 
 
 def test_levels_left_in_the_wrong_order():

@@ -29,7 +29,10 @@ static sp_status find(uint64_t id, const char *op, sp_level **out)
  * the level's tensors. */
 static sp_status check_below(const sp_level *level, const sp_tensor *t, const char *op)
 {
-    static const char *const names[] = {"jvp or dual_level", "vmap", "grad"};
+    static const char *const names[] = {[SP_LEVEL_JVP] = "jvp or dual_level",
+                                        [SP_LEVEL_VMAP] = "vmap",
+                                        [SP_LEVEL_GRAD] = "grad",
+                                        [SP_LEVEL_JET] = "jet"};
     SP_RETURN_IF(sp__check_alive(t, op));
     if (!t->wrap) return SP_OK;
     for (const sp_level *l = sp__top_transform(); l && l != level; l = l->below)
