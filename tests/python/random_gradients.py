@@ -24,6 +24,7 @@ import spool
 SAMPLES = [s for s in load() if s.differentiable and s.op not in RANDOM]
 LARGE = 256  # elements of an argument, and
 HIGH = 100.0  # magnitude of a result, above which it is not taken
+DENSE = {"as_strided", "as_strided_scatter", "view", "view_as", "view_as_complex"}  # take no others
 SHAPES = [(3, 4), (4,), (2, 3), (1, 4), (), (2, 2, 3), (6,)]
 
 FUNCTIONS = '''
@@ -131,10 +132,6 @@ def contiguous(value):
     if isinstance(value, list):
         return [contiguous(v) for v in value]
     return value.contiguous() if isinstance(value, torch.Tensor) else value
-
-
-def text_of(value):
-    return repr(value)
 
 
 @dataclass
@@ -311,10 +308,7 @@ class Writer:
             return self.fresh(f"lib.sigmoid({name}) + 0.5")
         if kind == "unit":
             return self.fresh(f"lib.sigmoid({name}) * 0.8 + 0.1")
-        if kind in (
-            "distinct",
-            "data",
-        ):  # near values that are told apart, or are what the sample is about
+        if kind in ("distinct", "data"):  # near values without ties, or what the sample is about
             base = self.constant(spec, False)
             return self.fresh(f"lib.tanh({name}) * 0.03 + {base}")
         return self.tame(name)
@@ -323,20 +317,15 @@ class Writer:
         """The text of an argument."""
         specs = specs_of(value)
         if not specs:
-            return text_of(value)
+            return repr(value)
         names = []
-        dense = sample.op.startswith("as_strided") or sample.op in (
-            "view",
-            "view_as",
-            "view_as_complex",
-        )
         for spec in specs:
             moves = position in sample.differentiable and spec["tensor"] not in ("int64", "boolean")
             moves = moves and (spec["tensor"] != "data" or spec["dtype"] == "float32")
             if moves and (not self.moved or self.random.random() < 0.8):
                 self.moved = True
                 name = self.variable(spec, sample.complex)
-                names.append(self.dense(name) if dense else name)
+                names.append(self.dense(name) if sample.op in DENSE else name)
             else:
                 names.append(self.constant(spec, sample.complex))
         return names[0] if is_tensor(value) else f"[{', '.join(names)}]"
@@ -347,12 +336,9 @@ class Writer:
         return self.fresh(f"({name}.reshape(-1) * 1.0).reshape({shape})")
 
     def keyword(self, name, value):
-        if specs_of(value):
-            return self.argument_constant(value)
-        return f"lib.{value}" if name == "dtype" and isinstance(value, str) else text_of(value)
-
-    def argument_constant(self, value):
-        return self.constant(value, False)
+        if is_tensor(value):
+            return self.constant(value, False)
+        return f"lib.{value}" if name == "dtype" and isinstance(value, str) else repr(value)
 
     # Statements.
 
