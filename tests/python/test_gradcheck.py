@@ -116,6 +116,59 @@ def test_wrong_tangents_are_found(fast):
         gradcheck(lambda x, y: x * y * y.detach(), [X, Y], **only_forward)
 
 
+class Square(spool.autograd.Function):
+    """x * x and 3 x; `fault` says what is wrong."""
+
+    @staticmethod
+    def forward(ctx, x, fault):
+        ctx.fault = fault
+        ctx.set_materialize_grads(fault != "undefined")
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        return x * x, x * 3
+
+    @staticmethod
+    def backward(ctx, grad, other):
+        (x,) = ctx.saved_tensors
+        if other is None:
+            other = grad  # should be zero
+        if grad is None:
+            return other * 3, None
+        slope = x if ctx.fault == "backward" else 2 * x
+        if ctx.fault == "second":
+            slope = slope.detach()
+        return grad * slope + other * 3, None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        (x,) = ctx.saved_tensors
+        return tangent * (x if ctx.fault == "jvp" else 2 * x), tangent * 3
+
+
+@speed
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("backward", "Jacobian mismatch for output 0 with respect to input 0"),
+        ("jvp", "computed with forward mode mismatch for output 0"),
+        ("undefined", "handle undefined output grads as zeros"),
+    ],
+)
+def test_faults_of_custom_functions(fault, message, fast):
+    options = {"fast_mode": fast, "check_forward_ad": fault == "jvp"}
+    assert gradcheck(Square.apply, (X, "none"), check_forward_ad=True, fast_mode=fast)
+    with pytest.raises(GradcheckError, match=message):
+        gradcheck(Square.apply, (X, fault), **options)
+
+
+@speed
+def test_faults_of_second_derivatives_of_custom_functions(fast):
+    assert gradgradcheck(Square.apply, (X, "none"), fast_mode=fast)
+    assert gradcheck(Square.apply, (X, "second"), fast_mode=fast)
+    with pytest.raises(GradcheckError, match="Jacobian mismatch"):
+        gradgradcheck(Square.apply, (X, "second"), fast_mode=fast)
+
+
 def test_the_message_shows_what_and_where():
     x = spool.tensor([1.0, 2.0, 3.0], dtype=spool.float64, requires_grad=True)
     y = spool.tensor([[4.0]], dtype=spool.float64, requires_grad=True)
