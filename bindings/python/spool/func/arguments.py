@@ -1,17 +1,27 @@
 """What transforms ask of the functions, arguments and results that they are given."""
 
 import functools
+from types import FunctionType
 
 from .. import _C
 
 Tensor = _C.Tensor
 
 
+_KEPT = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")
+
+
 def transformed(function):
-    """Decorates what a transform returns: the wrapped function's name, and no frames of ours in tracebacks."""
+    """Decorates what a transform returns: the function's name and documentation, and no frames of ours in tracebacks."""
 
     def decorate(wrapper):
-        if hasattr(function, "__name__"):
+        if (
+            type(function) is FunctionType
+        ):  # functools.wraps, without what a plain function does not need
+            for name in _KEPT:
+                setattr(wrapper, name, getattr(function, name))
+            wrapper.__wrapped__ = function
+        elif hasattr(function, "__name__"):
             wrapper = functools.wraps(function)(wrapper)
         return _C._boundary(wrapper)
 

@@ -4,7 +4,7 @@ from .. import _C
 from .._tree import broadcast_prefix, flatten, unflatten
 from .arguments import transformed
 
-__all__ = ["vmap"]
+__all__ = ["check_chunk_size", "map_rows", "vmap"]
 
 
 def _run(func, leaves, dims, structure, out_dims, randomness):
@@ -19,6 +19,21 @@ def _run(func, leaves, dims, structure, out_dims, randomness):
     finally:
         _C._level_pop(level)
     return results, places, out_structure
+
+
+def check_chunk_size(op, size):
+    if size is not None and not (isinstance(size, int) and size > 0):
+        raise ValueError(f"{op}: chunk_size must be None or an int above 0, not {size!r}")
+
+
+def map_rows(func, rows, out_dim=0, randomness="error"):
+    """func's results, a sequence of tensors, for the rows of one tensor; the mapped dimension goes to out_dim."""
+    level, mapped = _C._vmap_enter([rows], [0], randomness)
+    try:
+        results = func(*mapped)
+        return _C._vmap_unwrap_all(level, list(results), [out_dim] * len(results))
+    finally:
+        _C._level_pop(level)
 
 
 def _run_chunks(func, leaves, dims, structure, out_dims, size, randomness, chunk_size):
@@ -67,8 +82,7 @@ def vmap(func, in_dims=0, out_dims=0, randomness="error", *, chunk_size=None):
     >>> spool.func.vmap(dot, in_dims=(0, None))(spool.tensor([[1.0, 2.0], [3.0, 4.0]]), spool.tensor([1.0, 10.0]))
     tensor([21., 43.])
     """
-    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
-        raise ValueError(f"vmap: chunk_size must be None or an int above 0, not {chunk_size!r}")
+    check_chunk_size("vmap", chunk_size)
 
     @transformed(func)
     def wrapper(*args, **kwargs):

@@ -10,7 +10,7 @@ from .arguments import (
     check_tuple,
     split_aux,
 )
-from .reverse import grad, vjp
+from .reverse import gradient, vjp
 
 __all__ = ["hvp", "jvp", "linearize", "push_forward"]
 
@@ -36,6 +36,17 @@ def push_forward(func, leaves, structure, along, has_aux, op):
     return values, tangents, out_structure, aux
 
 
+def _moving(primals, tangents, op):
+    """Leaves of the primals, their structure, leaves of the tangents."""
+    check_tuple(primals, op, "primals")
+    check_tuple(tangents, op, "tangents")
+    leaves, structure = flatten(primals)
+    check_floating(leaves, op, "primals")
+    along = flatten(tangents)
+    check_alike(along, (leaves, structure), op, "tangents")
+    return leaves, structure, along[0]
+
+
 @_C._boundary
 def jvp(func, primals, tangents, *, has_aux=False):
     """``func(*primals)`` and its derivative along ``tangents``: ``(output, tangent)`` or ``(output, tangent, aux)``.
@@ -57,13 +68,8 @@ def jvp(func, primals, tangents, *, has_aux=False):
     >>> spool.func.jvp(lambda x: x * x, (spool.tensor([1.0, 3.0]),), (spool.tensor([1.0, 10.0]),))
     (tensor([1., 9.]), tensor([ 2., 60.]))
     """
-    check_tuple(primals, "jvp", "primals")
-    check_tuple(tangents, "jvp", "tangents")
-    leaves, structure = flatten(primals)
-    check_floating(leaves, "jvp", "primals")
-    along = flatten(tangents)
-    check_alike(along, (leaves, structure), "jvp", "tangents")
-    values, moved, shape, aux = push_forward(func, leaves, structure, along[0], has_aux, "jvp")
+    leaves, structure, along = _moving(primals, tangents, "jvp")
+    values, moved, shape, aux = push_forward(func, leaves, structure, along, has_aux, "jvp")
     result = unflatten(shape, values), unflatten(shape, moved)
     return (*result, aux) if has_aux else result
 
@@ -124,8 +130,14 @@ def hvp(func, primals, tangents):
     >>> spool.func.hvp(lambda x: (x * x * x).sum(), (x,), (v,))
     tensor([  6., 180.])
     """
-    check_tuple(primals, "hvp", "primals")
-    check_tuple(tangents, "hvp", "tangents")
-    return jvp(
-        grad(func, 0 if len(primals) == 1 else tuple(range(len(primals)))), primals, tangents
-    )[1]
+    leaves, structure, along = _moving(primals, tangents, "hvp")
+    numbers = 0 if len(primals) == 1 else tuple(range(len(primals)))
+    _, moved, shape, _ = push_forward(
+        lambda *args: gradient(func, args, {}, numbers, False)[0],
+        leaves,
+        structure,
+        along,
+        False,
+        "hvp",
+    )
+    return unflatten(shape, moved)

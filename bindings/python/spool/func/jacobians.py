@@ -3,7 +3,7 @@
 from .. import _C
 from .._tree import flatten, unflatten
 from .arguments import check_floating, selected, transformed
-from .batching import vmap
+from .batching import check_chunk_size, map_rows
 from .forward import push_forward
 from .reverse import Recording
 
@@ -13,10 +13,19 @@ __all__ = ["basis", "hessian", "jacfwd", "jacrev"]
 def basis(x):
     """The unit tensors of x's shape, along a new first dimension."""
     count = x.numel()
-    return _C.eye(count, dtype=x.dtype).reshape([count, *x.shape])
+    rows = _C.eye(count, dtype=x.dtype)
+    return rows if x.ndim == 1 else rows.reshape([count, *x.shape])
 
 
 # ---- reverse mode ----------------------------------------------------------------------------------------------------------
+
+
+def _in_chunks(pull, units, size):
+    """pull's results for all units, `size` of them at a time."""
+    if size is None or size >= len(units):
+        return map_rows(pull, units)
+    parts = [map_rows(pull, part) for part in units.split(size)]
+    return [_C.cat(list(of)) for of in zip(*parts)]
 
 
 def _rows(run, number, chunk_size):
@@ -30,10 +39,14 @@ def _rows(run, number, chunk_size):
 
     if output.numel() == 0:
         return [_C.zeros([*output.shape, *x.shape], dtype=x.dtype) for x in run.inputs]
-    if output.numel() == 1:
+    if run.grads is not None:
+        rows = run.grads
+    elif output.numel() == 1:
         rows = pull(_C.ones_like(output))
     else:
-        rows = vmap(pull, chunk_size=chunk_size)(basis(output))
+        rows = _in_chunks(pull, basis(output), chunk_size)
+    if output.ndim == (0 if output.numel() == 1 else 1):
+        return list(rows)
     return [r.reshape([*output.shape, *x.shape]) for r, x in zip(rows, run.inputs)]
 
 
@@ -64,10 +77,12 @@ def jacrev(func, argnums=0, *, has_aux=False, chunk_size=None):
             [0., 6.]])
     """
 
+    check_chunk_size("jacrev", chunk_size)
+
     @transformed(func)
     def wrapper(*args, **kwargs):
         tree, put = selected(args, argnums, "jacrev")
-        run = Recording(lambda t: func(*put(t), **kwargs), tree, has_aux, "jacrev")
+        run = Recording(lambda t: func(*put(t), **kwargs), tree, has_aux, "jacrev", True)
         check_floating(run.outputs, "jacrev", "results")
         rows = [
             unflatten(run.structure, _rows(run, i, chunk_size)) for i in range(len(run.outputs))
@@ -113,7 +128,9 @@ class _Columns:
         if leaf.numel() == 1:
             columns = [m.unsqueeze(-1) for m in column(_C.ones_like(leaf))]
         else:
-            columns = vmap(column, out_dims=-1, randomness=self.randomness)(basis(leaf))
+            columns = map_rows(column, basis(leaf), -1, self.randomness)
+        if leaf.ndim == 1:
+            return columns
         return [c.reshape([*c.shape[:-1], *leaf.shape]) for c in columns]
 
 

@@ -12,7 +12,7 @@ from .arguments import (
     transformed,
 )
 
-__all__ = ["Recording", "grad", "grad_and_value", "vjp"]
+__all__ = ["Recording", "grad", "grad_and_value", "gradient", "vjp"]
 
 
 class Recording:
@@ -25,11 +25,13 @@ class Recording:
     ----------
     inputs, structure : tuple of Tensor, and their tree
         What is differentiated by, as the level sees it.
-    outputs, out_structure, aux
-        What came out, as the level sees it; ``aux`` one level down.
+    outputs, values, out_structure, aux
+        What came out, as the level sees it, and one level down, as ``aux`` is.
+    grads : tuple of Tensor, or None
+        The gradients of the only result, where they were asked for and it is one real number: the tape is used up then.
     """
 
-    def __init__(self, func, tree, has_aux, op):
+    def __init__(self, func, tree, has_aux, op, at_once=False):
         leaves, self.structure = flatten(tree)
         check_floating(leaves, op, "what is differentiated by")
         self.op = op
@@ -40,7 +42,9 @@ class Recording:
             output, aux = split_aux(func(unflatten(self.structure, self.inputs)), has_aux, op)
             self.outputs, self.out_structure = flatten(output)
             check_tensors(self.outputs, op, "results")
-            self.single = len(self.outputs) == 1 and self.outputs[0] is output
+            self.grads = None
+            if at_once and _is_number(self.outputs):
+                self.grads = _C._grad_of(level, self.outputs, None, self.inputs, False)
             self.values = _C._grad_unwrap_all(level, self.outputs)
             self.aux = aux if aux is None else tree_map(lambda a: _unwrapped(level, a), aux)
         finally:
@@ -59,11 +63,15 @@ class Recording:
             _C._level_pop(level)
 
 
+def _is_number(outputs):
+    return len(outputs) == 1 and outputs[0].numel() == 1 and outputs[0].is_floating_point()
+
+
 def _unwrapped(level, value):
     return _C._grad_unwrap(level, value) if isinstance(value, Tensor) else value
 
 
-def _gradient(func, args, kwargs, argnums, has_aux):
+def gradient(func, args, kwargs, argnums, has_aux):
     """The gradient, as the tree that argnums selects, the value, and aux."""
     tree, put = selected(args, argnums, "grad")
     leaves, structure = flatten(tree)
@@ -97,7 +105,7 @@ def grad_and_value(func, argnums=0, has_aux=False):
 
     @transformed(func)
     def wrapper(*args, **kwargs):
-        grads, value, aux = _gradient(func, args, kwargs, argnums, has_aux)
+        grads, value, aux = gradient(func, args, kwargs, argnums, has_aux)
         return grads, (value, aux) if has_aux else value
 
     return wrapper
@@ -128,7 +136,7 @@ def grad(func, argnums=0, has_aux=False):
 
     @transformed(func)
     def wrapper(*args, **kwargs):
-        grads, _, aux = _gradient(func, args, kwargs, argnums, has_aux)
+        grads, _, aux = gradient(func, args, kwargs, argnums, has_aux)
         return (grads, aux) if has_aux else grads
 
     return wrapper

@@ -11,7 +11,7 @@ from .arguments import (
     selected,
     transformed,
 )
-from .batching import vmap
+from .batching import map_rows
 from .jacobians import basis
 
 __all__ = ["jet", "laplacian", "nth_derivative"]
@@ -208,7 +208,7 @@ def laplacian(func, argnums=0):
                 parts = [p * 0 for p in along(number, _C.zeros_like(leaf))]
             else:
                 steps = basis(leaf)
-                parts = [p.sum(0) for p in vmap(lambda s, i=number: along(i, s))(steps)]
+                parts = [p.sum(0) for p in map_rows(lambda s, i=number: along(i, s), steps)]
             total = parts if total is None else [a + b for a, b in zip(total, parts)]
         return unflatten(shape, [2 * t for t in total])
 
