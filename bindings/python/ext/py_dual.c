@@ -120,6 +120,13 @@ out:
     return Py_BuildValue("(NN)", value, tangent ? (PyObject *)tangent : Py_NewRef(Py_None));
 }
 
+static PyObject *of_level(PyObject *module, PyObject *tensor)
+{
+    (void)module;
+    const sp_tensor *t = sp__py_tensor_arg(tensor, "_of_level", "tensor");
+    return t ? PyBool_FromLong(t->wrap != NULL) : NULL;
+}
+
 PyMethodDef sp__py_dual_functions[] = {
     {"_dual_enter", dual_enter, METH_NOARGS,
      "_dual_enter()\n--\n\nA dual level on top of this thread's stack: its id."},
@@ -128,5 +135,7 @@ PyMethodDef sp__py_dual_functions[] = {
     {"_dual_make", dual_make, METH_VARARGS, "_dual_make(id, x, tangent)\n--\n\nx with a tangent."},
     {"_dual_unpack", dual_unpack, METH_VARARGS,
      "_dual_unpack(id, t)\n--\n\nValue, and tangent or None; id 0: of no level."},
+    {"_of_level", of_level, METH_O,
+     "_of_level(t)\n--\n\nWhether t belongs to a transform or a dual level."},
     {NULL, NULL, 0, NULL},
 };
