@@ -17,8 +17,10 @@ def test_examples_of_a_document(document):
 
 
 MODULES = [
+    "spool.autograd.drawing",
     "spool.autograd.forward_ad",
     "spool.autograd.gradcheck",
+    "spool.utils.checkpoint",
 ]
 
 

@@ -23,11 +23,12 @@ from ._C import __version__  # noqa: E402
 
 TYPE_CHECKING = False  # typing's own costs an import
 if TYPE_CHECKING:
-    from . import amp, data, func, linalg, nn, onnx, optim, safetensors, serialization
+    from . import amp, data, func, linalg, nn, onnx, optim, safetensors, serialization, utils
     from ._dtypes import can_cast, finfo, iinfo, is_tensor, promote_types, result_type
     from ._jit import Explanation, explain, hot, jit
     from .amp import autocast, get_autocast_dtype, is_autocast_enabled
     from .autograd import stop_gradient
+    from .autograd.drawing import graph_of
     from .serialization import load, save
 
 _LAZY_MODULES = (
@@ -40,6 +41,7 @@ _LAZY_MODULES = (
     "optim",
     "safetensors",
     "serialization",
+    "utils",
 )
 _LAZY_NAMES = {
     "Explanation": "_jit",
@@ -48,6 +50,7 @@ _LAZY_NAMES = {
     "explain": "_jit",
     "finfo": "_dtypes",
     "get_autocast_dtype": "amp",
+    "graph_of": "autograd.drawing",
     "hot": "_jit",
     "iinfo": "_dtypes",
     "is_autocast_enabled": "amp",
