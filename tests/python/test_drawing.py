@@ -9,7 +9,7 @@ import pytest
 import spool
 from spool import nn
 from spool.autograd.drawing import TapeGraph
-from spool.autograd.layers import Layout
+from spool.autograd.layers import FAR, Layout
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -211,7 +211,7 @@ def test_layouts_of_random_graphs(seed):
         assert layout.layer[a] < layout.layer[b]
         path = layout.paths.get((a, b))
         if path is None:  # named, not drawn
-            assert layout.source[a] and layout.layer[b] - layout.layer[a] > 4
+            assert layout.source[a] and layout.layer[b] - layout.layer[a] > FAR
             continue
         assert [layout.layer[n] for n in path] == list(range(layout.layer[a], layout.layer[b] + 1))
 

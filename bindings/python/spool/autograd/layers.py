@@ -12,10 +12,10 @@ __all__ = ["Layout"]
 
 ORDER_SWEEPS, PLACE_SWEEPS = 8, 12
 BENDS = 40_000  # at most; edges that would need more are not drawn but named where they arrive,
-FAR = 4  # as are those of a source that pass more layers by
+FAR = 3  # as are those of a source that pass more layers by
 GAP, BEND_ROOM = 26.0, 12.0
-# How much the ends of an edge want to stand below each other: from a source, from another node, from that with the longest
-# way behind it, from bend to bend.
+# How much the ends of an edge want to stand below each other: from a source, from another node, on the longest way to a
+# result, from bend to bend.
 LOOSE, FIRM, SPINE, STRAIGHT = 0.05, 0.5, 16.0, 32.0
 
 
@@ -45,21 +45,33 @@ class Layout:
         self.layers = self._ordered()
 
     # Layers: right after the last that a node takes; later if that makes edges shorter. A source goes right before the
-    # first that takes it.
+    # first that takes it, and so does what hangs on sources alone.
 
     def _assigned(self, edges):
         layer = [0] * self.count
-        inputs, takers = [0] * self.count, [[] for _ in range(self.count)]
-        self.deepest = [None] * self.count
+        takers = [[] for _ in range(self.count)]
+        deepest = [None] * self.count
         for a, b in sorted(edges, key=lambda e: e[1]):
-            if layer[a] + 1 > layer[b]:
-                layer[b], self.deepest[b] = layer[a] + 1, a
-            inputs[b] += not self.source[a]
             takers[a].append(b)
+            if layer[a] + 1 > layer[b]:
+                layer[b], deepest[b] = layer[a] + 1, a
+        self.spine = set()  # edges of the longest ways to what nothing takes
+        for n in (n for n in range(self.count) if not takers[n]):
+            while deepest[n] is not None and (deepest[n], n) not in self.spine:
+                self.spine.add((deepest[n], n))
+                n = deepest[n]
+        bound = self._bound(edges, takers)
         for n in reversed(range(self.count)):
-            if takers[n] and (self.source[n] or len(takers[n]) > inputs[n]):
+            if takers[n] and len(takers[n]) > bound[n]:
                 layer[n] = min(layer[b] for b in takers[n]) - 1
         return layer
+
+    def _bound(self, edges, takers):
+        """How many inputs of each node cannot follow it downwards."""
+        bound = [0] * self.count
+        for a, b in sorted(edges, key=lambda e: e[1]):
+            bound[b] += not self.source[a] and (bound[a] > 0 or len(takers[a]) > 1)
+        return bound
 
     # Bends.
 
@@ -187,7 +199,7 @@ class Layout:
         upper, lower = (m, n) if self.layer[m] < self.layer[n] else (n, m)
         if not self.is_bend(upper) and self.source[upper]:
             return LOOSE
-        return SPINE if not self.is_bend(lower) and self.deepest[lower] == upper else FIRM
+        return SPINE if (upper, lower) in self.spine else FIRM
 
     def _settle(self, row, sides, x):
         """Moves a layer's nodes as near as they can get to the mean of their neighbours."""
