@@ -273,6 +273,12 @@ def test_jacrev_in_chunks(chunk):
     agree(lambda lib, x, w: lib.func.jacrev(vector_of(lib, w), chunk_size=chunk)(x), X, W)
 
 
+def test_jacrev_refuses_chunks_of_nothing():
+    for chunk in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="chunk_size"):
+            spool.func.jacrev(lambda x: x, chunk_size=chunk)
+
+
 def test_jacrev_runs_the_function_once():
     runs = []
 
