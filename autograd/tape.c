@@ -61,10 +61,7 @@ static void bury(sp_node *node)
     sp__attrs_free(node->attr, node->n_attr);
     if (node->kind == SP_NODE_SLICES) {
         sp_slices *slices = (sp_slices *)node;
-        if (slices->inner) {
-            slices->inner->flags &= (uint8_t)~SP_NODE_PART; /* should it outlive this */
-            sp__node_let_go(slices->inner);
-        }
+        if (slices->inner) sp__node_let_go(slices->inner);
         sp__step_drop(slices->steps);
         sp_drop(&slices->base);
     }
